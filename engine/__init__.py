@@ -1,0 +1,1 @@
+"""The engine: requests go down, events come up. See README for the map."""

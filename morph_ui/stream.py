@@ -1,0 +1,146 @@
+"""The only file that knows both worlds: a `Job` of the engine becomes updates of the page.
+
+An error becomes one calm sentence; leaving the generator (Stop, a closed tab) cancels the job at its next step.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import logging
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from PIL.Image import Image
+
+from engine.schema import Done, EngineError, Event, Frame, Preview, Progress, Waiting
+
+FILES = Path(tempfile.gettempdir()) / "chrysalis"  # one folder a visit, its name a secret
+
+
+@dataclass
+class Session:
+    """What one visit has made: the last request, its frames so far, and a folder for its files."""
+
+    request: Any = None
+    frames: dict[int, Frame] = field(default_factory=dict)
+    cells: dict[int, dict[str, str]] = field(default_factory=dict)
+    done: Done | None = None
+    selected: int | None = None
+    folder: Path | None = None
+    run: int = 0
+
+    def path(self, name: str) -> Path:
+        if self.folder is None:
+            self.folder = FILES / secrets.token_urlsafe(16)
+            self.folder.mkdir(parents=True, mode=0o700)
+        return self.folder / name
+
+    def forget(self) -> None:
+        """Deletes the visit's files."""
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
+
+
+def begin(session: Session, request: Any, keep: set[int] = frozenset()) -> None:
+    """A new run: every cell waits, but those of ``keep`` stay as they are."""
+    session.request, session.done, session.run = request, None, session.run + 1
+    session.frames = {i: f for i, f in session.frames.items() if i in keep}
+    session.cells = {i: c for i, c in session.cells.items() if i in keep}
+
+
+def take(session: Session, event: Event) -> None:
+    """Notes an event in the session."""
+    if isinstance(event, Preview):
+        session.cells[event.index] = {"state": "forming", "src": _inline(event.picture)}
+    elif isinstance(event, Frame):
+        path = session.path(f"{session.run}-{event.index:04d}.jpg")
+        event.picture.save(path, "JPEG", quality=92)
+        session.frames[event.index] = event
+        session.cells[event.index] = {"state": "done", "src": f"gradio_api/file={path}"}
+    elif isinstance(event, Done):
+        session.done = event
+
+
+def _inline(picture: Image) -> str:
+    block = io.BytesIO()
+    picture.save(block, "JPEG", quality=70)
+    return "data:image/jpeg;base64," + base64.b64encode(block.getvalue()).decode()
+
+
+def strip(session: Session) -> dict[str, Any]:
+    """The player's value: every cell of the strip, in order, and which one is selected."""
+    n = session.request.frames if session.request else 9
+    size = session.frames[0].picture.size if 0 in session.frames else (1, 1)
+    return {
+        "run": session.run,
+        "cells": [session.cells.get(i, {"state": "waiting", "src": ""}) for i in range(n)],
+        "ratio": size[0] / size[1],
+        "done": session.done is not None,
+    }
+
+
+class Clock:
+    """Turns progress into a line: what is being done, how far, how long still, or the place in the queue."""
+
+    def __init__(self) -> None:
+        self.started: float | None = None
+        self.line = bar(0, "starting")
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, Waiting) and event.place:
+            jobs = "one job" if event.place == 1 else f"{event.place} jobs"
+            self.line = bar(0, f"waiting: {jobs} before yours")
+        elif isinstance(event, Progress):
+            self.started = self.started or monotonic()
+            took = monotonic() - self.started
+            text = event.doing
+            if event.fraction > 0.03 and took > 1:
+                text += f" · {human(took * (1 / event.fraction - 1))} left"
+            self.line = bar(event.fraction, text)
+
+
+def human(seconds: float) -> str:
+    if seconds < 1.5:
+        return "about a second"
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
+
+
+def bar(fraction: float, text: str) -> str:
+    width = f"{100 * fraction:.1f}%"
+    return (
+        f'<div class="status" role="status"><div class="bar"><i style="width:{width}"></i></div>'
+        f"<span>{html.escape(text)}</span></div>"
+    )
+
+
+def message(text: str, kind: str = "note") -> str:
+    return f'<div class="status {kind}" role="status"><span>{html.escape(text)}</span></div>'
+
+
+def sentence(error: BaseException) -> str:
+    """The calm line for whatever went wrong; a bug is logged and not shown."""
+    if isinstance(error, EngineError):
+        text = str(error)
+        return text[0].upper() + text[1:] + "."
+    if isinstance(error, OSError):
+        return f"The result could not be written: {error.strerror or error}. Nothing else is lost."
+    logging.getLogger(__name__).error("unexpected", exc_info=error)
+    return "Something went wrong in the studio itself; your pictures and settings are kept. The log has the details."
+
+
+def events(worker: Any, request: Any) -> Iterator[Event]:
+    """Events of a submitted request. However this ends (Stop, a closed tab, an error), the job is cancelled."""
+    job = worker.submit(request)
+    try:
+        yield from job
+    finally:
+        job.cancel()

@@ -1,0 +1,75 @@
+"""Tiny networks of the real classes in the real folder format, pictures, and a worker that owns one of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """Fast ones first: the laws in closed form before the command line, the page last."""
+    order = ["geometry", "sampling", "schema", "layering", "images", "video", "worker", "models", "interpolate"]
+    order += ["benchmarks", "training", "cli", "flora", "api", "page"]
+    items.sort(key=lambda i: order.index(i.path.stem.removeprefix("test_")))
+
+
+def make_network(folder: Path, prediction: str = "epsilon", extra: int = 0, seed: int = 0) -> Path:
+    """A Stable-Diffusion-shaped checkpoint of random weights, factor 8, 4 channels, in the diffusers folder format."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=4 + extra, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32, attention_head_dim=4, norm_num_groups=8,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16), down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, latent_channels=4, norm_num_groups=8,
+        scaling_factor=0.18215,
+    )  # fmt: skip
+    letters = [chr(c) for c in range(33, 127)]
+    vocab = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    text = CLIPTextModel(CLIPTextConfig(
+        vocab_size=len(vocab), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=24, projection_dim=32, bos_token_id=len(vocab) - 2, eos_token_id=len(vocab) - 1,
+        pad_token_id=len(vocab) - 1,
+    ))  # fmt: skip
+    tokenizer = CLIPTokenizer(
+        vocab={v: i for i, v in enumerate(vocab)}, merges=[], unk_token="<|endoftext|>", bos_token="<|startoftext|>",
+        eos_token="<|endoftext|>", pad_token="<|endoftext|>", model_max_length=24,
+    )  # fmt: skip
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
+        set_alpha_to_one=False, prediction_type=prediction,
+    )  # fmt: skip
+    for name, part in zip(("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
+                          (unet, vae, text, tokenizer, scheduler), strict=True):  # fmt: skip
+        part.save_pretrained(folder / name)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    return folder
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (80, 64)) -> Image.Image:
+    """A smooth coloured picture."""
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    return make_network(tmp_path_factory.mktemp("networks") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def models():
+    from engine.models import Models
+
+    return Models("cpu", torch.float32)

@@ -1,0 +1,1 @@
+"""Training of *flora*, the embedded network: ``python -m training autoencoder|unet|export|report``."""

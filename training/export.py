@@ -1,0 +1,48 @@
+"""Writes the averaged weights of the checkpoints to ``assets/models/flora`` in the diffusers folder format (bf16)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import CLIPTokenizer
+
+from training.data import rows
+from training.loop import WORK
+from training.text import build_text_encoder
+from training.unet import WIDTH, build, load_autoencoder, scheduler
+
+FLORA = Path(__file__).resolve().parents[1] / "assets" / "models" / "flora"
+
+
+def export() -> None:
+    """Needs both checkpoints and the latents they were trained on (for the scale)."""
+    train_index = [i for i, r in enumerate(rows()) if r.split == "train"]
+    scale = 1 / float(np.load(WORK / "latents-photo.npy")[train_index].astype(np.float32).std())
+    vae = load_autoencoder()
+    vae.register_to_config(scaling_factor=scale)
+    vae.to(torch.bfloat16).save_pretrained(FLORA / "vae")
+    tokenizer = CLIPTokenizer.from_pretrained(WORK / "tokenizer")
+    unet, text = build(), build_text_encoder(tokenizer, WIDTH)
+    state = torch.load(WORK / "unet.pt", map_location="cpu", weights_only=True)
+    params = [*unet.parameters(), *text.parameters()]
+    with torch.no_grad():
+        for p, e in zip(params, state["ema"], strict=True):
+            p.copy_(e)
+    unet.to(torch.bfloat16).save_pretrained(FLORA / "unet")
+    text.to(torch.bfloat16).save_pretrained(FLORA / "text_encoder")
+    shutil.copytree(WORK / "tokenizer", FLORA / "tokenizer", dirs_exist_ok=True)
+    scheduler().save_pretrained(FLORA / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderDC"],
+        "unet": ["diffusers", "UNet2DConditionModel"], "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", "DDIMScheduler"],
+    }  # fmt: skip
+    (FLORA / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    compute = {"samples": state["samples"], "minutes": round(state["seconds"] / 60, 1)}
+    (FLORA / "training.json").write_text(json.dumps(compute) + "\n")
+    for file in sorted(FLORA.rglob("*.safetensors")):
+        print(f"{file.relative_to(FLORA)} {file.stat().st_size / 1e6:.1f} MB")

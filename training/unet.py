@@ -1,0 +1,171 @@
+"""flora's UNet and text encoder, trained together on cached latents.
+
+The network sees [noisy latent, sketch latent, strokes latent], as DiSS concatenates its conditions (methods.md §3);
+the missing condition Φ is the latent of mid-grey. Stage 1 always gives both conditions; stage 2 takes both away from
+40 % of the rows, so that text-only and unconditional sampling are learnt too, and either with 0.3 from the rest.
+ε-prediction on SD 1.5's schedule, loss weighted by min-SNR 5 (Hang et al. 2023).
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTokenizer
+
+from engine.drawing import sketch_of, strokes_of
+from training import autoencoder as ae
+from training.data import caption, photographs, rows
+from training.loop import WORK, Trainer, autocast
+from training.text import LENGTH, build_text_encoder, build_tokenizer, looks
+
+WIDTH = 192
+PALETTES = [(23, 6), (13, 16), (31, 4), (17, 10)]  # (median kernel, colours): strengths of strokes, in turn
+
+
+def build() -> UNet2DConditionModel:
+    """34 M parameters, 4.6 GFLOP a 32 × 32 latent: thin where the grid is fine, attention at 16 × 16 and below."""
+    return UNet2DConditionModel(
+        sample_size=32,
+        in_channels=3 * 4,
+        out_channels=4,
+        block_out_channels=(64, 128, 256, 384),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=(2, 4, 8, 12),  # diffusers' name; it is the number of heads, 32 channels each
+    )
+
+
+def scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1, prediction_type="epsilon",
+    )  # fmt: skip
+
+
+def load_autoencoder() -> AutoencoderDC:
+    """The averaged weights of the last checkpoint, or the shipped ones where there is none."""
+    path = WORK / "autoencoder.pt"
+    if not path.exists():
+        return AutoencoderDC.from_pretrained(Path(__file__).parents[1] / "assets/models/flora/vae").eval()
+    model = ae.build()
+    for p, e in zip(model.parameters(), torch.load(path, map_location="cpu", weights_only=True)["ema"], strict=True):
+        p.data.copy_(e)
+    return model.eval()
+
+
+def picture_of(kind: str, i: int, photo: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: photograph number ``i`` itself, its sketch, or its strokes at one of four strengths."""
+    if kind == "photo":
+        return photo
+    if kind == "sketch":
+        return np.repeat(sketch_of(photo)[..., None], 3, 2)
+    return strokes_of(photo, *PALETTES[i % 4])
+
+
+@torch.no_grad()
+def latents(kind: str, device: torch.device) -> np.ndarray:
+    """(N, C, h, w) float16 latents of every photograph, or of the drawings made from them; encoded once."""
+    path = WORK / f"latents-{kind}.npy"
+    if not path.exists():
+        block, model = photographs(), load_autoencoder().to(device, memory_format=torch.channels_last)
+        out = []
+        for i in range(0, len(block), 32):
+            x = ae.pixels(np.stack([picture_of(kind, i + j, p) for j, p in enumerate(block[i : i + 32])])).to(device)
+            with autocast(device):
+                out.append(model.encode(x.contiguous(memory_format=torch.channels_last)).latent.half().cpu().numpy())
+            if i % 3200 == 0:
+                print(f"latents of {kind}: {i}/{len(block)}", flush=True)
+        np.save(path.with_suffix(".part.npy"), np.concatenate(out))
+        path.with_suffix(".part.npy").replace(path)
+    return np.load(path)
+
+
+@torch.no_grad()
+def sample(unet, text, tokenizer, prompts, shape_, null, device, guidance=2.0, steps=20, conditions=None, seed=0):
+    """(B, C, h, w) latents drawn with DDIM under classifier-free guidance; ``conditions`` (B, 2C, h, w) or Φ."""
+    sched = scheduler()
+    sched.set_timesteps(steps)
+    n = len(prompts)
+    ids = tokenizer([*prompts, *[""] * n], padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
+    x = torch.randn((n, *shape_), generator=torch.Generator().manual_seed(seed)).to(device)
+    cond = (torch.cat([null, null], 1).expand(n, -1, -1, -1) if conditions is None else conditions).to(device)
+    with autocast(device):
+        embeds = text(ids.input_ids.to(device)).last_hidden_state
+        for t in sched.timesteps:
+            rows_ = torch.cat([torch.cat([x, cond], 1)] * 2)
+            c, u = unet(rows_, t.to(device), embeds).sample.float().chunk(2)
+            x = sched.step(u + guidance * (c - u), t, x).prev_sample
+    return x
+
+
+def sheet(model, z, scale, path, columns=8, device="cpu") -> None:
+    """Decodes latents to a grid of pictures."""
+    with torch.no_grad(), autocast(torch.device(device)):
+        x = torch.cat([model.decode(c / scale).sample for c in z.split(8)]).float().clamp(-1, 1)
+    x = ((x + 1) * 127.5).byte().permute(0, 2, 3, 1).cpu().numpy()
+    grid = np.concatenate([np.concatenate(list(x[i : i + columns]), 1) for i in range(0, len(x), columns)])
+    Image.fromarray(grid).save(path)
+
+
+PROMPTS = ["", "", "a yellow tulip", "a photograph of a pink rose", "a purple passion flower", "a red poppy",
+           "a white water lily", "a yellow sunflower"]  # fmt: skip
+
+
+def train(minutes: float, device, stage: int, batch: int, horizon: int, lr: float) -> None:
+    torch.manual_seed(1)
+    block, index = photographs(), rows()
+    seen = looks(block)
+    kinds = ["photo", "sketch", "strokes"]
+    z = {k: torch.from_numpy(latents(k, device)) for k in kinds}
+    train_index = np.array([i for i, r in enumerate(index) if r.split == "train"])
+    scale = 1 / float(z["photo"][train_index].float().std())
+    vae = load_autoencoder().to(device)
+    with torch.no_grad():
+        null = (vae.encode(torch.zeros(1, 3, 256, 256, device=device)).latent * scale).to(device)
+    folder = WORK / "tokenizer"
+    ready = (folder / "vocab.json").exists()
+    tokenizer = CLIPTokenizer.from_pretrained(folder) if ready else build_tokenizer(folder, index, seen)
+    unet, text = build(), build_text_encoder(tokenizer, WIDTH)
+    trainer = Trainer("unet", {"unet": unet, "text": text}, device, lr, horizon, ema_samples=40_000)
+    print(f"UNet {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M, text "
+          f"{sum(p.numel() for p in text.parameters()) / 1e6:.1f} M, scale {scale:.4f}", flush=True)  # fmt: skip
+    step_fn = torch.compile(unet)  # minutes at first, then 1.4 times as fast on two cores
+    abar = scheduler().alphas_cumprod.to(device)
+    rng, words = np.random.default_rng(trainer.samples), random.Random(trainer.samples)
+    for step, _ in enumerate(trainer.run(minutes)):
+        pick = np.sort(rng.choice(train_index, batch, replace=False))
+        x0 = z["photo"][pick].to(device).float() * scale
+        texts = [caption(index[i].label, seen[i], words) for i in pick]
+        ids = tokenizer(texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt").input_ids
+        conds = [z[k][pick].to(device).float() * scale for k in ("sketch", "strokes")]
+        if stage == 2:
+            none = torch.rand(batch, 1, 1, 1, device=device) < 0.4
+            drops = [none | (torch.rand(batch, 1, 1, 1, device=device) < 0.3) for _ in conds]
+            conds = [torch.where(d, null, c) for c, d in zip(conds, drops, strict=True)]
+        # Stratified times: the loss is less noisy than with independent ones.
+        t = ((torch.randperm(batch) + torch.rand(batch)) / batch * 1000).long().clamp(0, 999).to(device)
+        a, noise = abar[t].view(-1, 1, 1, 1), torch.randn_like(x0)
+        x = (a.sqrt() * x0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        with autocast(device):
+            embeds = text(ids.to(device)).last_hidden_state
+            eps = step_fn(torch.cat([x, *conds], 1), t, embeds).sample
+        snr = a / (1 - a)
+        error = (eps.float() - noise).square()
+        loss = (error * (snr.clamp(max=5) / snr)).mean()
+        rate = trainer.step(loss, batch)
+        if step % 50 == 49:
+            trainer.log(loss=loss.item(), mse=error.mean().item(), lr=rate, stage=stage)
+        if step % 1000 == 999 or (step == 200 and trainer.samples < 20_000):
+            with trainer.averaged():
+                drawn = sample(unet, text, tokenizer, PROMPTS * 2, null.shape[1:], null, device, seed=step % 7)
+            sheet(vae, drawn, scale, WORK / "unet.png", device=device.type)
+    with trainer.averaged():
+        drawn = sample(unet, text, tokenizer, PROMPTS * 2, null.shape[1:], null, device)
+    sheet(vae, drawn, scale, WORK / "unet.png", device=device.type)
