@@ -28,7 +28,7 @@ from engine.schema import (
     Progress,
 )
 from morph_ui.stream import Clock, Session, begin, events, human, message, sentence, strip, take
-from morph_ui.widgets import default, drop_zone, new_seed, player, seed_box, slider
+from morph_ui.widgets import default, drop_zone, new_seed, player, seed_box, slider, thumbnails
 
 R = InterpolateRequest
 SCHEME_LABELS = {
@@ -49,24 +49,22 @@ def controls() -> dict[str, gr.components.Component]:
         swap = gr.Button("⇄", elem_id="swap", elem_classes="tool", size="sm", scale=0, min_width=44)
         c["b"] = drop_zone("To", "picture-b")
     swap.click(lambda a, b: (b, a), [c["a"], c["b"]], [c["a"], c["b"]], show_progress="hidden", api_visibility="private")
+    c["shelf"] = gr.Row(elem_id="shelf")
     c["prompt"] = gr.Textbox(label="In words", placeholder="what they show, e.g. a yellow tulip (may stay empty)", lines=1)
     with gr.Row(elem_id="act"):
         c["make"] = gr.Button("Make", variant="primary", elem_id="make", scale=3)
         c["stop"] = gr.Button("Stop", variant="stop", elem_id="stop", scale=3, visible=False)
         c["seed"], _ = seed_box()
     with gr.Group(elem_id="settings"):
+        preset = gr.Radio(list(PRESETS), label="Preset", value="draft", elem_id="preset")
         with gr.Row():
             c["frames"] = gr.Dropdown(PAGE_FRAMES, value=default(R, "frames"), label="Frames", min_width=110)
             c["steps"] = slider(R, "steps", "Steps", 4, 250, info="", min_width=150)
         with gr.Row():
-            c["low"] = slider(R, "low", "Wander at least", info="", min_width=150)
-            c["high"] = slider(R, "high", "Wander at most", info="", min_width=150)
-        with gr.Row():
-            c["guidance"] = slider(R, "guidance", "Guidance", 1, 15, info="how strictly the words count; 1 is off", min_width=150)
-            gr.Markdown("Frames wander from their parents by the noise they get: the middle most, its neighbours less. "
-                        "Below .25 it is a cross-fade, above .65 it forgets the pictures.", elem_classes="hint")
+            c["low"] = slider(R, "low", "Wander at least", info="below .25 is a cross-fade", min_width=150)
+            c["high"] = slider(R, "high", "Wander at most", info="above .65 forgets the pictures", min_width=150)
+        c["guidance"] = slider(R, "guidance", "Guidance", 1, 15, info="how strictly the words count; 1 is off")
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-        preset = gr.Radio(list(PRESETS), label="Preset", info="fills in steps, noise range and candidates", value=None)
         c["prompt_b"] = gr.Textbox(label="Words for the second picture", placeholder="if it shows something else", lines=1)
         c["negative"] = gr.Textbox(label="Not wanted", lines=1)
         with gr.Row():
@@ -93,6 +91,8 @@ def controls() -> dict[str, gr.components.Component]:
         lambda name: [PRESETS[name].get(n, default(R, n)) for n in names], preset, [c[n] for n in names],
         show_progress="hidden", api_visibility="private",
     )  # fmt: skip
+    with c["shelf"]:
+        examples(c)
     return {f.name: c[f.name] for f in fields(R) if f.name in c} | {k: c[k] for k in ("make", "stop")}
 
 
@@ -120,7 +120,6 @@ def build(worker: Any) -> None:
         with gr.Column(scale=5, min_width=320, elem_id="side"):
             c = controls()
             make, stop = c.pop("make"), c.pop("stop")
-            examples(c)
         with gr.Column(scale=7, min_width=320, elem_id="main"):
             status = gr.HTML(message(""), elem_id="status", apply_default_css=False)
             screen = player()
@@ -316,12 +315,14 @@ def api(worker: Any, c: dict[str, Any]) -> None:
 
 
 def examples(c: dict[str, Any]) -> None:
-    """Three ready pairs, each with its words; shown only if their pictures are there."""
+    """Three ready pairs to click, each with its words."""
     folder = Path(__file__).resolve().parents[1] / "assets" / "examples"
-    index = folder / "pairs.json"
-    if not index.exists():
-        return
-    rows = [[str(folder / p["a"]), str(folder / p["b"]), p["prompt"], p["prompt_b"]] for p in json.loads(index.read_text())]
-    keys = ["a", "b", "prompt", "prompt_b"]
-    gr.Examples(rows, [c[k] for k in keys], label="Examples", elem_id="examples", api_visibility="private")
+    pairs = json.loads((folder / "pairs.json").read_text())
+    shelf = thumbnails([[folder / p["a"], folder / p["b"]] for p in pairs], "examples")
 
+    def choose(event: gr.EventData) -> list[str]:
+        p = pairs[int(event.index)]
+        return [str(folder / p["a"]), str(folder / p["b"]), p["prompt"], p["prompt_b"]]
+
+    fields_ = [c[k] for k in ("a", "b", "prompt", "prompt_b")]
+    shelf.choose(choose, None, fields_, show_progress="hidden", api_visibility="private")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import random
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image, ImageOps
 
 HERE = Path(__file__).parent
 
@@ -56,6 +59,34 @@ def seed_box() -> tuple[gr.Number, gr.Button]:
 
 def new_seed() -> int:
     return random.SystemRandom().randrange(2**32)
+
+
+def thumbnails(rows: list[list[Path]], elem_id: str) -> gr.HTML:
+    """A shelf of small pictures to click, a row of one or more each; tells ``choose`` which one."""
+
+    def inline(path: Path) -> str:
+        with Image.open(path) as picture:
+            small = ImageOps.fit(picture.convert("RGB"), (112, 112))
+        block = io.BytesIO()
+        small.save(block, "JPEG", quality=85)
+        return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(block.getvalue()).decode()}">'
+
+    buttons = "".join(
+        f'<button type="button" data-index="{i}" aria-label="Example {i + 1}">{"".join(map(inline, row))}</button>'
+        for i, row in enumerate(rows)
+    )
+    return gr.HTML(
+        html_template=f'<div class="shelf"><span>try</span>{buttons}</div>',
+        css_template=".shelf { display: flex; gap: 10px; align-items: center; flex-wrap: wrap; font-size: 13px;"
+        " color: var(--body-text-color-subdued); } .shelf button { display: flex; padding: 0; border: 1px solid"
+        " var(--border-color-primary); border-radius: 9px; overflow: hidden; cursor: pointer; background: none; }"
+        " .shelf img { width: 46px; height: 46px; margin: 0; object-fit: cover; display: block; }"
+        " .shelf button:hover { border-color: var(--color-accent); }",
+        js_on_load="element.querySelectorAll('button').forEach(b => b.addEventListener('click',"
+        " () => trigger('choose', { index: +b.dataset.index })));",
+        elem_id=elem_id,
+        apply_default_css=False,
+    )
 
 
 def player() -> gr.HTML:

@@ -28,7 +28,7 @@ def main() -> None:
     elif args.what == "unet":
         from training.unet import train
 
-        train(args.minutes, device, args.stage, args.batch or 64, args.horizon or 400_000, args.lr or 6e-4)
+        train(args.minutes, device, args.stage, args.batch or 32, args.horizon or 110_000, args.lr or 5e-4)
     elif args.what == "export":
         from training.export import export
 

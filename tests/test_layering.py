@@ -1,0 +1,79 @@
+"""Imports point down (README, map of the tree). The forbidden ones are named here, so that the layers cannot rot."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FORBIDDEN = {
+    "engine/schema.py": ["torch", "numpy", "gradio", "engine", "morph_ui"],
+    "engine/geometry.py": ["diffusers", "engine"],
+    "engine/sampling.py": ["diffusers", "engine"],
+    "engine/images.py": ["diffusers", "engine.models", "engine.methods"],
+    "engine/drawing.py": ["diffusers", "engine.models", "engine.methods"],
+    "engine/models.py": ["engine.methods", "gradio"],
+    "engine/textual.py": ["engine.methods", "gradio", "diffusers"],
+    "engine/methods": ["diffusers", "gradio", "morph_ui"],
+    "engine/video.py": ["torch"],
+    "engine/worker.py": ["torch", "gradio"],
+    "engine": ["gradio", "morph_ui", "training"],
+    "morph_ui": ["torch", "diffusers", "engine.models", "engine.methods", "training"],
+    "morph_ui/stream.py": ["gradio"],
+    "app.py": ["torch", "diffusers", "gradio"],
+}
+
+
+def imports(path: Path, top_only: bool) -> set[str]:
+    tree = ast.parse(path.read_text())
+    found = set()
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
+    return found
+
+
+@pytest.mark.parametrize(("place", "banned"), FORBIDDEN.items(), ids=list(FORBIDDEN))
+def test_forbidden_imports(place, banned):
+    path = ROOT / place
+    for file in [path] if path.is_file() else path.rglob("*.py"):
+        found = imports(file, top_only=place == "app.py")
+        bad = {i for i in found for b in banned if i == b or i.startswith(b + ".")}
+        if place == "engine/schema.py":
+            bad -= {"PIL.Image"}
+        assert not bad, f"{file.relative_to(ROOT)} must not import {bad}"
+
+
+def test_methods_do_not_know_each_other():
+    for file in (ROOT / "engine/methods").glob("*.py"):
+        if file.name != "__init__.py":
+            assert not {i for i in imports(file, False) if i.startswith("engine.methods")}
+
+
+def test_importing_does_nothing():
+    """No folder made, no network loaded, no log set up at import: only definitions, constants and imports."""
+    allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.If)
+    for file in [*(ROOT / "engine").rglob("*.py"), *(ROOT / "morph_ui").rglob("*.py")]:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.Expr):
+                text = ast.unparse(node)
+                assert isinstance(node.value, ast.Constant) or text.startswith("os.environ.setdefault"), (file, text)
+            else:
+                assert isinstance(node, allowed), (file, ast.unparse(node))
+
+
+def test_the_tab_has_a_control_for_every_field():
+    import inspect
+
+    import gradio as gr
+
+    from engine.models import CATALOGUE
+    from engine.schema import CATALOGUE_NAMES, InterpolateRequest
+    from morph_ui.interpolate import controls
+
+    with gr.Blocks():
+        keys = set(controls()) - {"make", "stop"}
+    assert keys == set(inspect.signature(InterpolateRequest).parameters) - {"picks", "reseeds"}
+    assert tuple(CATALOGUE) == CATALOGUE_NAMES
