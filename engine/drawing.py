@@ -28,4 +28,6 @@ def strokes_of(photo: np.ndarray, kernel: int = 23, colours: int = 6) -> np.ndar
     """
     kernel = int(kernel * max(photo.shape[:2]) / 256) | 1
     flat = Image.fromarray(cv2.medianBlur(np.ascontiguousarray(photo), kernel))
-    return np.asarray(flat.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).convert("RGB"))
+    # The palette of a small copy is the same to the eye, and ten times cheaper to find.
+    palette = flat.resize((64, 64), Image.Resampling.NEAREST).quantize(colours, method=Image.Quantize.MEDIANCUT)
+    return np.asarray(flat.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB"))

@@ -13,7 +13,8 @@ import gradio as gr
 from morph_ui import interpolate
 from morph_ui.stream import FILES
 
-CSS = (Path(__file__).parent / "studio.css").read_text()
+# In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
+HEAD = f"<style>{(Path(__file__).parent / 'studio.css').read_text()}</style>"
 SYSTEM = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 
 
@@ -37,6 +38,6 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
     """Serves the page with its theme; only a visit's own files can be asked for."""
     FILES.mkdir(parents=True, exist_ok=True)
     return page.launch(
-        theme=theme(), css=CSS, allowed_paths=[str(FILES)], max_file_size="120mb", footer_links=["api", "settings"],
+        theme=theme(), head=HEAD, allowed_paths=[str(FILES)], max_file_size="120mb", footer_links=["api", "settings"],
         run_history=False, ssr_mode=False, show_error=True, quiet=True, **options,
     )  # fmt: skip

@@ -50,7 +50,7 @@ def controls() -> dict[str, gr.components.Component]:
         c["b"] = drop_zone("To", "picture-b")
     swap.click(lambda a, b: (b, a), [c["a"], c["b"]], [c["a"], c["b"]], show_progress="hidden", api_visibility="private")
     c["shelf"] = gr.Row(elem_id="shelf")
-    c["prompt"] = gr.Textbox(label="In words", placeholder="what they show, e.g. a yellow tulip (may stay empty)", lines=1)
+    c["prompt"] = gr.Textbox("", label="In words", placeholder="what they show, e.g. a yellow tulip (may stay empty)", lines=1)
     with gr.Row(elem_id="act"):
         c["make"] = gr.Button("Make", variant="primary", elem_id="make", scale=3)
         c["stop"] = gr.Button("Stop", variant="stop", elem_id="stop", scale=3, visible=False)
@@ -65,8 +65,8 @@ def controls() -> dict[str, gr.components.Component]:
             c["high"] = slider(R, "high", "Wander at most", info="above .65 forgets the pictures", min_width=150)
         c["guidance"] = slider(R, "guidance", "Guidance", 1, 15, info="how strictly the words count; 1 is off")
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-        c["prompt_b"] = gr.Textbox(label="Words for the second picture", placeholder="if it shows something else", lines=1)
-        c["negative"] = gr.Textbox(label="Not wanted", lines=1)
+        c["prompt_b"] = gr.Textbox("", label="Words for the second picture", placeholder="if it shows something else", lines=1)
+        c["negative"] = gr.Textbox("", label="Not wanted", lines=1)
         with gr.Row():
             c["fit"] = gr.Radio([("proportions of the first", "fit"), ("square, cropped", "crop"), ("square, whole", "pad")],
                                 value=default(R, "fit"), label="Frame")  # fmt: skip
@@ -130,7 +130,7 @@ def build(worker: Any) -> None:
             with gr.Row(elem_id="take"):
                 film = gr.DownloadButton("MP4", interactive=False, elem_id="mp4", size="sm")
                 pngs = gr.DownloadButton("PNGs", interactive=False, elem_id="zip", size="sm")
-                back = gr.Checkbox(True, label="MP4 there and back", container=False, elem_id="back", min_width=160)
+                back = gr.Checkbox(True, label="and back", container=False, elem_id="back", min_width=100)
                 load = gr.UploadButton("Load settings", file_types=[".png", ".mp4", ".zip"], size="sm", elem_id="load")
     out = [screen, status, c["seed"], make, stop, film, pngs, tools, tried]
     names, widgets = list(c), list(c.values())

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +79,27 @@ def models():
     from engine.models import Models
 
     return Models("cpu", torch.float32)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def studio():
+    """The README's own command on a free port; the address, when it answers."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT)
+    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 180
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None and time.monotonic() < until, "the studio did not come up"
+            threading.Event().wait(0.3)  # another process is opening its port; nothing of ours is timed
+    yield address
+    process.terminate()
+    process.wait(20)

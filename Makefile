@@ -1,0 +1,42 @@
+# The README's commands. `make run` starts the studio, `make test` runs everything, `make check` is for every commit.
+PYTHON ?= python3
+PORT ?= 7860
+BIN = .venv/bin
+
+.PHONY: run test check install system clean
+
+run: install
+	$(BIN)/python app.py --port $(PORT)
+
+install: .venv/installed
+
+test: .venv/installed-dev system
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pyright
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m pyright
+	$(BIN)/python -m pytest -x -m "not slow"
+
+.venv/installed: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+# Chromium for the tests of the page, ffmpeg to look at the films with a second reader: Debian's packages.
+system:
+	@command -v chromium >/dev/null && command -v ffprobe >/dev/null || \
+	  { SUDO=$$(test "$$(id -u)" = 0 || echo sudo); $$SUDO apt-get update -qq && \
+	    $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium ffmpeg >/dev/null; }
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,29 @@
+"""``python -m benchmarks NAME [--model flora] [--repeats 3] [--json]`` prints a table, and with --json one object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from benchmarks import interpolate
+
+BENCHMARKS = {"interpolate": interpolate.measure}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=list(BENCHMARKS))
+    parser.add_argument("--model", default="flora", help="a catalogue name or a folder")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds; the medians are printed")
+    parser.add_argument("--json", action="store_true", help="the figures as one JSON object on the last line")
+    args = parser.parse_args()
+    figures = BENCHMARKS[args.name](args.model, args.device, args.repeats)
+    for key, value in figures.items():
+        print(f"{key:22} {value}")
+    if args.json:
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

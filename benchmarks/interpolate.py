@@ -1,0 +1,120 @@
+"""The draft morph against what its network alone would cost, and the batched tree against one frame at a time."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine import images
+from engine.methods import run
+from engine.models import Models, Network
+from engine.schema import Done, Frame, InterpolateRequest, preset
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
+
+
+def request(model: str) -> InterpolateRequest:
+    pair = json.loads((EXAMPLES / "pairs.json").read_text())[0]
+    a, b = (images.read(EXAMPLES / pair[k]) for k in "ab")
+    return preset(InterpolateRequest(a, b, prompt=pair["prompt"], prompt_b=pair["prompt_b"], model=model), "draft")
+
+
+def job(models: Models, r: InterpolateRequest) -> tuple[float, float, Done]:
+    """Seconds of the whole job, seconds until its first in-between frame, and its result; nothing remembered."""
+    models.memo = type(models.memo)()
+    begun, first, event = perf_counter(), 0.0, None
+    for event in run(models, r):
+        if not first and isinstance(event, Frame) and 0 < event.index < r.frames - 1:
+            first = perf_counter() - begun
+    assert isinstance(event, Done)
+    return perf_counter() - begun, first, event
+
+
+@contextmanager
+def watched(net: Network) -> Iterator[Counter]:
+    """Counts the calls of a network's parts by their input's shape."""
+    seen: Counter = Counter()
+    parts = {"unet": net.unet, "encode": net.vae.encoder, "decode": net.vae.decoder}
+
+    def note(name: str):
+        return lambda module, args: seen.update([(name, tuple(args[0].shape))])
+
+    handles = [part.register_forward_pre_hook(note(name)) for name, part in parts.items()]
+    try:
+        yield seen
+    finally:
+        for h in handles:
+            h.remove()
+
+
+@torch.no_grad()
+def bare(net: Network, calls: Counter) -> float:
+    """Seconds that the same calls take with nothing around them: each distinct shape timed, times its count."""
+    text = net.embed(["a rose"]).to(net.dtype)
+    total = 0.0
+    for (name, shape), count in calls.items():
+        x = torch.randn(shape).to(net.device, net.dtype, memory_format=torch.channels_last)
+        embeds, t = text.expand(shape[0], -1, -1), torch.full((shape[0],), 400, device=net.device)
+        call: dict[str, Any] = {
+            "unet": lambda x=x, t=t, e=embeds: net.unet(x, t, encoder_hidden_states=e).sample,
+            "encode": lambda x=x: net.vae.encode(x),
+            "decode": lambda x=x: net.vae.decode(x),
+        }
+        call[name]()
+        times = []
+        for _ in range(min(count, 5)):
+            begun = perf_counter()
+            call[name]()
+            if net.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(perf_counter() - begun)
+        total += count * median(times)
+    return total
+
+
+def measure(model: str, device: str, repeats: int) -> dict[str, Any]:
+    """Ratios in one run; every round measures engine, bare network and the single way one after another."""
+    models, r = Models(device), request(model)
+    net = models.load(model)
+    with watched(net) as calls:
+        job(models, r)  # warm-up, and what it asks of the network
+    over, speedup, firsts, wholes, gap = [], [], [], [], 0.0
+    for _ in range(repeats):
+        whole, first, batched = job(models, r)
+        over.append(whole / bare(net, calls))
+        batch, net.batch = net.batch, 1 if r.guidance == 1 else 2
+        try:
+            single, _, alone = job(models, r)
+        finally:
+            net.batch = batch
+        speedup.append(single / whole)
+        firsts.append(first)
+        wholes.append(whole)
+        gap = max(float(np.abs(np.asarray(p, float) - np.asarray(q, float)).mean())
+                  for p, q in zip(batched.frames, alone.frames, strict=True))  # fmt: skip
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if net.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    return {
+        "model": model,
+        "device": str(net.device),
+        "dtype": str(net.dtype).removeprefix("torch."),
+        "frames": r.frames,
+        "unet_evaluations": batched.evaluations,
+        "engine_over_network": round(median(over), 3),
+        "batched_speedup": round(median(speedup), 3),
+        "batched_difference": round(gap, 3),
+        "first_frame_s": round(median(firsts), 2),
+        "whole_s": round(median(wholes), 2),
+        "peak_mb": round(peak),
+    }

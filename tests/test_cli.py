@@ -1,0 +1,85 @@
+"""The command line, as a person runs it, on the embedded network."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, picture
+from PIL import Image
+
+from engine import video
+
+pytestmark = pytest.mark.slow
+
+
+def engine(*args, **kw):
+    env = os.environ | {"HF_HUB_OFFLINE": "1"}
+    return subprocess.run([sys.executable, "-m", "engine", *map(str, args)], cwd=ROOT, env=env, capture_output=True,
+                          text=True, timeout=600, **kw)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    for name, file in (("a", "rose-22325299158.webp"), ("b", "daisy-2520369272.webp")):
+        Image.open(ROOT / "assets/examples" / file).convert("RGB").resize((200, 200)).save(folder / f"{name}.jpg")
+    return folder / "a.jpg", folder / "b.jpg"
+
+
+def test_interpolate(pair, tmp_path):
+    args = ["interpolate", *pair, "--frames", 5, "--seed", 7, "--preset", "draft"]
+    done = engine(*args, "--out", tmp_path / "m.mp4", "--frames-dir", tmp_path / "frames", "--zip", tmp_path / "m.zip")
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert set(last) == {"frames", "size", "seed", "seconds", "unet_evaluations", "model"}
+    assert (last["frames"], last["size"], last["seed"], last["model"]) == (5, [256, 256], 7, "flora")
+    frames = sorted((tmp_path / "frames").iterdir())
+    assert [f.name for f in frames] == [f"{i:04d}.png" for i in range(5)]
+    for file in (*frames, tmp_path / "m.mp4", tmp_path / "m.zip"):
+        assert video.read_settings(file)["seed"] == 7
+    again = engine(*args, "--frames-dir", tmp_path / "again")
+    assert again.returncode == 0
+    for f in frames:
+        assert Image.open(f).tobytes() == Image.open(tmp_path / "again" / f.name).tobytes()
+    probe = subprocess.run(["ffprobe", "-v", "error", "-show_streams", tmp_path / "m.mp4"], capture_output=True, text=True)
+    assert "codec_name=h264" in probe.stdout and "pix_fmt=yuv420p" in probe.stdout
+
+
+def test_models():
+    out = engine("models").stdout
+    assert [line.split()[0] for line in out.splitlines()] == ["flora", "sd15", "sd21-base"]
+    assert "present" in out.splitlines()[0] and "not here" in out.splitlines()[1]
+
+
+def test_help_names_every_field():
+    out = engine("interpolate", "--help").stdout
+    for name in ("--frames", "--low", "--invert-steps", "--scheme", "--preset", "--frames-dir", "--prompt-b"):
+        assert name in out
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--frames", "4"], "frames must be a power of two plus one"),
+        (["--low", "0.8"], "low must not be above high"),
+        (["--low", "nan"], "low must be a number from 0 to 1, got nan"),
+        (["--model", "nonsense"], "model must be one of flora"),
+    ],
+)
+def test_refusals(pair, args, sentence):
+    done = engine("interpolate", *pair, *args)
+    assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
+def test_broken_files_and_full_disks(pair, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    done = engine("interpolate", tmp_path / "text.png", pair[1])
+    assert done.returncode == 2 and "picture A must be a picture" in done.stderr
+    picture(0, (32, 32)).save(tmp_path / "a.png")
+    fast = ["--scheme", "interpolate", "--frames", 3]
+    done = engine("interpolate", *pair, *fast, "--frames-dir", "/proc/no-room-here")
+    assert done.returncode == 1 and "the result must be written somewhere" in done.stderr
+    done = engine("interpolate", *pair, *fast, "--out", "/dev/full")
+    assert done.returncode == 1 and "the result must be written somewhere" in done.stderr

@@ -1,0 +1,122 @@
+"""The embedded network, end to end."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from engine import images
+from engine.methods import run
+from engine.models import Models, guided
+from engine.sampling import gaussian, generator
+from engine.schema import InterpolateRequest
+from engine.textual import invert_text
+
+pytestmark = pytest.mark.slow
+FLORA = ROOT / "assets/models/flora"
+
+
+def example(name):
+    return images.read(next((ROOT / "assets/examples").glob(f"{name}-*.webp")))
+
+
+@pytest.fixture(scope="module")
+def resident():
+    return Models("cpu")
+
+
+def test_files_are_small_enough_for_a_public_host():
+    files = list(FLORA.rglob("*.safetensors"))
+    assert len(files) == 3 and all(f.stat().st_size < 95e6 for f in files)
+    card = (FLORA / "README.md").read_text()
+    assert all(word in card for word in ("PSNR", "KID", "FID", "CC BY 2.0", "ICVGIP 2008"))
+
+
+@torch.no_grad()
+def test_it_serves_all_tabs(resident):
+    net = resident.load("flora")
+    assert net.extra == 2 * net.channels and net.size == 256
+
+
+@torch.no_grad()
+def test_copies_look_like_their_originals(resident):
+    net = resident.load("flora")
+    x = images.to_tensor([example(n) for n in ("rose", "daisy", "sunflower")])
+    mse = ((net.decode(net.encode(x)).clamp(-1, 1) - x) / 2).square().mean((1, 2, 3))
+    assert (-10 * torch.log10(mse)).min() > 20
+
+
+@torch.no_grad()
+def test_it_sees_noise_for_what_it_is(resident):
+    """On a photograph under noise the prediction explains most of the noise: far better than guessing 0."""
+    net = resident.load("flora")
+    z = net.encode(images.to_tensor([example("rose"), example("daisy")]))
+    eps = gaussian(z.shape[1:], [generator(0), generator(1)])
+    for s, most in ((3.0, 0.1), (1.0, 0.35), (0.5, 0.7)):
+        d = net.field(guided(net.embed(["", ""]), net.embed([""]), 1.0))(z + s * eps, s)
+        assert (d - eps).square().mean() < most
+
+
+@torch.no_grad()
+def test_words_and_drawings_are_heard(resident):
+    net = resident.load("flora")
+    z = net.encode(images.to_tensor([example("sunflower")]))
+    x, s = z + 5 * gaussian(z.shape[1:], [generator(2)]), 5.0
+    error = {}
+    for text in ("an orange sunflower", "a purple passion flower"):
+        d = net.field(guided(net.embed([text]), net.embed([""]), 1.0))(x, s)
+        error[text] = float((x - s * d - z).square().mean())
+    assert error["an orange sunflower"] < error["a purple passion flower"]
+
+
+def test_a_morph_is_smooth_and_its_middle_is_neither_end(resident):
+    request = InterpolateRequest(example("rose"), example("daisy"), prompt="a red rose", prompt_b="a pink daisy", frames=5)
+    done = list(run(resident, request))[-1]
+    blocks = [np.asarray(f.resize((32, 32)), float) for f in done.frames]
+    whole = np.abs(blocks[0] - blocks[-1]).mean()
+    steps = [np.abs(a - b).mean() for a, b in zip(blocks[:-1], blocks[1:], strict=True)]
+    assert max(steps) < 0.8 * whole
+    fade = (blocks[0] + blocks[-1]) / 2
+    assert np.abs(blocks[2] - fade).mean() > 4  # it is no cross-fade
+
+
+def test_bfloat16_and_float32_make_the_same_picture(resident):
+    request = InterpolateRequest(example("rose"), example("daisy"), frames=3, steps=12)
+    fast = list(run(Models("cpu", torch.bfloat16), request))[-1].frames[1]
+    exact = list(run(Models("cpu", torch.float32), request))[-1].frames[1]
+    assert np.abs(np.asarray(fast, float) - np.asarray(exact, float)).mean() < 4  # of 255
+
+
+def test_fitting_the_words_helps(resident):
+    net = resident.load("flora")
+    x = images.to_tensor([example("rose"), example("daisy")])
+    with torch.no_grad():
+        z, start = net.encode(x), net.embed(["", "", ""])
+
+    def loss(words):
+        total = 0.0
+        for i in range(8):
+            noise = gaussian(z.shape[1:], [generator(5, i)] * 2)
+            s = net.levels(200)[70 + 8 * i]
+            with torch.no_grad():
+                d = net.field(guided(words[:2], words[2:], 1.0))(z + s * noise, s)
+            total += float((d - noise).square().mean())
+        return total
+
+    steps = invert_text(net, x, start[:2], start[2:], 25, 0.02, 1.0, seed=1)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            assert loss(end.value) < loss(start)
+            return
+
+
+def test_diffusers_own_classes_load_it():
+    from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
+
+    assert UNet2DConditionModel.from_pretrained(FLORA / "unet").config.in_channels == 12
+    assert AutoencoderDC.from_pretrained(FLORA / "vae").config.latent_channels == 4
+    assert DDIMScheduler.from_pretrained(FLORA / "scheduler").config.prediction_type == "epsilon"
+    assert Image.open(FLORA / "sheets/unconditional.jpg").width == 8 * 256

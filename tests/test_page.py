@@ -1,0 +1,215 @@
+"""The page in Chromium, as an artist uses it: drop two pictures, watch, stop, play, reload the settings."""
+
+import base64
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from gradio_client import Client, handle_file
+from playwright.sync_api import expect, sync_playwright
+
+from engine import video
+
+pytestmark = pytest.mark.slow
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+ROSE, DAISY = (ROOT / "assets/examples" / f for f in ("rose-22325299158.webp", "daisy-2520369272.webp"))
+LONG = 300_000
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, studio):
+    """A fresh visit. What it asks of other hosts, and every error of its scripts, is kept on it."""
+    page = browser.new_page(viewport={"width": 1320, "height": 900})
+    page.outside, page.errors = [], []
+    page.on("request", lambda r: page.outside.append(r.url) if not r.url.startswith((studio, "data:", "blob:")) else None)
+    page.on("pageerror", lambda e: page.errors.append(str(e)))
+    page.goto(studio)
+    expect(page.locator("#make")).to_be_visible(timeout=LONG)
+    yield page
+    assert page.errors == []
+    page.close()
+
+
+def drop(page, a=ROSE, b=DAISY):
+    for box, file in (("#picture-a", a), ("#picture-b", b)):
+        page.set_input_files(f"{box} input[type=file]", file)
+        expect(page.locator(f"{box} img")).to_be_visible(timeout=LONG)
+
+
+def finished(page):
+    expect(page.locator("#make")).to_be_visible(timeout=LONG)
+
+
+def cells(page, state):
+    return page.locator(f"#player .cell[data-state={state}]")
+
+
+def test_nothing_is_asked_of_anyone_else(page):
+    page.wait_for_load_state("networkidle")
+    assert page.outside == []
+
+
+def test_drop_two_pictures_and_watch_one_become_the_other(page, tmp_path):
+    drop(page)
+    page.click("#make")
+    expect(cells(page, "done")).not_to_have_count(0, timeout=LONG)  # the ends are there at once
+    expect(page.locator("#stop")).to_be_visible()
+    expect(page.locator("#status .bar")).to_be_visible(timeout=LONG)
+    finished(page)
+    expect(cells(page, "done")).to_have_count(9)
+    expect(page.locator("#status")).to_contain_text("9 frames of 256 × 256")
+    loaded = "imgs => imgs.every(i => i.complete && i.naturalWidth === 256)"
+    page.wait_for_function(f"() => ({loaded})([...document.querySelectorAll('#player .cell img')])", timeout=LONG)
+    sources = page.eval_on_selector_all("#player .cell img", "imgs => imgs.map(i => i.src)")
+    assert len(set(sources)) == 9
+    # It plays by itself, and the scrubber follows.
+    expect(page.locator("#player .play")).to_have_attribute("aria-label", "Pause")
+    page.wait_for_function("() => +document.querySelector('#player .scrub').value > 2", timeout=LONG)
+    # The whole picture is seen, with its own proportions.
+    fit = page.eval_on_selector("#player .big", "i => getComputedStyle(i).objectFit")
+    assert fit == "contain"
+    with page.expect_download() as download:
+        page.click("#mp4")
+    film = tmp_path / "film.mp4"
+    download.value.save_as(film)
+    settings = video.read_settings(film)
+    assert settings["seed"] == 7 and settings["frames"] == 9
+    # Every browser plays it: this one does.
+    seconds = page.evaluate(
+        """b64 => new Promise((ok, no) => { const v = document.createElement('video'); v.muted = true;
+           v.src = 'data:video/mp4;base64,' + b64; document.body.append(v); v.onerror = () => no(v.error.message);
+           v.ontimeupdate = () => v.currentTime > 0.2 && ok(v.duration); v.play(); })""",
+        base64.b64encode(film.read_bytes()).decode(),
+    )
+    assert 1.9 < seconds < 2.1  # sixteen frames, there and back, at eight a second
+    # And its settings come back.
+    seed = page.get_by_label("Seed", exact=True)
+    seed.fill("123")
+    seed.blur()
+    page.set_input_files("input:has(+ #load)", film)
+    expect(seed).to_have_value("7", timeout=LONG)
+    expect(page.locator("#status")).to_contain_text("Settings of", timeout=LONG)
+
+
+def test_an_example_a_swap_and_a_dice(page):
+    page.click("#examples button >> nth=0")
+    expect(page.locator("#picture-a img")).to_be_visible(timeout=LONG)
+    expect(page.get_by_label("In words")).to_have_value("a red rose", timeout=LONG)
+    before = page.locator("#picture-a img").get_attribute("src")
+    page.click("#swap")
+    expect(page.locator("#picture-a img")).not_to_have_attribute("src", before, timeout=LONG)
+    seed = page.get_by_label("Seed", exact=True)
+    page.click("#dice")
+    expect(seed).not_to_have_value("7", timeout=LONG)
+
+
+def test_stop_keeps_what_is_finished_and_the_next_job_runs(page):
+    drop(page)
+    page.get_by_label("Steps").first.fill("250")
+    page.get_by_label("Steps").first.press("Enter")
+    page.click("#make")
+    page.wait_for_selector("#player .cell[data-state=forming]", timeout=LONG)
+    page.click("#stop")
+    finished(page)
+    expect(page.locator("#status")).to_contain_text("Stopped", timeout=LONG)
+    assert cells(page, "forming").count() == 0 and cells(page, "done").count() >= 2
+    page.get_by_label("Steps").first.fill("4")
+    page.get_by_label("Steps").first.press("Enter")
+    page.click("#make")
+    expect(page.locator("#status")).to_contain_text("9 frames", timeout=LONG)
+
+
+def test_one_frame_made_again(page):
+    drop(page)
+    page.get_by_label("Steps").first.fill("8")
+    page.get_by_label("Steps").first.press("Enter")
+    page.click("#make")
+    expect(page.locator("#status")).to_contain_text("9 frames", timeout=LONG)
+    sources = page.eval_on_selector_all("#player .cell img", "imgs => imgs.map(i => i.src)")
+    page.click("#player .cell >> nth=6")
+    page.click("#again", timeout=LONG)
+    page.wait_for_function(
+        "old => document.querySelectorAll('#player .cell img')[6].src !== old", arg=sources[6], timeout=LONG
+    )
+    finished(page)
+    expect(page.locator("#status")).to_contain_text("9 frames", timeout=LONG)
+
+
+def test_no_picture_and_a_broken_one_get_a_sentence(page, tmp_path):
+    page.click("#make")
+    expect(page.locator("#status")).to_contain_text("Picture A (From) must be a picture, got nothing", timeout=LONG)
+    broken = tmp_path / "cut.jpg"
+    broken.write_bytes(ROSE.read_bytes()[:500])
+    page.set_input_files("#picture-a input[type=file]", broken)
+    page.set_input_files("#picture-b input[type=file]", DAISY)
+    expect(page.locator("#picture-b img")).to_be_visible(timeout=LONG)
+    page.click("#make")
+    expect(page.locator("#status")).to_contain_text("must be a", timeout=LONG)
+    expect(page.locator("#status .problem")).to_be_visible()
+    expect(page.locator("#make")).to_be_visible()
+
+
+def test_a_closed_tab_frees_the_device(browser, studio):
+    page = browser.new_page()
+    page.goto(studio)
+    expect(page.locator("#make")).to_be_visible(timeout=LONG)
+    drop(page)
+    page.get_by_label("Steps").first.fill("250")
+    page.get_by_label("Steps").first.press("Enter")
+    page.click("#make")
+    page.wait_for_selector("#player .cell[data-state=forming]", timeout=LONG)
+    page.close()
+    _, _, report = Client(studio, verbose=False).predict(
+        handle_file(ROSE), handle_file(DAISY), frames=3, scheme="interpolate", api_name="/interpolate"
+    )
+    assert report["unet_evaluations"] == 0
+
+
+def test_it_fits_a_phone(browser, studio):
+    page = browser.new_page(viewport={"width": 390, "height": 800}, is_mobile=True, has_touch=True)
+    page.goto(studio)
+    expect(page.locator("#make")).to_be_visible(timeout=LONG)
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+    order = [page.locator(s).bounding_box()["y"] for s in ("#pair", "#make", "#player", "#settings")]
+    assert order == sorted(order)  # the picture comes before the small print
+    page.close()
+
+
+CUT = """
+import fcntl, os, socket, struct, subprocess, sys, threading, urllib.request
+s = socket.socket()
+fcntl.ioctl(s, 0x8914, struct.pack("16sH14s", b"lo", 1, b""))  # the loopback of a namespace with no other network
+app = subprocess.Popen([sys.executable, "app.py", "--port", "7999"])
+try:
+    for _ in range(400):
+        try:
+            page = urllib.request.urlopen("http://127.0.0.1:7999", timeout=5).read()
+            break
+        except OSError:
+            assert app.poll() is None
+            threading.Event().wait(0.3)
+    assert b"Chrysalis" in page
+    done = subprocess.run([sys.executable, "-m", "engine", "interpolate", *sys.argv[1:], "--frames", "3", "--steps", "4"])
+    assert done.returncode == 0
+    print("all is well without a network")
+finally:
+    app.terminate()
+"""
+
+
+def test_with_the_network_cut():
+    allowed = subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0
+    if not allowed:
+        pytest.skip("this machine does not let us cut the network off (unshare -n)")
+    done = subprocess.run(["unshare", "-n", sys.executable, "-c", CUT, ROSE, DAISY], cwd=ROOT, capture_output=True, text=True)
+    assert "all is well without a network" in done.stdout, done.stdout + done.stderr
