@@ -8,7 +8,18 @@ import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from engine.schema import FITS, MIXES, PICKERS, PRESETS, SCHEDULES, SCHEMES, EngineError, Frame, InterpolateRequest, Progress
+from engine.schema import (
+    FITS,
+    MIXES,
+    PICKERS,
+    PRESETS,
+    SCHEDULES,
+    SCHEMES,
+    EngineError,
+    Frame,
+    InterpolateRequest,
+    Progress,
+)
 
 CHOICES = {"scheme": SCHEMES, "schedule": SCHEDULES, "mix": MIXES, "fit": FITS, "picker": PICKERS}
 HELP = {
@@ -27,9 +38,13 @@ HELP = {
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m engine", description="Pictures into one another, from the command line.")
+    top = argparse.ArgumentParser(
+        prog="python -m engine", description="Pictures into one another, from the command line."
+    )
     verbs = top.add_subparsers(dest="verb", required=True)
-    p = verbs.add_parser("interpolate", help="morph two pictures into each other", description=InterpolateRequest.__doc__)
+    p = verbs.add_parser(
+        "interpolate", help="morph two pictures into each other", description=InterpolateRequest.__doc__
+    )
     p.add_argument("a", metavar="A", help="first picture")
     p.add_argument("b", metavar="B", help="last picture")
     p.add_argument("--preset", choices=list(PRESETS), help="draft, standard or paper; single options override it")
@@ -42,7 +57,10 @@ def parser() -> argparse.ArgumentParser:
             note += f" ({bound.low:g} to {bound.high:g})"
         kind = type(f.default)
         p.add_argument(
-            f"--{f.name.replace('_', '-')}", type=kind, choices=CHOICES.get(f.name), help=f"{note}; default {f.default!r}"
+            f"--{f.name.replace('_', '-')}",
+            type=kind,
+            choices=CHOICES.get(f.name),
+            help=f"{note}; default {f.default!r}",
         )
     p.add_argument("--out", help="an MP4 file")
     p.add_argument("--frames-dir", help="a folder for 0000.png, 0001.png …")

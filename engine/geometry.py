@@ -37,7 +37,7 @@ MIX = {"slerp": slerp, "lerp": lerp}
 
 
 def adain(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Gives every row and channel of ``x`` (B, C, h, w) the ``mean`` and ``std`` (B, C, 1, 1) (Huang & Belongie 2017)."""
+    """Gives each row and channel of ``x`` (B, C, h, w) a ``mean`` and ``std`` (B, C, 1, 1) (Huang & Belongie 2017)."""
     own_std, own_mean = torch.std_mean(x, dim=(2, 3), keepdim=True, correction=0)
     return (x - own_mean) / (own_std + 1e-5) * std + mean
 
@@ -56,7 +56,7 @@ def noise_steps(levels: int, steps: int, low: float, high: float, schedule: str)
 
 
 def tree(frames: int) -> Iterator[tuple[int, list[int]]]:
-    """Coarse to fine: (distance to the parents, the frames of the level). 9 → (4, [4]), (2, [2, 6]), (1, [1, 3, 5, 7])."""
+    """Coarse to fine: (distance to the parents, frames of the level). 9 → (4, [4]), (2, [2, 6]), (1, [1, 3, 5, 7])."""
     distance = (frames - 1) // 2
     while distance:
         yield distance, list(range(distance, frames - 1, 2 * distance))

@@ -64,7 +64,9 @@ def locate(name: str, download: bool = False) -> Path | None:
     if entry is None:
         if (Path(name) / "unet" / "config.json").is_file():
             return Path(name)
-        raise EngineError(f"model must be one of {', '.join(CATALOGUE)} or a folder of a diffusers network, got {name!r}")
+        raise EngineError(
+            f"model must be one of {', '.join(CATALOGUE)} or a folder of a diffusers network, got {name!r}"
+        )
     if entry.folder:
         return entry.folder
     from huggingface_hub import snapshot_download
@@ -246,7 +248,7 @@ class Network:
         return round(t) if abs(t - round(t)) < 1e-3 else t
 
     def field(self, rows: Sequence[Row]) -> Callable[[Tensor, float], Tensor]:
-        """(x, σ) → the noise in x, guided: Σ weightᵢ · ε(x, rowᵢ). All rows of all frames go as one batch, in chunks."""
+        """(x, σ) → the noise in x, guided: Σ weightᵢ · ε(x, rowᵢ). Rows of all frames go as one batch, in chunks."""
 
         def d(x: Tensor, s: float) -> Tensor:
             n = x.shape[0]
@@ -289,8 +291,8 @@ class Network:
                     raise
                 if self.batch == 1:
                     raise EngineError(
-                        f"memory must hold one picture of {tensors[0].shape[2]} × {tensors[0].shape[3]} (rows × columns "
-                        f"in the network) on {self.device}, got too little; choose a smaller size"
+                        f"memory of {self.device} must hold one picture of {tuple(tensors[0].shape[2:])} rows and columns "
+                        "in the network, got too little; choose a smaller size"
                     ) from None
                 self.batch = max(1, min(self.batch, total) // 2)
                 logging.getLogger(__name__).warning("memory ran out; going on with %d rows a time", self.batch)
@@ -343,7 +345,9 @@ class Models:
             assert folder is not None
             missing = [p for p in PARTS if not (folder / p).is_dir()]
             if missing:
-                raise EngineError(f"model {name} must have the folders {', '.join(PARTS)}, got none of {', '.join(missing)}")
+                raise EngineError(
+                    f"model {name} must have the folders {', '.join(PARTS)}, got none of {', '.join(missing)}"
+                )
             while len(self._resident) >= self.keep:
                 self._resident.popitem(last=False)
             try:

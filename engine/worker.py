@@ -40,7 +40,11 @@ class Job:
             if self._closed:
                 return
             if isinstance(event, Preview | Progress):  # only the newest of these is worth showing
-                stale = [e for e in self._events if type(e) is type(event) and getattr(e, "index", 0) == getattr(event, "index", 0)]
+                stale = [
+                    e
+                    for e in self._events
+                    if type(e) is type(event) and getattr(e, "index", 0) == getattr(event, "index", 0)
+                ]
                 for e in stale:
                     self._events.remove(e)
             self._events.append(event)

@@ -21,7 +21,11 @@ SYSTEM = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "
 def theme() -> gr.themes.Base:
     """Quiet greys and one green; the system's own fonts, so that nothing is fetched."""
     return gr.themes.Base(
-        primary_hue="emerald", neutral_hue="stone", radius_size="lg", font=SYSTEM, font_mono=("ui-monospace", "monospace")
+        primary_hue="emerald",
+        neutral_hue="stone",
+        radius_size="lg",
+        font=SYSTEM,
+        font_mono=("ui-monospace", "monospace"),
     ).set(button_primary_text_color="white", block_label_text_weight="500", block_title_text_weight="500")
 
 

@@ -48,9 +48,13 @@ def controls() -> dict[str, gr.components.Component]:
         c["a"] = drop_zone("From", "picture-a")
         swap = gr.Button("⇄", elem_id="swap", elem_classes="tool", size="sm", scale=0, min_width=44)
         c["b"] = drop_zone("To", "picture-b")
-    swap.click(lambda a, b: (b, a), [c["a"], c["b"]], [c["a"], c["b"]], show_progress="hidden", api_visibility="private")
+    swap.click(
+        lambda a, b: (b, a), [c["a"], c["b"]], [c["a"], c["b"]], show_progress="hidden", api_visibility="private"
+    )
     c["shelf"] = gr.Row(elem_id="shelf")
-    c["prompt"] = gr.Textbox("", label="In words", placeholder="what they show, e.g. a yellow tulip (may stay empty)", lines=1)
+    c["prompt"] = gr.Textbox(
+        "", label="In words", placeholder="what they show, e.g. a yellow tulip (may stay empty)", lines=1
+    )
     with gr.Row(elem_id="act"):
         c["make"] = gr.Button("Make", variant="primary", elem_id="make", scale=3)
         c["stop"] = gr.Button("Stop", variant="stop", elem_id="stop", scale=3, visible=False)
@@ -65,27 +69,37 @@ def controls() -> dict[str, gr.components.Component]:
             c["high"] = slider(R, "high", "Wander at most", info="above .65 forgets the pictures", min_width=150)
         c["guidance"] = slider(R, "guidance", "Guidance", 1, 15, info="how strictly the words count; 1 is off")
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-        c["prompt_b"] = gr.Textbox("", label="Words for the second picture", placeholder="if it shows something else", lines=1)
+        c["prompt_b"] = gr.Textbox(
+            "", label="Words for the second picture", placeholder="if it shows something else", lines=1
+        )
         c["negative"] = gr.Textbox("", label="Not wanted", lines=1)
         with gr.Row():
-            c["fit"] = gr.Radio([("proportions of the first", "fit"), ("square, cropped", "crop"), ("square, whole", "pad")],
+            shapes = [("proportions of the first", "fit"), ("square, cropped", "crop"), ("square, whole", "pad")]
+            c["fit"] = gr.Radio(shapes,
                                 value=default(R, "fit"), label="Frame")  # fmt: skip
             c["size"] = slider(R, "size", "Longer side", 0, 1024, info="pixels; 0 is the network's own")
         c["scheme"] = gr.Dropdown([(SCHEME_LABELS[s], s) for s in SCHEMES], value=default(R, "scheme"), label="Method")
         with gr.Row():
-            c["schedule"] = gr.Dropdown(list(SCHEDULES), value=default(R, "schedule"), label="Noise over the levels", min_width=140)
+            c["schedule"] = gr.Dropdown(
+                list(SCHEDULES), value=default(R, "schedule"), label="Noise over the levels", min_width=140
+            )
             c["mix"] = gr.Dropdown(list(MIXES), value=default(R, "mix"), label="Mixing", min_width=140)
         with gr.Row():
-            c["candidates"] = slider(R, "candidates", "Candidates", 1, 8, info="tried for each frame; pick one by hand below")
+            c["candidates"] = slider(
+                R, "candidates", "Candidates", 1, 8, info="tried for each frame; pick one by hand below"
+            )
             c["picker"] = gr.Dropdown(list(PICKERS), value=default(R, "picker"), label="Chosen by", min_width=140)
         with gr.Row():
             c["eta"] = slider(R, "eta", "Fresh noise (η)", info="0 is DDIM")
             c["bias"] = slider(R, "bias", "Pull to the ends", info="nearer to the end pictures")
         with gr.Row():
-            c["invert_steps"] = slider(R, "invert_steps", "Fit the words", 0, 500, info="steps of textual inversion; 0 is off")
+            c["invert_steps"] = slider(
+                R, "invert_steps", "Fit the words", 0, 500, info="steps of textual inversion; 0 is off"
+            )
             c["invert_rate"] = gr.Number(value=default(R, "invert_rate"), label="Its learning rate", min_width=140)
-        c["model"] = gr.Dropdown(list(CATALOGUE_NAMES), value=default(R, "model"), label="Network", allow_custom_value=True,
-                                 info="flora is here; the others come from the hub on first use, or name a folder")  # fmt: skip
+        c["model"] = gr.Dropdown(list(CATALOGUE_NAMES), value=default(R, "model"), label="Network",
+                                 info="flora is here; the others come from the hub on first use, or name a folder",
+                                 allow_custom_value=True)  # fmt: skip
     names = list(PRESETS["paper"])
     preset.input(
         lambda name: [PRESETS[name].get(n, default(R, n)) for n in names], preset, [c[n] for n in names],
@@ -168,7 +182,9 @@ def shown(session: Session, status: str, seed: Any = None, busy: bool = True, fi
     ]
 
 
-def stream(worker: Any, session: Session, request: InterpolateRequest, keep: set[int], back: bool) -> Iterator[list[Any]]:
+def stream(
+    worker: Any, session: Session, request: InterpolateRequest, keep: set[int], back: bool
+) -> Iterator[list[Any]]:
     """Runs a request and shows it; every heartbeat is a chance for Stop."""
     begin(session, request, keep)
     clock = Clock()
@@ -212,7 +228,9 @@ def remake(worker: Any) -> Callable[..., Iterator[list[Any]]]:
     def run(session: Session, back: bool) -> Iterator[list[Any]]:
         i, r = session.selected, session.request
         if r is None or i is None or not 0 < i < r.frames - 1:
-            yield shown(session, message("Choose a frame between the ends first."), busy=False, files=film_of(session, back))
+            yield shown(
+                session, message("Choose a frame between the ends first."), busy=False, files=film_of(session, back)
+            )
             return
         seeds = dict(r.reseeds) | {i: new_seed()}
         picks = {k: v for k, v in r.picks if k != i}
@@ -279,7 +297,10 @@ def loaded(names: list[str]) -> Callable[[str], list[Any]]:
         except EngineError as e:
             return [*keep, message(sentence(e), "problem")]
         values = [settings.get(n, gr.skip()) for n in names]
-        return [*values, message(f"Settings of {Path(path).name} are set. Drop the same two pictures to make it again.")]
+        return [
+            *values,
+            message(f"Settings of {Path(path).name} are set. Drop the same two pictures to make it again."),
+        ]
 
     return load
 
@@ -310,7 +331,11 @@ def api(worker: Any, c: dict[str, Any]) -> None:
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     call.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in c])  # the API's argument names
-    outs = [gr.File(visible=False, label="mp4"), gr.File(visible=False, label="zip"), gr.JSON(visible=False, label="report")]
+    outs = [
+        gr.File(visible=False, label="mp4"),
+        gr.File(visible=False, label="zip"),
+        gr.JSON(visible=False, label="report"),
+    ]
     gr.Button(visible=False).click(call, list(c.values()), outs, api_name="interpolate", concurrency_limit=None)
 
 

@@ -39,7 +39,7 @@ def drop_zone(label: str, elem_id: str) -> gr.Image:
     )  # fmt: skip
     original = zone.preprocess
 
-    def path(payload: Any) -> str | None:
+    def path(payload: Any) -> Any:
         if payload is None or not payload.path:
             return original(payload)
         return payload.path

@@ -25,7 +25,14 @@ def test_the_api_is_named_and_documented(studio):
     info = Client(studio, verbose=False).view_api(return_format="dict")["named_endpoints"]
     assert list(info) == ["/interpolate"]
     names = [p["parameter_name"] for p in info["/interpolate"]["parameters"]]
-    assert names[:4] == ["a", "b", "prompt", "prompt_b"] and {"frames", "low", "high", "seed", "scheme", "model"} <= set(names)
+    assert names[:4] == ["a", "b", "prompt", "prompt_b"] and {
+        "frames",
+        "low",
+        "high",
+        "seed",
+        "scheme",
+        "model",
+    } <= set(names)
     optional = [p["parameter_name"] for p in info["/interpolate"]["parameters"] if p["parameter_has_default"]]
     assert set(names) - set(optional) <= {"a", "b"}
 
@@ -35,7 +42,9 @@ def test_two_visitors_at_once_get_their_own_work(studio, pair, tiny):
 
     def visit(seed):
         client = Client(studio, verbose=False)
-        film, pngs, report = client.predict(*pair, seed=seed, frames=5, steps=8, model=str(tiny), api_name="/interpolate")
+        film, pngs, report = client.predict(
+            *pair, seed=seed, frames=5, steps=8, model=str(tiny), api_name="/interpolate"
+        )
         results[seed] = (video.read_settings(film), video.read_settings(pngs), report)
 
     visits = [threading.Thread(target=visit, args=(seed,)) for seed in (11, 22)]
@@ -64,7 +73,7 @@ def test_errors_are_sentences(studio, pair, wrong, sentence):
 
 def test_a_text_file_named_png_is_refused_in_a_sentence(studio, pair, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
-    with pytest.raises(AppError, match="Picture A .*must be a picture"):
+    with pytest.raises(AppError, match=r"Picture A .*must be a picture"):
         Client(studio, verbose=False).predict(handle_file(tmp_path / "notes.png"), pair[1], api_name="/interpolate")
 
 

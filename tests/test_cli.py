@@ -43,7 +43,9 @@ def test_interpolate(pair, tmp_path):
     assert again.returncode == 0
     for f in frames:
         assert Image.open(f).tobytes() == Image.open(tmp_path / "again" / f.name).tobytes()
-    probe = subprocess.run(["ffprobe", "-v", "error", "-show_streams", tmp_path / "m.mp4"], capture_output=True, text=True)
+    probe = subprocess.run(
+        ["ffprobe", "-v", "error", "-show_streams", tmp_path / "m.mp4"], capture_output=True, text=True
+    )
     assert "codec_name=h264" in probe.stdout and "pix_fmt=yuv420p" in probe.stdout
 
 

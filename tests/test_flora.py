@@ -1,5 +1,7 @@
 """The embedded network, end to end."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -71,11 +73,13 @@ def test_words_and_drawings_are_heard(resident):
 
 
 def test_a_morph_is_smooth_and_its_middle_is_neither_end(resident):
-    request = InterpolateRequest(example("rose"), example("daisy"), prompt="a red rose", prompt_b="a pink daisy", frames=5)
+    request = InterpolateRequest(
+        example("rose"), example("daisy"), prompt="a red rose", prompt_b="a pink daisy", frames=5
+    )
     done = list(run(resident, request))[-1]
     blocks = [np.asarray(f.resize((32, 32)), float) for f in done.frames]
     whole = np.abs(blocks[0] - blocks[-1]).mean()
-    steps = [np.abs(a - b).mean() for a, b in zip(blocks[:-1], blocks[1:], strict=True)]
+    steps = [np.abs(a - b).mean() for a, b in pairwise(blocks)]
     assert max(steps) < 0.8 * whole
     fade = (blocks[0] + blocks[-1]) / 2
     assert np.abs(blocks[2] - fade).mean() > 4  # it is no cross-fade

@@ -51,7 +51,9 @@ def test_sixteen_bits_keep_their_tones():
 
 
 def test_an_animation_gives_its_first_picture():
-    gif = saved(Image.new("RGB", (32, 32), "blue"), "GIF", save_all=True, append_images=[Image.new("RGB", (32, 32), "red")])
+    gif = saved(
+        Image.new("RGB", (32, 32), "blue"), "GIF", save_all=True, append_images=[Image.new("RGB", (32, 32), "red")]
+    )
     assert images.read(gif).getpixel((5, 5)) == (0, 0, 255)
 
 

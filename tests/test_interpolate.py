@@ -17,7 +17,9 @@ A, B = picture(0), picture(1)
 
 
 def ask(tiny, **kw):
-    return InterpolateRequest(kw.pop("a", A), kw.pop("b", B), **{"model": str(tiny), "frames": 5, "steps": 8, "size": 64} | kw)
+    return InterpolateRequest(
+        kw.pop("a", A), kw.pop("b", B), **{"model": str(tiny), "frames": 5, "steps": 8, "size": 64} | kw
+    )
 
 
 def made(models, request):
@@ -52,7 +54,7 @@ def test_frames_come_coarse_to_fine(models, tiny):
 
 
 def test_the_work_is_what_the_paper_counts(models, tiny):
-    """Σ over levels of frames · candidates · (k + 1) steps · 2 rows, with the candidates' rule (methods.md §1.6, §1.8)."""
+    """Σ over levels of frames · candidates · (k + 1) steps · 2 rows, with the rule for candidates (methods.md §1.6)."""
     done = made(models, ask(tiny, frames=9, steps=20, low=0.3, high=0.55, candidates=5))[-1]
     assert [_tries(5, n) for n in range(4)] == [5, 4, 3, 3] and [_tries(8, n) for n in (0, 6, 7)] == [8, 3, 3]
     assert _tries(1, 3) == 1 and _tries(2, 5) == 2

@@ -31,7 +31,9 @@ def page(browser, studio):
     """A fresh visit. What it asks of other hosts, and every error of its scripts, is kept on it."""
     page = browser.new_page(viewport={"width": 1320, "height": 900})
     page.outside, page.errors = [], []
-    page.on("request", lambda r: page.outside.append(r.url) if not r.url.startswith((studio, "data:", "blob:")) else None)
+    page.on(
+        "request", lambda r: page.outside.append(r.url) if not r.url.startswith((studio, "data:", "blob:")) else None
+    )
     page.on("pageerror", lambda e: page.errors.append(str(e)))
     page.goto(studio)
     expect(page.locator("#make")).to_be_visible(timeout=LONG)
@@ -199,7 +201,8 @@ try:
             assert app.poll() is None
             threading.Event().wait(0.3)
     assert b"Chrysalis" in page
-    done = subprocess.run([sys.executable, "-m", "engine", "interpolate", *sys.argv[1:], "--frames", "3", "--steps", "4"])
+    few = ["--frames", "3", "--steps", "4"]
+    done = subprocess.run([sys.executable, "-m", "engine", "interpolate", *sys.argv[1:], *few])
     assert done.returncode == 0
     print("all is well without a network")
 finally:
@@ -211,5 +214,7 @@ def test_with_the_network_cut():
     allowed = subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0
     if not allowed:
         pytest.skip("this machine does not let us cut the network off (unshare -n)")
-    done = subprocess.run(["unshare", "-n", sys.executable, "-c", CUT, ROSE, DAISY], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, "-c", CUT, ROSE, DAISY], cwd=ROOT, capture_output=True, text=True
+    )
     assert "all is well without a network" in done.stdout, done.stdout + done.stderr

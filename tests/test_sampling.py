@@ -69,7 +69,9 @@ def test_our_step_is_diffusers_ddim(eta):
     draw = generator(3)
     for t, s in zip(scheduler.timesteps, sigmas, strict=False):
         noise = gaussian((4, 8, 8), [draw])
-        theirs = scheduler.step(field(theirs * (1 + s * s) ** 0.5, s), t, theirs, eta=eta, variance_noise=noise).prev_sample
+        theirs = scheduler.step(
+            field(theirs * (1 + s * s) ** 0.5, s), t, theirs, eta=eta, variance_noise=noise
+        ).prev_sample
     ours = walk(field, x, sigmas, ancestral(eta, [generator(3)]) if eta else euler)
     assert torch.allclose(ours, theirs, atol=2e-3 if eta else 1e-4)
 

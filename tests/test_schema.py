@@ -11,13 +11,31 @@ from engine.schema import EngineError, InterpolateRequest, preset
 A, B = picture(0), picture(1)
 
 REFUSED = [
-    ({"frames": 0}, "frames"), ({"frames": 1}, "frames"), ({"frames": 4}, "frames"), ({"frames": 9.5}, "frames"),
-    ({"low": 0.7, "high": 0.3}, "low"), ({"low": math.nan}, "low"), ({"high": math.inf}, "high"), ({"high": 2}, "high"),
-    ({"steps": 3}, "steps"), ({"steps": 10.5}, "steps"), ({"guidance": "much"}, "guidance"), ({"seed": -1}, "seed"),
-    ({"seed": None}, "seed"), ({"eta": -0.1}, "eta"), ({"candidates": 0}, "candidates"), ({"scheme": "magic"}, "scheme"),
-    ({"schedule": "steep"}, "schedule"), ({"mix": "add"}, "mix"), ({"fit": "squash"}, "fit"), ({"prompt": None}, "prompt"),
-    ({"picks": ((0, 1),)}, "picks"), ({"reseeds": ((9, 1),)}, "reseeds"), ({"size": -8}, "size"), ({"bias": True}, "bias"),
-]  # fmt: skip
+    ({"frames": 0}, "frames"),
+    ({"frames": 1}, "frames"),
+    ({"frames": 4}, "frames"),
+    ({"frames": 9.5}, "frames"),
+    ({"low": 0.7, "high": 0.3}, "low"),
+    ({"low": math.nan}, "low"),
+    ({"high": math.inf}, "high"),
+    ({"high": 2}, "high"),
+    ({"steps": 3}, "steps"),
+    ({"steps": 10.5}, "steps"),
+    ({"guidance": "much"}, "guidance"),
+    ({"seed": -1}, "seed"),
+    ({"seed": None}, "seed"),
+    ({"eta": -0.1}, "eta"),
+    ({"candidates": 0}, "candidates"),
+    ({"scheme": "magic"}, "scheme"),
+    ({"schedule": "steep"}, "schedule"),
+    ({"mix": "add"}, "mix"),
+    ({"fit": "squash"}, "fit"),
+    ({"prompt": None}, "prompt"),
+    ({"picks": ((0, 1),)}, "picks"),
+    ({"reseeds": ((9, 1),)}, "reseeds"),
+    ({"size": -8}, "size"),
+    ({"bias": True}, "bias"),
+]
 
 
 @pytest.mark.parametrize(("wrong", "name"), REFUSED, ids=[str(w) for w, _ in REFUSED])

@@ -10,6 +10,9 @@ def main() -> None:
     parser.add_argument("what", choices=["autoencoder", "unet", "export", "report"])
     parser.add_argument("--minutes", type=float, default=10, help="time budget of this call; it resumes")
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    parser.add_argument(
+        "--part", default="all", choices=["all", "decoder"], help="autoencoder: hold the encoder still?"
+    )
     parser.add_argument("--batch", type=int, default=0, help="samples a step (0 = the step's own default)")
     parser.add_argument("--horizon", type=int, default=0, help="samples until the learning rate has fallen")
     parser.add_argument("--lr", type=float, default=0, help="peak learning rate")
@@ -24,7 +27,7 @@ def main() -> None:
     if args.what == "autoencoder":
         from training.autoencoder import train
 
-        train(args.minutes, device, args.batch or 16, args.horizon or 26_000, args.lr or 1e-3)
+        train(args.minutes, device, args.part, args.batch or 16, args.horizon or 26_000, args.lr or 1e-3)
     elif args.what == "unet":
         from training.unet import train
 

@@ -37,9 +37,7 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager:
 class Trainer:
     """The state of one training: modules, optimiser, EMA, samples seen."""
 
-    def __init__(
-        self, name: str, modules: dict[str, nn.Module], device, lr: float, horizon: int, ema_samples: int
-    ):
+    def __init__(self, name: str, modules: dict[str, nn.Module], device, lr: float, horizon: int, ema_samples: int):
         self.name, self.modules, self.device, self.lr, self.horizon = name, modules, device, lr, horizon
         self.ema_samples = ema_samples
         self.path = WORK / f"{name}.pt"

@@ -24,7 +24,9 @@ TEXTS = ["a yellow tulip", "a red rose", "a white daisy", "a purple passion flow
 
 
 @torch.no_grad()
-def draw(net: Network, prompts: list[str], guidance: float, steps: int = 25, conditions=None, seed: int = 0) -> np.ndarray:
+def draw(
+    net: Network, prompts: list[str], guidance: float, steps: int = 25, conditions=None, seed: int = 0
+) -> np.ndarray:
     """(N, H, W, 3) uint8 pictures at the network's own size; ``conditions`` (N, 2C, h, w) or None."""
     side = net.size // net.factor
     levels, out = net.levels(steps), []
@@ -58,9 +60,7 @@ def perceptual(x: np.ndarray, y: np.ndarray) -> float:
 
     net = metric(torch.device("cpu"))
     with torch.no_grad():
-        return float(torch.cat([net(pixels(a), pixels(b)).flatten()
-                                for a, b in zip(np.array_split(x, max(1, len(x) // 8)),
-                                                np.array_split(y, max(1, len(y) // 8)), strict=True)]).mean())  # fmt: skip
+        return float(np.mean([net(pixels(a[None]), pixels(b[None])).item() for a, b in zip(x, y, strict=True)]))
 
 
 def grid(pictures: np.ndarray, columns: int, path: Path) -> None:
@@ -116,51 +116,7 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 1500)
     return out
 
 
-def card(m: dict, compute: dict) -> str:
-    return f"""---
-license: apache-2.0
-library_name: diffusers
-tags: [text-to-image, image-to-image, flowers]
----
-# flora
-
-A small latent diffusion model of flowers, 256 × 256, in the diffusers folder format. It is the embedded network of
-Chrysalis: it makes the studio work on a laptop with no GPU, no network and no account. This is its first version and a
-modest one.
-
-| part | class | what it is |
-|---|---|---|
-| `vae` | AutoencoderDC | 4.7 M parameters, factor 8, 4 channels; encode 4.6, decode 13.8 GFLOP at 256 × 256 |
-| `unet` | UNet2DConditionModel | 34 M parameters, ε-prediction, SD 1.5's schedule; 4.6 GFLOP a picture and step |
-| `text_encoder`, `tokenizer` | CLIPTextModel, CLIPTokenizer | 4 layers of 192, at most 700 word pieces and 32 tokens; it knows flowers and colours |
-
-`in_channels` is 12: noisy latent, sketch latent, strokes latent, as DiSS (arXiv 2208.12675) concatenates its conditions.
-A missing condition is the latent of mid-grey.
-
-## Measures (`python -m training report`)
-| measure | value | how |
-|---|---|---|
-| PSNR of reconstruction | {m["psnr"]:.2f} dB | mean over the {m["val_pictures"]} `val` pictures |
-| shift-tolerant LPIPS of reconstruction | {m["perceptual"]:.3f} | every fourth of them |
-| KID | {m["kid"]:.4f} | {m["samples"]} unconditional samples, 25 steps, against {m["reference"]} photographs |
-| FID | {m["fid"]:.1f} | the same; biased upwards by so few samples |
-| colour agreement | {m["colour_agreement"]:.0%} | 64 pictures of 8 prompts, guidance 3: the measured colour is the asked one |
-
-Sheets: [unconditional](sheets/unconditional.jpg), [text](sheets/text.jpg) (one prompt a row: {"; ".join(TEXTS)}),
-[sketch + strokes](sheets/sketch-and-strokes.jpg) (lines, colours, result, photograph), and
-[reconstruction](sheets/reconstruction.jpg) (photographs over their copies).
-
-## Data
-11,619 photographs, 256 × 256: 8,028 of 102 kinds by Nilsback & Zisserman, *Automated flower classification over a large
-number of classes*, ICVGIP 2008 (published for research; no licence is stated with the pictures), and 3,591 of five kinds
-from the TensorFlow flowers set (CC BY 2.0, authors on Flickr by photograph number). Every twentieth is kept for measuring.
-Captions are made from the label and from measured colours; sketches and strokes are computed from the photographs.
-
-## Compute
-Two CPU cores: autoencoder 26,000 crops in about 30 minutes, UNet and text encoder {compute["samples"]:,} pictures in
-{compute["minutes"]:.0f} minutes. No GPU was used.
-
-## Known failures
-Only flowers. Fine texture is soft. Counts, kinds and places in a prompt are followed loosely; colours better. At other
-sizes than 256 × 256 pictures repeat themselves or fall apart when much noise is used.
-"""
+def card(measures: dict, compute: dict) -> str:
+    text = (Path(__file__).parent / "card.md").read_text()
+    seen = {"seen": compute["samples"], "minutes": compute["minutes"], "prompts": "; ".join(TEXTS)}
+    return text.format(**measures, **seen)

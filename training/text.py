@@ -32,7 +32,9 @@ def build_tokenizer(folder: Path, rows: list[Row], seen: list[Look]) -> CLIPToke
     """
     rng = random.Random(0)
     corpus = [caption(r.label, s, rng) for r, s in zip(rows, seen, strict=True) for _ in range(2)]
-    corpus += ["a painting of flowers in a vase, a drawing, a field of poppies, blossom, petals, leaves, stem, garden"] * 4
+    corpus += [
+        "a painting of flowers in a vase, a drawing, a field of poppies, blossom, petals, leaves, stem, garden"
+    ] * 4
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     bpe.pre_tokenizer = pre_tokenizers.Split(__import__("tokenizers").Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "isolated")
     alphabet = [chr(c) for c in range(33, 127)]

@@ -97,7 +97,9 @@ def sample(unet, text, tokenizer, prompts, shape_, null, device, guidance=2.0, s
     sched = scheduler()
     sched.set_timesteps(steps)
     n = len(prompts)
-    ids = tokenizer([*prompts, *[""] * n], padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
+    ids = tokenizer(
+        [*prompts, *[""] * n], padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
+    )
     x = torch.randn((n, *shape_), generator=torch.Generator().manual_seed(seed)).to(device)
     cond = (torch.cat([null, null], 1).expand(n, -1, -1, -1) if conditions is None else conditions).to(device)
     with autocast(device):
