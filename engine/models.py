@@ -291,8 +291,8 @@ class Network:
                     raise
                 if self.batch == 1:
                     raise EngineError(
-                        f"memory of {self.device} must hold one picture of {tuple(tensors[0].shape[2:])} rows and columns "
-                        "in the network, got too little; choose a smaller size"
+                        f"memory of {self.device} must hold one picture of {tuple(tensors[0].shape[2:])} rows and "
+                        "columns in the network, got too little; choose a smaller size"
                     ) from None
                 self.batch = max(1, min(self.batch, total) // 2)
                 logging.getLogger(__name__).warning("memory ran out; going on with %d rows a time", self.batch)
