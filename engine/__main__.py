@@ -15,6 +15,7 @@ from engine.schema import (
     PRESETS,
     SCHEDULES,
     SCHEMES,
+    Done,
     EngineError,
     Frame,
     InterpolateRequest,
@@ -35,6 +36,11 @@ HELP = {
     "model": "a name from 'python -m engine models', or a folder in the diffusers format",
     "seed": "the same seed gives the same pictures",
 }
+
+
+def frame_pair(text: str) -> tuple[int, int]:
+    frame, number = text.split(":")
+    return int(frame), int(number)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,6 +68,9 @@ def parser() -> argparse.ArgumentParser:
             choices=CHOICES.get(f.name),
             help=f"{note}; default {f.default!r}",
         )
+    pair = {"action": "append", "default": [], "metavar": "FRAME:N", "type": frame_pair}
+    p.add_argument("--pick", dest="picks", help="take candidate N for a frame", **pair)
+    p.add_argument("--reseed", dest="reseeds", help="make a frame again with seed N, and what descends from it", **pair)
     p.add_argument("--out", help="an MP4 file")
     p.add_argument("--frames-dir", help="a folder for 0000.png, 0001.png …")
     p.add_argument("--zip", help="a zip of the PNGs")
@@ -84,13 +93,16 @@ def request_of(args: argparse.Namespace) -> InterpolateRequest:
     from engine.images import read
 
     given = {f.name: getattr(args, f.name, None) for f in fields(InterpolateRequest) if f.name not in ("a", "b")}
+    given |= {"picks": tuple(args.picks), "reseeds": tuple(args.reseeds)}
     values = (PRESETS[args.preset] if args.preset else {}) | {k: v for k, v in given.items() if v is not None}
     return InterpolateRequest(read(args.a, "picture A"), read(args.b, "picture B"), **values)
 
 
-def interpolate(args: argparse.Namespace) -> None:
-    request = request_of(args)  # refuse bad input before anything slow
+def interpolate(args: argparse.Namespace) -> int:
     from engine import video
+
+    request = request_of(args)  # refuse bad input before anything slow
+    video.check_fps(args.fps)
     from engine.methods import run
     from engine.models import Models
 
@@ -101,34 +113,39 @@ def interpolate(args: argparse.Namespace) -> None:
         elif isinstance(event, Frame) and not sys.stderr.isatty():
             print(f"frame {event.index}", file=sys.stderr)
         done = event
+    assert isinstance(done, Done)
     for note in done.notes:
         print(note, file=sys.stderr)
-    if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        video.save_mp4(done.frames, args.out, done.settings, args.fps, args.there_and_back)
-    if args.frames_dir:
-        video.save_frames(done.frames, args.frames_dir, done.settings)
-    if args.zip:
-        video.save_zip(done.frames, args.zip, done.settings)
+    frames, settings, failed = done.frames, done.settings, 0
+    outputs = [
+        (args.frames_dir, lambda path: video.save_frames(frames, path, settings)),
+        (args.zip, lambda path: video.save_zip(frames, path, settings)),
+        (args.out, lambda path: video.save_mp4(frames, path, settings, args.fps, args.there_and_back)),
+    ]
+    for path, save in outputs:  # each for itself: one full disk must not cost the rest
+        try:
+            if path:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                save(path)
+        except OSError as e:
+            print(f"error: the result must be written to {path}, got {e}", file=sys.stderr)
+            failed = 1
     print(json.dumps({
-        "frames": len(done.frames), "size": list(done.frames[0].size), "seed": request.seed, "model": request.model,
+        "frames": len(frames), "size": list(frames[0].size), "seed": request.seed, "model": request.model,
         "seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations,
     }))  # fmt: skip
+    return failed
 
 
 def main() -> int:
     args = parser().parse_args()
     try:
-        if args.verb == "models":
-            list_models()
-        else:
-            interpolate(args)
+        if args.verb == "interpolate":
+            return interpolate(args)
+        list_models()
     except EngineError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    except OSError as e:  # a full disk, a folder that cannot be written
-        print(f"error: the result must be written somewhere, got {e}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -30,6 +30,7 @@ def read(source: str | Path | bytes | Image.Image, name: str = "picture") -> Ima
     what = Path(source).name if isinstance(source, str | Path) else f"{len(source)} bytes"
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            _check_size(image.size, name)
             if image.format == "JPEG":  # a large photograph decodes at half or quarter size, in a fraction of the time
                 image.draft("RGB", (LONGEST, LONGEST))
             return _upright(image, name)
@@ -43,12 +44,16 @@ def read(source: str | Path | bytes | Image.Image, name: str = "picture") -> Ima
         raise EngineError(f"{name} must be a whole picture file, got {what}, which is broken ({e})") from None
 
 
-def _upright(image: Image.Image, name: str) -> Image.Image:
-    w, h = image.size
+def _check_size(size: tuple[int, int], name: str) -> None:
+    w, h = size
     if w * h > LARGEST * 1e6:
         raise EngineError(f"{name} must have at most {LARGEST} megapixels, got {w * h / 1e6:.0f} ({w} × {h})")
     if min(w, h) < SMALLEST:
         raise EngineError(f"{name} must be at least {SMALLEST} × {SMALLEST} pixels, got {w} × {h}")
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image.size, name)
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):

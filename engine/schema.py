@@ -6,7 +6,6 @@ A request says everything that matters to its result: the same request gives the
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -35,12 +34,10 @@ class Range:
 
 
 def _number(name: str, value: Any, bound: Range, whole: bool) -> None:
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if whole:
-        ok = ok and float(value).is_integer()
-    if not ok or not bound.low <= value <= bound.high:
+    ok = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not ok or not bound.low <= value <= bound.high:  # a NaN is not between anything
         kind = "a whole number" if whole else "a number"
-        raise EngineError(f"{name} must be {kind} from {bound.low:g} to {bound.high:g}, got {value!r}")
+        raise EngineError(f"{name} must be {kind} from {bound.low:g} to {bound.high:g}, got {str(value)[:40]}")
 
 
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
@@ -103,22 +100,22 @@ class InterpolateRequest:
     BOUNDS = {
         "low": Range(0.0, 1.0, 0.01, "least noise, given to the frames closest to their parents"),
         "high": Range(0.0, 1.0, 0.01, "most noise, given to the middle frame; .25 to .65 is useful"),
-        "steps": Range(4, 1000, 1, "steps of the whole noise schedule; a frame walks its share of them"),
-        "guidance": Range(0.0, 30.0, 0.1, "how strictly the words are followed; 1 is off"),
+        "steps": Range(4, 500, 1, "steps of the whole noise schedule; a frame walks its share of them"),
+        "guidance": Range(0.0, 20.0, 0.1, "how strictly the words are followed; 1 is off"),
         "seed": Range(0, 2**32 - 1, 1),
         "eta": Range(0.0, 1.0, 0.05, "fresh noise at every step (DDIM's η)"),
         "bias": Range(-0.4, 0.4, 0.01, "draws the frames beside an end picture nearer to it"),
         "candidates": Range(1, 16, 1, "pictures tried for each frame; one fewer at every finer level"),
-        "invert_steps": Range(0, 1000, 1, "steps that fit the words to each picture (textual inversion)"),
+        "invert_steps": Range(0, 500, 1, "steps that fit the words to each picture (textual inversion)"),
         "invert_rate": Range(1e-6, 0.1, 1e-4, "learning rate of textual inversion"),
-        "size": Range(0, 2048, 8, "longer side in pixels; 0 is the network's own"),
+        "size": Range(0, 1536, 8, "longer side in pixels; 0 is the network's own"),
     }
     WHOLE = ("steps", "seed", "candidates", "invert_steps", "size")
 
     def __post_init__(self) -> None:
         _picture("picture A", self.a)
         _picture("picture B", self.b)
-        if self.frames not in FRAMES:
+        if not isinstance(self.frames, int) or self.frames not in FRAMES:
             raise EngineError(f"frames must be a power of two plus one, 3 to 129 (3, 5, 9, 17 …), got {self.frames!r}")
         for name, bound in self.BOUNDS.items():
             _number(name, getattr(self, name), bound, name in self.WHOLE)

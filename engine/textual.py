@@ -39,5 +39,7 @@ def invert_text(
             loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        yield Progress(0.0, f"fitting the words to the pictures, step {i + 1} of {steps} (loss {loss.item():.3f})")
+        yield Progress(
+            (i + 1) / steps, f"fitting the words to the pictures, step {i + 1} of {steps} (loss {loss.item():.3f})"
+        )
     return free.detach()

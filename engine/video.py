@@ -50,6 +50,11 @@ def path_of(n: int, there_and_back: bool) -> list[int]:
     return [*range(n), *range(n - 2, 0, -1)] if there_and_back else list(range(n))
 
 
+def check_fps(fps: float) -> None:
+    if not 1 <= fps <= 60:
+        raise EngineError(f"fps must be from 1 to 60, got {fps!r}")
+
+
 def save_mp4(
     frames: Sequence[Image.Image],
     path: str | Path,
@@ -62,8 +67,7 @@ def save_mp4(
 
     ``fps`` 1 … 60; ``hold``: how many extra times the first and last frame are shown.
     """
-    if not 1 <= fps <= 60:
-        raise EngineError(f"fps must be from 1 to 60, got {fps!r}")
+    check_fps(fps)
     w, h = frames[0].size
     w2, h2 = w + w % 2, h + h % 2
     options = {"movflags": "+faststart+use_metadata_tags"}
@@ -96,7 +100,10 @@ def read_settings(path: str | Path) -> dict[str, Any]:
                 image.load()
                 text = image.info.get(TAG)
         settings = json.loads(text)
-    except (OSError, KeyError, TypeError, ValueError, SyntaxError, av.error.FFmpegError):
+    except (
+        OSError, KeyError, TypeError, ValueError, SyntaxError, av.error.FFmpegError, zipfile.BadZipFile,
+        Image.DecompressionBombError,
+    ):  # fmt: skip
         settings = None
     if not isinstance(settings, dict) or "method" not in settings:
         raise EngineError(f"settings must be inside a PNG, MP4 or zip made here, got {path.name}, which holds none")

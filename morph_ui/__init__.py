@@ -11,7 +11,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves the
 import gradio as gr
 
 from morph_ui import interpolate
-from morph_ui.stream import FILES
+from morph_ui.stream import FILES, Session, sweep
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
 HEAD = f"<style>{(Path(__file__).parent / 'studio.css').read_text()}</style>"
@@ -34,13 +34,16 @@ def build(worker: Any) -> gr.Blocks:
     with gr.Blocks(title="Chrysalis", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.HTML("<header><b>Chrysalis</b><span>one picture becomes another</span></header>", elem_id="title")
         with gr.Tabs(), gr.Tab("Interpolate", id="interpolate"):
-            interpolate.build(worker)
+            session = interpolate.build(worker)
+        # Set once by an event, or Gradio would never delete it when the visit is over.
+        page.load(Session, outputs=session, queue=False, show_progress="hidden", api_visibility="private")
     return page.queue(max_size=64, default_concurrency_limit=None)
 
 
 def launch(page: gr.Blocks, **options: Any) -> Any:
     """Serves the page with its theme; only a visit's own files can be asked for."""
     FILES.mkdir(parents=True, exist_ok=True)
+    sweep()
     return page.launch(
         theme=theme(), head=HEAD, allowed_paths=[str(FILES)], max_file_size="120mb", footer_links=["api", "settings"],
         run_history=False, ssr_mode=False, show_error=True, quiet=True, **options,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import gradio as gr
@@ -38,7 +39,6 @@ SCHEME_LABELS = {
     "interpolate-denoise": "mix noisy, denoise",
     "interpolate": "mix only, no diffusion",
 }
-PAGE_FRAMES = [n for n in FRAMES if n <= 65]
 
 
 def controls() -> dict[str, gr.components.Component]:
@@ -62,12 +62,12 @@ def controls() -> dict[str, gr.components.Component]:
     with gr.Group(elem_id="settings"):
         preset = gr.Radio(list(PRESETS), label="Preset", value="draft", elem_id="preset")
         with gr.Row():
-            c["frames"] = gr.Dropdown(PAGE_FRAMES, value=default(R, "frames"), label="Frames", min_width=110)
-            c["steps"] = slider(R, "steps", "Steps", 4, 250, info="", min_width=150)
+            c["frames"] = gr.Dropdown(list(FRAMES), value=default(R, "frames"), label="Frames", min_width=110)
+            c["steps"] = slider(R, "steps", "Steps", info="", min_width=150)
         with gr.Row():
             c["low"] = slider(R, "low", "Wander at least", info="below .25 is a cross-fade", min_width=150)
             c["high"] = slider(R, "high", "Wander at most", info="above .65 forgets the pictures", min_width=150)
-        c["guidance"] = slider(R, "guidance", "Guidance", 1, 15, info="how strictly the words count; 1 is off")
+        c["guidance"] = slider(R, "guidance", "Guidance", info="how strictly the words count; 1 is off")
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         c["prompt_b"] = gr.Textbox(
             "", label="Words for the second picture", placeholder="if it shows something else", lines=1
@@ -77,7 +77,7 @@ def controls() -> dict[str, gr.components.Component]:
             shapes = [("proportions of the first", "fit"), ("square, cropped", "crop"), ("square, whole", "pad")]
             c["fit"] = gr.Radio(shapes,
                                 value=default(R, "fit"), label="Frame")  # fmt: skip
-            c["size"] = slider(R, "size", "Longer side", 0, 1024, info="pixels; 0 is the network's own")
+            c["size"] = slider(R, "size", "Longer side", info="pixels; 0 is the network's own")
         c["scheme"] = gr.Dropdown([(SCHEME_LABELS[s], s) for s in SCHEMES], value=default(R, "scheme"), label="Method")
         with gr.Row():
             c["schedule"] = gr.Dropdown(
@@ -85,17 +85,13 @@ def controls() -> dict[str, gr.components.Component]:
             )
             c["mix"] = gr.Dropdown(list(MIXES), value=default(R, "mix"), label="Mixing", min_width=140)
         with gr.Row():
-            c["candidates"] = slider(
-                R, "candidates", "Candidates", 1, 8, info="tried for each frame; pick one by hand below"
-            )
+            c["candidates"] = slider(R, "candidates", "Candidates", info="tried for each frame; pick one by hand below")
             c["picker"] = gr.Dropdown(list(PICKERS), value=default(R, "picker"), label="Chosen by", min_width=140)
         with gr.Row():
             c["eta"] = slider(R, "eta", "Fresh noise (η)", info="0 is DDIM")
             c["bias"] = slider(R, "bias", "Pull to the ends", info="nearer to the end pictures")
         with gr.Row():
-            c["invert_steps"] = slider(
-                R, "invert_steps", "Fit the words", 0, 500, info="steps of textual inversion; 0 is off"
-            )
+            c["invert_steps"] = slider(R, "invert_steps", "Fit the words", info="steps of textual inversion; 0 is off")
             c["invert_rate"] = gr.Number(value=default(R, "invert_rate"), label="Its learning rate", min_width=140)
         c["model"] = gr.Dropdown(list(CATALOGUE_NAMES), value=default(R, "model"), label="Network",
                                  info="flora is here; the others come from the hub on first use, or name a folder",
@@ -121,14 +117,14 @@ def request_of(values: dict[str, Any]) -> InterpolateRequest:
         if path is None:
             raise EngineError(f"{label} must be a picture, got nothing; drop one there")
         pictures[name] = images.read(path, label)
-    for name in R.WHOLE:
+    for name in ("frames", *R.WHOLE):
         if isinstance(values[name], float) and values[name].is_integer():
             values[name] = int(values[name])
     return R(**pictures, **values)
 
 
-def build(worker: Any) -> None:
-    """The tab's widgets and wiring, inside the caller's Blocks."""
+def build(worker: Any) -> gr.State:
+    """The tab's widgets and wiring, inside the caller's Blocks. Returns the visit's session."""
     session = gr.State(Session(), delete_callback=Session.forget)
     with gr.Row(elem_classes="studio"):
         with gr.Column(scale=5, min_width=320, elem_id="side"):
@@ -137,8 +133,7 @@ def build(worker: Any) -> None:
         with gr.Column(scale=7, min_width=320, elem_id="main"):
             status = gr.HTML(message(""), elem_id="status", apply_default_css=False)
             screen = player()
-            with gr.Row(visible=False, elem_id="frame-tools") as tools:
-                again = gr.Button("Make this frame again", size="sm", elem_id="again")
+            again = gr.Button("Make this frame again", size="sm", elem_id="again", visible=False)
             tried = gr.Gallery(label="Candidates: choose one for this frame", columns=8, height=130, visible=False,
                                elem_id="candidates", buttons=[], allow_preview=False)  # fmt: skip
             with gr.Row(elem_id="take"):
@@ -146,76 +141,95 @@ def build(worker: Any) -> None:
                 pngs = gr.DownloadButton("PNGs", interactive=False, elem_id="zip", size="sm")
                 back = gr.Checkbox(True, label="and back", container=False, elem_id="back", min_width=100)
                 load = gr.UploadButton("Load settings", file_types=[".png", ".mp4", ".zip"], size="sm", elem_id="load")
-    out = [screen, status, c["seed"], make, stop, film, pngs, tools, tried]
+    out = [screen, status, c["seed"], make, stop, film, pngs, again, tried]
     names, widgets = list(c), list(c.values())
-    run = wiring(worker, lambda *v: request_of(dict(zip(names, v, strict=True))))
     quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
-    jobs = [
-        make.click(run, [session, back, *widgets], out, **quiet),
-        again.click(remake(worker), [session, back], out, **quiet),
-        tried.select(pick(worker), [session, back], out, **quiet),
-    ]
-    stop.click(stopped, [session, back], out, cancels=jobs, queue=False, **quiet)
-    screen.choose(choose, session, [tools, tried], queue=False, **quiet)
-    back.input(lambda s, b: film_of(s, b)[0], [session, back], film, **quiet)
-    load.upload(loaded(names), load, [*widgets, status], **quiet)
+    make.click(fresh(worker, names), [session, back, *widgets], out, **quiet)
+    again.click(remake(worker), [session, back], out, **quiet)
+    tried.select(pick(worker), [session, back], out, **quiet)
+    stop.click(Session.stop, session, queue=False, **quiet)  # the run itself then shows what is finished
+    screen.choose(choose, session, [again, tried], queue=False, **quiet)
+    back.input(refilm, [session, back], [film, pngs, status], **quiet)
+    load.upload(loaded(names[2:]), [session, load], [*widgets[2:], status], **quiet)
     api(worker, c)
+    return session
 
 
 # ------------------------------------------------------------------------------------------------ handlers
 
 
-def shown(session: Session, status: str, seed: Any = None, busy: bool = True, files: tuple = (None, None)) -> list[Any]:
-    """One update for every output of a run, in the order of ``out``."""
-    film, pngs = files
-    idle = gr.skip() if busy else None
-    return [
-        json.dumps(strip(session)),
-        status,
-        gr.skip() if seed is None else seed,
-        gr.update(visible=not busy),
-        gr.update(visible=busy),
-        gr.update(value=film, interactive=film is not None) if not busy or film is None else idle,
-        gr.update(value=pngs, interactive=pngs is not None) if not busy or pngs is None else idle,
-        gr.update(visible=False) if busy else gr.skip(),
-        gr.update(visible=False) if busy else gr.skip(),
-    ]
+def busy(session: Session, status: str, seed: Any = None) -> list[Any]:
+    """One update for every output while a run goes on, in the order of ``out``."""
+    off, seed = gr.update(visible=False), gr.skip() if seed is None else seed
+    nothing = gr.update(value=None, interactive=False)
+    return [json.dumps(strip(session)), status, seed, off, gr.update(visible=True), nothing, nothing, off, off]
 
 
-def stream(
-    worker: Any, session: Session, request: InterpolateRequest, keep: set[int], back: bool
-) -> Iterator[list[Any]]:
-    """Runs a request and shows it; every heartbeat is a chance for Stop."""
-    begin(session, request, keep)
-    clock = Clock()
-    yield shown(session, clock.line, request.seed)
+def ended(session: Session, text: str, kind: str, back: bool) -> list[Any]:
+    """The same when a run has ended, however it did: what is finished stays and can be taken away."""
+    session.cells = {i: c for i, c in session.cells.items() if c["state"] == "done"}
+    film, pngs, problem = files_of(session, back)
+    if problem:
+        text, kind = f"{text}. {problem}".lstrip(". "), "problem"
+    on, off = gr.update(visible=True), gr.update(visible=False)
+    return [json.dumps(strip(session)), message(text, kind), gr.skip(), on, off, film, pngs, off, off]
+
+
+def stream(worker: Any, session: Session, request: R, keep: set[int], back: bool) -> Iterator[list[Any]]:
+    """Runs a request and shows it. Every heartbeat is a chance to notice a closed tab."""
+    before = (session.request, session.frames, session.cells, session.done) if keep else None
+    number, clock, shown = begin(session, request, keep), Clock(), 0.0
+    text, kind = "", "note"
+    yield busy(session, clock.line, request.seed)
     try:
-        for event in events(worker, request):
+        for event in events(worker, request, session):
+            if session.run != number:
+                return  # this visit has begun another run, which shows itself
             clock.see(event)
             take(session, event)
-            if not isinstance(event, Progress | Done):
-                yield shown(session, clock.line)
+            if isinstance(event, Progress):
+                if monotonic() - shown > 0.15:
+                    yield [gr.skip(), clock.line, *[gr.skip()] * 7]
+                    shown = monotonic()
+            elif not isinstance(event, Done):
+                yield busy(session, clock.line)
         done = session.done
         assert done is not None
-        text = f"{len(done.frames)} frames of {done.frames[0].width} × {done.frames[0].height} in {human(done.seconds)}"
-        line = message(". ".join([text.replace("about ", ""), *done.notes]))
-        yield shown(session, line, busy=False, files=film_of(session, back))
+        size = done.frames[0].size
+        took = human(done.seconds).removeprefix("about ")
+        text = ". ".join([f"{len(done.frames)} frames of {size[0]} × {size[1]} in {took}", *done.notes])
     except Cancelled:
-        yield shown(session, message("Stopped."), busy=False, files=film_of(session, back))
+        kept = len(session.frames)
+        text = f"Stopped. The {kept} finished frames are kept" if kept > 2 else "Stopped"
     except Exception as e:  # one sentence for the person, the details in the log
-        yield shown(session, message(sentence(e), "problem"), busy=False, files=film_of(session, back))
+        text, kind = sentence(e), "problem"
+    if session.run != number:
+        return
+    if session.done is None and before:  # making again was stopped: everything is as it was before
+        session.request, session.frames, session.cells, session.done = before
+        text = "Stopped. The frames are as they were" if kind == "note" else text
+    yield ended(session, text, kind, back)
 
 
-def wiring(worker: Any, make_request: Callable[..., InterpolateRequest]) -> Callable[..., Iterator[list[Any]]]:
+def fresh(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]]]:
+    """The handler of Make."""
+
     def run(session: Session, back: bool, *values: Any) -> Iterator[list[Any]]:
         try:
-            request = make_request(*values)
+            request = as_loaded(request_of(dict(zip(names, values, strict=True))), session.loaded)
         except Exception as e:
-            yield shown(session, message(sentence(e), "problem"), busy=False, files=film_of(session, back))
+            yield ended(session, sentence(e), "problem", back)
             return
         yield from stream(worker, session, request, set(), back)
 
     return run
+
+
+def as_loaded(request: R, settings: dict[str, Any]) -> R:
+    """The request with the picks and reseeds of loaded settings, if it is otherwise what they say."""
+    chosen = {k: tuple(map(tuple, settings.get(k, ()))) for k in ("picks", "reseeds")}
+    same = all(settings.get(k) == v for k, v in request.settings().items() if k not in chosen)
+    return replace(request, **chosen) if settings and same else request
 
 
 def descendants(frame: int, frames: int) -> set[int]:
@@ -224,31 +238,36 @@ def descendants(frame: int, frames: int) -> set[int]:
     return {i for i in range(frame - step + 1, frame + step) if 0 < i < frames - 1}
 
 
+def altered(worker: Any, session: Session, back: bool, alter: Callable[[R, int], R]) -> Iterator[list[Any]]:
+    """Runs the last request again with its selected frame altered; all but its descendants stay."""
+    i, r = session.selected, session.request
+    if r is None or i is None or not 0 < i < r.frames - 1:
+        yield ended(session, "Choose a frame between the ends first", "note", back)
+        return
+    keep = set(range(r.frames)) - descendants(i, r.frames)
+    yield from stream(worker, session, alter(r, i), keep, back)
+
+
+def with_pair(pairs: tuple[tuple[int, int], ...], frame: int, value: int | None) -> tuple[tuple[int, int], ...]:
+    """(frame, number) pairs with the frame's set to ``value``, or taken out if that is None."""
+    table = dict(pairs) | {frame: value}
+    return tuple((k, v) for k, v in sorted(table.items()) if v is not None)
+
+
 def remake(worker: Any) -> Callable[..., Iterator[list[Any]]]:
     def run(session: Session, back: bool) -> Iterator[list[Any]]:
-        i, r = session.selected, session.request
-        if r is None or i is None or not 0 < i < r.frames - 1:
-            yield shown(
-                session, message("Choose a frame between the ends first."), busy=False, files=film_of(session, back)
-            )
-            return
-        seeds = dict(r.reseeds) | {i: new_seed()}
-        picks = {k: v for k, v in r.picks if k != i}
-        request = replace(r, reseeds=tuple(sorted(seeds.items())), picks=tuple(sorted(picks.items())))
-        keep = set(range(r.frames)) - descendants(i, r.frames)
-        yield from stream(worker, session, request, keep, back)
+        def alter(r: R, i: int) -> R:
+            return replace(r, reseeds=with_pair(r.reseeds, i, new_seed()), picks=with_pair(r.picks, i, None))
+
+        yield from altered(worker, session, back, alter)
 
     return run
 
 
 def pick(worker: Any) -> Callable[..., Iterator[list[Any]]]:
     def run(session: Session, back: bool, event: gr.SelectData) -> Iterator[list[Any]]:
-        i, r = session.selected, session.request
-        if r is None or i is None:
-            return
-        picks = dict(r.picks) | {i: int(event.index)}
-        keep = set(range(r.frames)) - descendants(i, r.frames)
-        yield from stream(worker, session, replace(r, picks=tuple(sorted(picks.items()))), keep, back)
+        chosen = int(event.index)
+        yield from altered(worker, session, back, lambda r, i: replace(r, picks=with_pair(r.picks, i, chosen)))
 
     return run
 
@@ -257,25 +276,26 @@ def choose(session: Session, event: gr.EventData) -> list[Any]:
     """A cell of the strip was clicked: offer to make it again, and its candidates."""
     i = session.selected = int(event.index)
     frame, r = session.frames.get(i), session.request
-    inner = r is not None and session.done is not None and 0 < i < r.frames - 1 and r.scheme == "branch"
-    several = frame.candidates if inner and frame else ()
-    return [gr.update(visible=bool(inner)), gr.update(visible=bool(several), value=list(several) or None,
-                                                      selected_index=frame.chosen if several else None)]  # fmt: skip
+    running = session.job is not None and not session.job.cancelled
+    inner = frame is not None and r is not None and 0 < i < r.frames - 1 and r.scheme == "branch" and not running
+    several = list(frame.candidates) if frame and inner else []
+    gallery = gr.update(visible=bool(several), value=several or None, selected_index=frame.chosen if several else None)
+    return [gr.update(visible=inner), gallery]
 
 
-def stopped(session: Session, back: bool) -> list[Any]:
-    """Stop: what is finished stays, and can be taken away."""
-    n = len(session.frames)
-    kept = f"Stopped. The {n} finished frames are kept." if n > 2 else "Stopped."
-    session.cells = {i: c for i, c in session.cells.items() if c["state"] == "done"}
-    return shown(session, message(kept), busy=False, files=film_of(session, back))
-
-
-def film_of(session: Session, back: bool) -> tuple[str | None, str | None]:
-    """The MP4 and the zip of what is finished; (None, None) if that is less than two frames."""
+def files_of(session: Session, back: bool) -> tuple[Any, Any, str]:
+    """Updates for the MP4 and the zip of what is finished, and a sentence if they could not be written."""
     order = sorted(session.frames)
     if len(order) < 2 or session.request is None:
-        return None, None
+        return gr.update(value=None, interactive=False), gr.update(value=None, interactive=False), ""
+    try:
+        film, pngs = write_files(session, order, back)
+        return gr.update(value=film, interactive=True), gr.update(value=pngs, interactive=True), ""
+    except Exception as e:
+        return gr.update(value=None, interactive=False), gr.update(value=None, interactive=False), sentence(e)
+
+
+def write_files(session: Session, order: list[int], back: bool) -> tuple[str, str]:
     frames = [session.frames[i].picture for i in order]
     settings = session.done.settings if session.done else session.request.settings()
     name = f"chrysalis-{session.request.seed}-{session.run}"
@@ -285,10 +305,15 @@ def film_of(session: Session, back: bool) -> tuple[str | None, str | None]:
     return str(film), str(pngs)
 
 
-def loaded(names: list[str]) -> Callable[[str], list[Any]]:
+def refilm(session: Session, back: bool) -> list[Any]:
+    film, pngs, problem = files_of(session, back)
+    return [film, pngs, message(problem, "problem") if problem else gr.skip()]
+
+
+def loaded(names: list[str]) -> Callable[[Session, str], list[Any]]:
     """Settings back from a file: every widget but the pictures."""
 
-    def load(path: str) -> list[Any]:
+    def load(session: Session, path: str) -> list[Any]:
         keep = [gr.skip()] * len(names)
         try:
             settings = video.read_settings(path)
@@ -296,6 +321,7 @@ def loaded(names: list[str]) -> Callable[[str], list[Any]]:
                 raise EngineError(f"settings must be of interpolate, got {settings['method']}")
         except EngineError as e:
             return [*keep, message(sentence(e), "problem")]
+        session.loaded = settings
         values = [settings.get(n, gr.skip()) for n in names]
         return [
             *values,
@@ -308,35 +334,41 @@ def loaded(names: list[str]) -> Callable[[str], list[Any]]:
 def api(worker: Any, c: dict[str, Any]) -> None:
     """`/interpolate` for gradio_client: the request's fields by name → (MP4, zip of PNGs, report)."""
 
-    def call(*values: Any) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
+    def call(*values: Any) -> Iterator[tuple[Any, Any, Any]]:
         """Morph picture ``a`` into picture ``b``. Streams progress in the report; ends with an MP4, a zip of PNGs and
         the settings that make it again. Fields as in ``python -m engine interpolate --help``."""
         session = Session()
         try:
-            request = request_of(dict(zip(c, values, strict=True)))
+            request = request_of(dict(zip(inputs, values, strict=True)))
             begin(session, request)
-            for event in events(worker, request):
+            for event in events(worker, request, session):
                 if isinstance(event, Frame | Done):
                     take(session, event)
                 if isinstance(event, Progress):
                     yield None, None, {"progress": round(event.fraction, 4), "doing": event.doing}
                 elif not isinstance(event, Done):
                     yield gr.skip(), gr.skip(), gr.skip()
+            done = session.done
+            assert done is not None
+            film, pngs = write_files(session, sorted(session.frames), False)
+            yield film, pngs, done.settings | {"seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations}
         except Exception as e:
             raise gr.Error(sentence(e), print_exception=False) from None
-        done = session.done
-        assert done is not None
-        film, pngs = film_of(session, False)
-        yield film, pngs, done.settings | {"seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations}
+        finally:
+            session.forget()  # Gradio has copied what it serves
 
+    # Plain inputs of their own: the request's dataclass is the one judge, and its sentences name the field.
+    inputs: dict[str, Any] = {"a": c["a"], "b": c["b"]}
+    for f in fields(R):
+        if f.name in c and f.name not in inputs:
+            kind = gr.Textbox if isinstance(f.default, str) else gr.Number
+            inputs[f.name] = kind(value=f.default, label=f.name, visible=False)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    call.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in c])  # the API's argument names
-    outs = [
-        gr.File(visible=False, label="mp4"),
-        gr.File(visible=False, label="zip"),
-        gr.JSON(visible=False, label="report"),
-    ]
-    gr.Button(visible=False).click(call, list(c.values()), outs, api_name="interpolate", concurrency_limit=None)
+    call.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in inputs])  # the API's argument names
+    outs = [gr.File(visible=False, label=n) for n in ("mp4", "zip")] + [gr.JSON(visible=False, label="report")]
+    gr.Button(visible=False).click(
+        call, list(inputs.values()), outs, api_name="interpolate", concurrency_limit=None, show_progress="hidden"
+    )
 
 
 def examples(c: dict[str, Any]) -> None:

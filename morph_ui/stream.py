@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from PIL.Image import Image
@@ -34,8 +34,10 @@ class Session:
     cells: dict[int, dict[str, str]] = field(default_factory=dict)
     done: Done | None = None
     selected: int | None = None
+    loaded: dict[str, Any] = field(default_factory=dict)  # settings read from a file
     folder: Path | None = None
     run: int = 0
+    job: Any = None
 
     def path(self, name: str) -> Path:
         if self.folder is None:
@@ -43,18 +45,32 @@ class Session:
             self.folder.mkdir(parents=True, mode=0o700)
         return self.folder / name
 
+    def stop(self) -> None:
+        if self.job:
+            self.job.cancel()
+
     def forget(self) -> None:
-        """Deletes the visit's files."""
+        """Stops the visit's job and deletes its files."""
+        self.stop()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
 
 
-def begin(session: Session, request: Any, keep: set[int] = frozenset()) -> None:
-    """A new run: every cell waits, but those of ``keep`` stay as they are."""
+def begin(session: Session, request: Any, keep: set[int] = frozenset()) -> int:
+    """A new run, which ends the visit's last one: every cell waits, but those of ``keep`` stay. Returns its number."""
+    session.stop()
     session.request, session.done, session.run = request, None, session.run + 1
     session.frames = {i: f for i, f in session.frames.items() if i in keep}
     session.cells = {i: c for i, c in session.cells.items() if i in keep}
+    return session.run
+
+
+def sweep(older: float = 86400) -> None:
+    """Deletes what visits of an earlier start left behind."""
+    for folder in FILES.glob("*"):
+        if time() - folder.stat().st_mtime > older:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def take(session: Session, event: Event) -> None:
@@ -92,7 +108,7 @@ class Clock:
     """Turns progress into a line: what is being done, how far, how long still, or the place in the queue."""
 
     def __init__(self) -> None:
-        self.started: float | None = None
+        self.started: tuple[float, float] | None = None  # when the first real progress came, and how far it was
         self.line = bar(0, "starting")
 
     def see(self, event: Event) -> None:
@@ -100,11 +116,12 @@ class Clock:
             jobs = "one job" if event.place == 1 else f"{event.place} jobs"
             self.line = bar(0, f"waiting: {jobs} before yours")
         elif isinstance(event, Progress):
-            self.started = self.started or monotonic()
-            took = monotonic() - self.started
             text = event.doing
-            if event.fraction > 0.03 and took > 1:
-                text += f" · {human(took * (1 / event.fraction - 1))} left"
+            if event.fraction > 0:
+                begun, first = self.started = self.started or (monotonic(), event.fraction)
+                took, share = monotonic() - begun, event.fraction - first
+                if took > 1 and share > 0.02:
+                    text += f" · {human(took * (1 - event.fraction) / share)} left"
             self.line = bar(event.fraction, text)
 
 
@@ -137,9 +154,9 @@ def sentence(error: BaseException) -> str:
     return "Something went wrong in the studio itself; your pictures and settings are kept. The log has the details."
 
 
-def events(worker: Any, request: Any) -> Iterator[Event]:
+def events(worker: Any, request: Any, session: Session) -> Iterator[Event]:
     """Events of a submitted request. However this ends (Stop, a closed tab, an error), the job is cancelled."""
-    job = worker.submit(request)
+    job = session.job = worker.submit(request)
     try:
         yield from job
     finally:

@@ -19,11 +19,11 @@ def default(request: type, name: str) -> Any:
     return next(f.default for f in fields(request) if f.name == name)
 
 
-def slider(request: type, name: str, label: str, low: float | None = None, high: float | None = None, **kw: Any):
-    """A slider for a field; ``low`` and ``high`` narrow the page's range, never widen the engine's."""
+def slider(request: type, name: str, label: str, **kw: Any) -> gr.Slider:
+    """A slider for a field, between the request's own bounds."""
     bound = request.BOUNDS[name]
     return gr.Slider(
-        bound.low if low is None else low, bound.high if high is None else high, value=default(request, name),
+        bound.low, bound.high, value=default(request, name),
         step=bound.step, label=label, info=kw.pop("info", bound.help) or None, buttons=[], **kw,
     )  # fmt: skip
 

@@ -23,7 +23,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_collection_modifyitems(items):
     """Fast ones first: the laws in closed form before the command line, the page last."""
-    order = ["geometry", "sampling", "schema", "layering", "images", "video", "worker", "models", "interpolate"]
+    order = [
+        "geometry",
+        "sampling",
+        "schema",
+        "layering",
+        "stream",
+        "images",
+        "video",
+        "worker",
+        "models",
+        "interpolate",
+    ]
     order += ["benchmarks", "training", "cli", "flora", "api", "page"]
     items.sort(key=lambda i: order.index(i.path.stem.removeprefix("test_")))
 

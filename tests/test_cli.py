@@ -67,6 +67,8 @@ def test_help_names_every_field():
         (["--frames", "4"], "frames must be a power of two plus one"),
         (["--low", "0.8"], "low must not be above high"),
         (["--low", "nan"], "low must be a number from 0 to 1, got nan"),
+        (["--fps", "0"], "fps must be from 1 to 60"),
+        (["--seed", "9" * 400], "seed must be a whole number"),
         (["--model", "nonsense"], "model must be one of flora"),
     ],
 )
@@ -82,6 +84,7 @@ def test_broken_files_and_full_disks(pair, tmp_path):
     picture(0, (32, 32)).save(tmp_path / "a.png")
     fast = ["--scheme", "interpolate", "--frames", 3]
     done = engine("interpolate", *pair, *fast, "--frames-dir", "/proc/no-room-here")
-    assert done.returncode == 1 and "the result must be written somewhere" in done.stderr
-    done = engine("interpolate", *pair, *fast, "--out", "/dev/full")
-    assert done.returncode == 1 and "the result must be written somewhere" in done.stderr
+    assert done.returncode == 1 and "the result must be written to /proc/no-room-here" in done.stderr
+    done = engine("interpolate", *pair, *fast, "--out", "/dev/full", "--frames-dir", tmp_path / "frames")
+    assert done.returncode == 1 and "the result must be written to /dev/full" in done.stderr
+    assert len(list((tmp_path / "frames").iterdir())) == 3  # what could be written was

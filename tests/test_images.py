@@ -69,6 +69,8 @@ def test_refusals(tmp_path):
         images.read(Image.new("RGB", (1, 1)))
     with pytest.raises(EngineError, match=r"at most 40 megapixels, got 60 \(10000 × 6000\)"):
         images.read(saved(Image.new("L", (10000, 6000)), "PNG"))
+    with pytest.raises(EngineError, match=r"at most 40 megapixels, got 67 \(8192 × 8192\)"):
+        images.read(saved(Image.new("L", (8192, 8192)), "JPEG"))
     with pytest.raises(EngineError, match="at most 40 megapixels"):
         images.read(saved(Image.new("1", (20000, 20000)), "PNG"))
     with pytest.raises(EngineError, match="which is not there"):

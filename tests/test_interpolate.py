@@ -1,5 +1,7 @@
 """The method on a tiny network: tree, shared noise, schemes, candidates, inversion of the words, determinism."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -187,14 +189,26 @@ def test_a_prompt_too_long_is_told(models, tiny):
 
 
 def test_closing_stops_between_steps(models, tiny):
+    whole = made(models, ask(tiny, frames=9))[-1].evaluations
+    net = models.load(str(tiny))
+    before = net.evaluations
+    models.memo._items.clear()
     events = run(models, ask(tiny, frames=9))
-    for event in events:
-        if isinstance(event, Preview):
-            break
-    before = models.load(str(tiny)).evaluations
+    next(e for e in events if isinstance(e, Preview))
     events.close()
-    assert models.load(str(tiny)).evaluations == before
-    assert torch.is_grad_enabled()
+    assert 0 < net.evaluations - before < whole and torch.is_grad_enabled()
+    with pytest.raises(StopIteration):
+        next(events)
+
+
+@pytest.mark.parametrize("scheme", ["did", "interpolate-denoise"])
+def test_fresh_noise_is_fresh_in_every_stretch_of_a_walk(models, tiny, scheme, monkeypatch):
+    drawn = []
+    module = sys.modules["engine.methods.interpolate"]  # the package's attribute of that name is the function
+    monkeypatch.setattr(module, "generator", lambda *key: drawn.append(key) or generator(*key))
+    made(models, ask(tiny, frames=9, steps=40, eta=0.5, scheme=scheme))
+    walks = [key for key in drawn if key[3:4] == (2,)]
+    assert len(walks) == len(set(walks)) > 7
 
 
 def test_loading_ahead(models, tiny):

@@ -15,6 +15,8 @@ REFUSED = [
     ({"frames": 1}, "frames"),
     ({"frames": 4}, "frames"),
     ({"frames": 9.5}, "frames"),
+    ({"frames": 9.0}, "frames"),
+    ({"seed": 10**400}, "seed"),
     ({"low": 0.7, "high": 0.3}, "low"),
     ({"low": math.nan}, "low"),
     ({"high": math.inf}, "high"),

@@ -53,7 +53,13 @@ def test_other_files_hold_no_settings(tmp_path):
     picture().save(tmp_path / "plain.png")
     (tmp_path / "broken.mp4").write_bytes(b"no film")
     (tmp_path / "empty.zip").write_bytes(b"")
-    for name in ("plain.png", "broken.mp4", "empty.zip", "gone.png"):
+    block = bytearray()
+    video.save_zip(FRAMES, tmp_path / "bad.zip", SETTINGS)
+    block[:] = (tmp_path / "bad.zip").read_bytes()
+    place = block.rindex(b'"seed"', 0, block.rindex(b"PK\x01\x02"))
+    block[place + 9] ^= 1  # the checksum no longer holds
+    (tmp_path / "bad.zip").write_bytes(block)
+    for name in ("bad.zip", "plain.png", "broken.mp4", "empty.zip", "gone.png"):
         with pytest.raises(EngineError, match=f"settings must be inside .* got {name}, which holds none"):
             video.read_settings(tmp_path / name)
 

@@ -47,13 +47,15 @@ class Trainer:
         params = [p for m in modules.values() for p in m.parameters()]
         self.params = params
         self.optimiser = torch.optim.AdamW(
-            params, lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=device.type == "cuda"
+            params, lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=device.type in ("cuda", "cpu")
         )
         if self.path.exists():
             state = torch.load(self.path, map_location=device, weights_only=True)
             for key, module in modules.items():
                 module.load_state_dict(state["modules"][key])
             self.optimiser.load_state_dict(state["optimiser"])
+            for group in self.optimiser.param_groups:  # what the checkpoint's machine chose is not this one's choice
+                group["fused"] = device.type in ("cuda", "cpu")
             self.samples, self.seconds = state["samples"], state["seconds"]
             self.ema = [e.to(device) for e in state["ema"]]
             print(f"{name}: resumed after {self.samples} samples, {self.seconds / 60:.0f} min", flush=True)

@@ -25,6 +25,7 @@ from engine.textual import invert_text
 
 DECODE = 3  # a decoded picture counts as so many network rows in the progress bar
 PREVIEW_EVERY = 0.2  # seconds
+INVERSION = 0.5  # the share of the progress bar that textual inversion gets
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Run:
     key: str  # content of pictures and settings
     total: int = 1
     done: int = 0
+    begun: float = 0.0  # the share of the whole that came before the frames
     shown: float = 0.0
     pictures: dict[int, Image] = field(default_factory=dict)
     keys: dict[int, str] = field(default_factory=dict)
@@ -63,12 +65,14 @@ class Run:
         step = euler
         if self.request.eta:
             pairs = zip(frames, tries, strict=True)
-            step = ancestral(self.request.eta, [generator(self.seed_of(i), i, c, 2, len(levels)) for i, c in pairs])
+            step = ancestral(
+                self.request.eta, [generator(self.seed_of(i), i, c, 2, round(1e6 * levels[0])) for i, c in pairs]
+            )
         rows = self.text(frames)
         for state in flow(self.net.field(rows), x, levels, step):
             x = state.x
             self.done += len(frames) * len(rows)
-            yield Progress(min(self.done / self.total, 0.999), doing)
+            yield Progress(min(self.begun + (1 - self.begun) * self.done / self.total, 0.999), doing)
             if perf_counter() - self.shown > PREVIEW_EVERY:
                 small = images.to_pictures(self.look(state.x0))
                 for i, picture, c in zip(frames, small, tries, strict=True):
@@ -105,6 +109,7 @@ def interpolate(models: Models, request: InterpolateRequest) -> Iterator[Event]:
         words = yield from _inverted(models, net, request, x, words, content[0])
     run = Run(net, models, request, {0: z[:1], last: z[1:]}, words, net.previewer(z, x), key)
     run.pictures |= {0: ends[0], last: ends[1]}
+    run.begun = INVERSION if request.invert_steps else 0.0
     run.keys |= {0: f"{key}-a", last: f"{key}-b"}
     yield from SCHEMES[request.scheme](run)
     notes = [f"the prompt is {n} tokens too long for {net.name}; its end was left out"
@@ -124,7 +129,13 @@ def _inverted(models, net, request, x, words, digests):
         steps = invert_text(
             net, x, words[:2], words[2:], request.invert_steps, request.invert_rate, request.guidance, request.seed
         )
-        found = yield from steps
+        found = None
+        while found is None:
+            try:
+                event = next(steps)
+                yield Progress(INVERSION * event.fraction, event.doing)
+            except StopIteration as end:
+                found = end.value
         models.memo.put(key, found, found.numel() * 4)
     return found
 
