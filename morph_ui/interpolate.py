@@ -139,7 +139,7 @@ def build(worker: Any) -> gr.State:
             with gr.Row(elem_id="take"):
                 film = gr.DownloadButton("MP4", interactive=False, elem_id="mp4", size="sm")
                 pngs = gr.DownloadButton("PNGs", interactive=False, elem_id="zip", size="sm")
-                back = gr.Checkbox(True, label="and back", container=False, elem_id="back", min_width=100)
+                back = gr.Checkbox(True, label="there and back", container=False, elem_id="back", min_width=120)
                 load = gr.UploadButton("Load settings", file_types=[".png", ".mp4", ".zip"], size="sm", elem_id="load")
     out = [screen, status, c["seed"], make, stop, film, pngs, again, tried]
     names, widgets = list(c), list(c.values())

@@ -123,4 +123,4 @@ def test_diffusers_own_classes_load_it():
     assert UNet2DConditionModel.from_pretrained(FLORA / "unet").config.in_channels == 12
     assert AutoencoderDC.from_pretrained(FLORA / "vae").config.latent_channels == 4
     assert DDIMScheduler.from_pretrained(FLORA / "scheduler").config.prediction_type == "epsilon"
-    assert Image.open(FLORA / "sheets/unconditional.jpg").width == 8 * 256
+    assert Image.open(FLORA / "sheets/unconditional.jpg").width == 8 * 128

@@ -17,6 +17,9 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=0, help="samples until the learning rate has fallen")
     parser.add_argument("--lr", type=float, default=0, help="peak learning rate")
     parser.add_argument("--stage", type=int, default=2, choices=[1, 2], help="DiSS: 1 both conditions, 2 with drops")
+    parser.add_argument(
+        "--half", type=float, default=0.75, help="unet: share of the steps at half size, without drawings"
+    )
     parser.add_argument("--samples", type=int, default=1000, help="report: pictures drawn for KID and FID")
     parser.add_argument("--json", action="store_true", help="report: one JSON object on the last line")
     args = parser.parse_args()
@@ -31,7 +34,7 @@ def main() -> None:
     elif args.what == "unet":
         from training.unet import train
 
-        train(args.minutes, device, args.stage, args.batch or 32, args.horizon or 110_000, args.lr or 5e-4)
+        train(args.minutes, device, args.stage, args.half, args.batch or 32, args.horizon or 110_000, args.lr or 5e-4)
     elif args.what == "export":
         from training.export import export
 

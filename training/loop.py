@@ -91,7 +91,7 @@ class Trainer:
     def step(self, loss: torch.Tensor, batch: int) -> float:
         """One optimiser step on ``loss`` (a scalar over ``batch`` samples). Returns the learning rate used."""
         progress = min(self.samples / self.horizon, 1.0)
-        warm = min(1.0, (self.samples / batch + 1) / 200)
+        warm = min(1.0, (self.samples + batch) / min(200 * batch, 0.05 * self.horizon))
         lr = self.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in self.optimiser.param_groups:
             group["lr"] = lr

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -25,10 +26,9 @@ TEXTS = ["a yellow tulip", "a red rose", "a white daisy", "a purple passion flow
 
 @torch.no_grad()
 def draw(
-    net: Network, prompts: list[str], guidance: float, steps: int = 25, conditions=None, seed: int = 0
+    net: Network, prompts: list[str], guidance: float, side: int, steps: int = 25, conditions=None, seed: int = 0
 ) -> np.ndarray:
-    """(N, H, W, 3) uint8 pictures at the network's own size; ``conditions`` (N, 2C, h, w) or None."""
-    side = net.size // net.factor
+    """(N, H, W, 3) uint8 pictures of ``side`` × ``side`` latents; ``conditions`` (N, 2C, h, w) or None."""
     levels, out = net.levels(steps), []
     for i in range(0, len(prompts), 16):
         part = prompts[i : i + 16]
@@ -70,15 +70,17 @@ def grid(pictures: np.ndarray, columns: int, path: Path) -> None:
 
 
 def reference(block: np.ndarray, count: int, device) -> np.ndarray:
-    """Inception features of ``count`` photographs spread over the whole set, remembered."""
-    path = WORK / f"inception-{count}.npy"
+    """Inception features of ``count`` photographs at half size, spread over the whole set; remembered."""
+    path = WORK / f"inception-half-{count}.npy"
     if not path.exists():
-        np.save(path, inception_features(block[np.linspace(0, len(block) - 1, count).astype(int)], device))
+        chosen = block[np.linspace(0, len(block) - 1, count).astype(int)]
+        small = np.stack([cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in chosen])
+        np.save(path, inception_features(small, device))
     return np.load(path)
 
 
 @torch.no_grad()
-def report(device: torch.device, samples: int, as_json: bool, count: int = 1500) -> dict:
+def report(device: torch.device, samples: int, as_json: bool, count: int = 1000) -> dict:
     started, net = time.time(), Models(str(device)).load("flora")
     block, index = photographs(), rows()
     val = block[[i for i, r in enumerate(index) if r.split == "val"]]
@@ -87,11 +89,12 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 1500)
     out["perceptual"] = perceptual(val[::4], copies[::4])
     grid(np.concatenate([val[::73][:8], copies[::73][:8]]), 8, FLORA / "sheets/reconstruction.jpg")
     real = reference(block, count, device)
-    free = draw(net, [""] * samples, 1.0)
+    side = net.size // net.factor
+    free = draw(net, [""] * samples, 1.0, side // 2)
     features = inception_features(free, device)
     out["kid"], out["fid"] = kid(features, real), fid(features, real)
-    grid(free[:32], 8, FLORA / "sheets/unconditional.jpg")
-    texts = draw(net, [t for t in TEXTS for _ in range(8)], 3.0, seed=1)
+    grid(free[:40], 8, FLORA / "sheets/unconditional.jpg")
+    texts = draw(net, [t for t in TEXTS for _ in range(8)], 3.0, side // 2, seed=1)
     grid(texts, 8, FLORA / "sheets/text.jpg")
     words = {name for _, name in HUES} | {"white"}
     meant = [next(w for w in t.split() if w in words) for t in TEXTS for _ in range(8)]
@@ -100,9 +103,9 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 1500)
     lines = np.stack([np.repeat(sketch_of(p)[..., None], 3, 2) for p in photos])
     paints = np.stack([strokes_of(p) for p in photos])
     cond = torch.cat([net.encode(images.to_tensor([Image.fromarray(p) for p in b])) for b in (lines, paints)], 1)
-    drawn = draw(net, [""] * 8, 1.0, conditions=cond, seed=2)
+    drawn = draw(net, [""] * 8, 1.0, side, conditions=cond, seed=2)
     grid(np.concatenate([lines, paints, drawn, photos]), 8, FLORA / "sheets/sketch-and-strokes.jpg")
-    x = gaussian((net.channels, net.size // net.factor, net.size // net.factor), [generator(0)]).to(net.device)
+    x = gaussian((net.channels, side, side), [generator(0)]).to(net.device)
     begun = time.perf_counter()
     net.decode(x)
     out["decode_ms"] = 1000 * (time.perf_counter() - begun)

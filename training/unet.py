@@ -12,6 +12,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
@@ -65,6 +66,8 @@ def picture_of(kind: str, i: int, photo: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8: photograph number ``i`` itself, its sketch, or its strokes at one of four strengths."""
     if kind == "photo":
         return photo
+    if kind == "half":
+        return cv2.resize(photo, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     if kind == "sketch":
         return np.repeat(sketch_of(photo)[..., None], 3, 2)
     return strokes_of(photo, *PALETTES[i % 4])
@@ -124,17 +127,18 @@ PROMPTS = ["", "", "a yellow tulip", "a photograph of a pink rose", "a purple pa
            "a white water lily", "a yellow sunflower"]  # fmt: skip
 
 
-def train(minutes: float, device, stage: int, batch: int, horizon: int, lr: float) -> None:
+def train(minutes: float, device, stage: int, half: float, batch: int, horizon: int, lr: float) -> None:
     torch.manual_seed(1)
     block, index = photographs(), rows()
     seen = looks(block)
-    kinds = ["photo", "sketch", "strokes"]
+    kinds = ["photo", "half", "sketch", "strokes"]
     z = {k: torch.from_numpy(latents(k, device)) for k in kinds}
     train_index = np.array([i for i, r in enumerate(index) if r.split == "train"])
     scale = 1 / float(z["photo"][train_index].float().std())
     vae = load_autoencoder().to(device)
     with torch.no_grad():
-        null = (vae.encode(torch.zeros(1, 3, 256, 256, device=device)).latent * scale).to(device)
+        greys = {side: torch.zeros(1, 3, 8 * side, 8 * side, device=device) for side in (16, 32)}
+        nulls = {side: vae.encode(grey).latent * scale for side, grey in greys.items()}
     folder = WORK / "tokenizer"
     ready = (folder / "vocab.json").exists()
     tokenizer = CLIPTokenizer.from_pretrained(folder) if ready else build_tokenizer(folder, index, seen)
@@ -142,21 +146,26 @@ def train(minutes: float, device, stage: int, batch: int, horizon: int, lr: floa
     trainer = Trainer("unet", {"unet": unet, "text": text}, device, lr, horizon, ema_samples=12_000)
     print(f"UNet {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M, text "
           f"{sum(p.numel() for p in text.parameters()) / 1e6:.1f} M, scale {scale:.4f}", flush=True)  # fmt: skip
-    step_fn = torch.compile(unet)  # minutes at first, then 1.4 times as fast on two cores
+    step_fn = torch.compile(unet, dynamic=False)  # minutes at first, then 1.4 times as fast on two cores
     abar = scheduler().alphas_cumprod.to(device)
     rng, words = np.random.default_rng(trainer.samples), random.Random(trainer.samples)
     for step, _ in enumerate(trainer.run(minutes)):
-        pick = np.sort(rng.choice(train_index, batch, replace=False))
-        x0 = z["photo"][pick].to(device).float() * scale
+        # At half size a step costs a quarter, and the whole flower is in reach of every layer: most steps are such.
+        size = 2 * batch if rng.random() < half else batch
+        pick = np.sort(rng.choice(train_index, size, replace=False))
+        x0 = z["half" if size > batch else "photo"][pick].to(device).float() * scale
         texts = [caption(index[i].label, seen[i], words) for i in pick]
         ids = tokenizer(texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt").input_ids
-        conds = [z[k][pick].to(device).float() * scale for k in ("sketch", "strokes")]
-        if stage == 2:
-            none = torch.rand(batch, 1, 1, 1, device=device) < 0.4
-            drops = [none | (torch.rand(batch, 1, 1, 1, device=device) < 0.3) for _ in conds]
-            conds = [torch.where(d, null, c) for c, d in zip(conds, drops, strict=True)]
+        phi = nulls[x0.shape[-1]].expand(size, -1, -1, -1)
+        conds = [phi, phi]
+        if size == batch:
+            conds = [z[k][pick].to(device).float() * scale for k in ("sketch", "strokes")]
+        if size == batch and stage == 2:
+            none = torch.rand(size, 1, 1, 1, device=device) < 0.4
+            drops = [none | (torch.rand(size, 1, 1, 1, device=device) < 0.3) for _ in conds]
+            conds = [torch.where(d, phi, c) for c, d in zip(conds, drops, strict=True)]
         # Stratified times: the loss is less noisy than with independent ones.
-        t = ((torch.randperm(batch) + torch.rand(batch)) / batch * 1000).long().clamp(0, 999).to(device)
+        t = ((torch.randperm(size) + torch.rand(size)) / size * 1000).long().clamp(0, 999).to(device)
         a, noise = abar[t].view(-1, 1, 1, 1), torch.randn_like(x0)
         x = (a.sqrt() * x0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         with autocast(device):
@@ -165,13 +174,15 @@ def train(minutes: float, device, stage: int, batch: int, horizon: int, lr: floa
         snr = a / (1 - a)
         error = (eps.float() - noise).square()
         loss = (error * (snr.clamp(max=5) / snr)).mean()
-        rate = trainer.step(loss, batch)
+        rate = trainer.step(loss, size)
         if step % 50 == 49:
-            trainer.log(loss=loss.item(), mse=error.mean().item(), lr=rate, stage=stage)
-        if step % 1000 == 999 or (step == 200 and trainer.samples < 20_000):
+            trainer.log(loss=loss.item(), mse=error.mean().item(), lr=rate, stage=stage, side=x0.shape[-1])
+        if step % 400 == 399:
             with trainer.averaged():
-                drawn = sample(unet, text, tokenizer, PROMPTS * 2, null.shape[1:], null, device, seed=step % 7)
+                drawn = sample(
+                    unet, text, tokenizer, PROMPTS * 2, nulls[16].shape[1:], nulls[16], device, seed=step % 7
+                )
             sheet(vae, drawn, scale, WORK / "unet.png", device=device.type)
     with trainer.averaged():
-        drawn = sample(unet, text, tokenizer, PROMPTS * 2, null.shape[1:], null, device)
+        drawn = sample(unet, text, tokenizer, PROMPTS * 2, nulls[16].shape[1:], nulls[16], device)
     sheet(vae, drawn, scale, WORK / "unet.png", device=device.type)
