@@ -1,7 +1,7 @@
 // One closure a page: what Python last sent, and where the scrubber stands. Python never hears of playing.
 const q = s => element.querySelector(s);
 const big = q('.big'), scrub = q('.scrub'), strip = q('.strip'), play = q('.play'), where = q('.where');
-let cells = [], at = 0, run = -1, timer = null, step = 1, touched = false;
+let cells = [], at = 0, run = -1, timer = null, step = 1, touched = false, over = false;
 
 function show(i) {
   at = Math.max(0, Math.min(i, cells.length - 1));
@@ -35,8 +35,10 @@ function draw() {
   let v = props.value;
   if (typeof v === 'string') { try { v = JSON.parse(v); } catch { v = null; } }
   if (!v) return;
-  const before = cells, fresh = v.run !== run, wasDone = before.every(c => c.state === 'done');
-  if (fresh) { run = v.run; touched = false; pause(); }
+  const before = cells;
+  if (v.run !== run) { run = v.run; touched = over = false; pause(); }
+  const ends = v.done && !over;
+  over = v.done;
   cells = v.cells;
   element.style.setProperty('--ratio', v.ratio);
   scrub.max = cells.length - 1;
@@ -57,7 +59,7 @@ function draw() {
   if (timer) return;
   const changed = cells.map((c, i) => [c, i]).filter(([c, i]) => c.src && c.src !== (before[i] || {}).src && i && i < cells.length - 1);
   if (!touched && changed.length) show(changed[changed.length >> 1][1]); else show(at);
-  if (v.done && !touched && !timer && (fresh || !wasDone)) { show(0); step = 1; start(); }
+  if (ends && !touched) { show(0); step = 1; start(); }
 }
 play.addEventListener('click', () => { touched = true; timer ? pause() : start(); });
 scrub.addEventListener('input', () => { touched = true; pause(); show(+scrub.value); });
