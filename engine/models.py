@@ -211,23 +211,20 @@ class Network:
         return self._nulls[size]
 
     def previewer(self, z: Tensor, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """A cheap look at latents: the linear map from latents to small pictures that fits these pictures best.
+        """A cheap look at latents: the linear map from latents to colours that fits these pictures best.
 
-        ``z`` (B, C, h, w) and ``x`` (B, 3, H, W) are the job's own pictures; the map gives (B, 3, 4h, 4w). Ridge least
-        squares, milliseconds, on any network; decoding every step would cost more than the steps.
+        ``z`` (B, C, h, w) and ``x`` (B, 3, H, W) are the job's own pictures; the map gives soft (B, 3, 4h, 4w). Ridge
+        least squares, milliseconds, on any network; decoding every step would cost more than the steps.
         """
-        k = 4
-        small = torch.nn.functional.interpolate(x.float().cpu(), (z.shape[2] * k, z.shape[3] * k), mode="area")
-        target = torch.nn.functional.pixel_unshuffle(small, k).permute(0, 2, 3, 1).flatten(0, 2)
-        ones = torch.ones(target.shape[0], 1)
-        source = torch.cat([z.float().cpu().permute(0, 2, 3, 1).flatten(0, 2), ones], 1)
-        gram = source.T @ source + 0.02 * target.shape[0] * torch.eye(source.shape[1])
-        weights = torch.linalg.solve(gram, source.T @ target)  # (C + 1, 3·k²)
+        small = torch.nn.functional.interpolate(x.float().cpu(), z.shape[2:], mode="area")
+        target = small.permute(0, 2, 3, 1).flatten(0, 2)
+        source = torch.cat([z.float().cpu().permute(0, 2, 3, 1).flatten(0, 2), torch.ones(len(target), 1)], 1)
+        gram = source.T @ source + 0.02 * len(target) * torch.eye(source.shape[1])
+        weights = torch.linalg.solve(gram, source.T @ target)  # (C + 1, 3)
 
         def look(latents: Tensor) -> Tensor:
-            flat = latents.float().cpu().permute(0, 2, 3, 1)
-            pixels = flat @ weights[:-1] + weights[-1]
-            return torch.nn.functional.pixel_shuffle(pixels.permute(0, 3, 1, 2), k)
+            colours = (latents.float().cpu().permute(0, 2, 3, 1) @ weights[:-1] + weights[-1]).permute(0, 3, 1, 2)
+            return torch.nn.functional.interpolate(colours, scale_factor=4, mode="bicubic")
 
         return look
 

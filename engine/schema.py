@@ -77,10 +77,10 @@ class InterpolateRequest:
     prompt_b: str = ""
     negative: str = ""
     frames: int = 9
-    low: float = 0.3
-    high: float = 0.55
+    low: float = 0.25
+    high: float = 0.5
     steps: int = 24
-    guidance: float = 2.0
+    guidance: float = 1.5
     seed: int = 0
     scheme: str = "branch"
     schedule: str = "linear"
@@ -148,7 +148,7 @@ class LoadRequest:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "draft": {"steps": 24, "candidates": 1, "eta": 0.0, "low": 0.3, "high": 0.55, "scheme": "branch"},
+    "draft": {"steps": 24, "candidates": 1, "eta": 0.0, "low": 0.25, "high": 0.5, "scheme": "branch"},
     "standard": {"steps": 60, "candidates": 3, "eta": 0.0, "low": 0.25, "high": 0.6, "scheme": "branch"},
     "paper": {"steps": 200, "candidates": 8, "eta": 0.1, "low": 0.3, "high": 0.55, "scheme": "branch",
               "guidance": 7.5, "invert_steps": 100, "invert_rate": 1e-4},

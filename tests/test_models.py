@@ -124,7 +124,7 @@ def test_the_previewer_is_the_best_linear_look(net):
     seen = net.previewer(z, x)(z)
     assert seen.shape == (2, 3, 32, 32)
     small = torch.nn.functional.avg_pool2d(seen, 4)
-    assert (small - colours).abs().mean() < 0.2 * colours.abs().mean()
+    assert (small - colours).abs().mean() < 0.35 * colours.abs().mean()
 
 
 def test_long_prompts_are_cut_and_counted(net):
