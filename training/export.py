@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import CLIPTokenizer
 
 from training.data import rows
-from training.loop import WORK
+from training.loop import FLORA, WORK
 from training.text import build_text_encoder
 from training.unet import WIDTH, build, load_autoencoder, scheduler
-
-FLORA = Path(__file__).resolve().parents[1] / "assets" / "models" / "flora"
 
 
 def export() -> None:

@@ -16,9 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+FLORA = Path(__file__).resolve().parents[1] / "assets" / "models" / "flora"
 WORK = Path(os.environ.get("CHRYSALIS_WORK", Path.home() / ".cache" / "chrysalis" / "training"))
+
+SHIPPED = {"autoencoder": "vae", "unet": "unet", "text": "text_encoder"}  # where export puts each module
 
 
 def pick_device(name: str) -> torch.device:
@@ -60,6 +64,10 @@ class Trainer:
             self.ema = [e.to(device) for e in state["ema"]]
             print(f"{name}: resumed after {self.samples} samples, {self.seconds / 60:.0f} min", flush=True)
         else:
+            for key, module in modules.items():  # no checkpoint here: go on from what is shipped
+                if shipped := next((FLORA / SHIPPED[key]).glob("*.safetensors"), None):
+                    module.load_state_dict({k: v.float() for k, v in load_file(shipped).items()})
+                    print(f"{name}: {key} starts from {shipped}", flush=True)
             self.ema = [p.detach().clone() for p in params]
 
     def save(self) -> None:

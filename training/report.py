@@ -16,8 +16,7 @@ from engine.drawing import sketch_of, strokes_of
 from engine.models import Models, Network, Row, guided
 from engine.sampling import flow, gaussian, generator
 from training.data import HUES, look, photographs, rows
-from training.export import FLORA
-from training.loop import WORK
+from training.loop import FLORA, WORK
 from training.measures import fid, inception_features, kid
 
 TEXTS = ["a yellow tulip", "a red rose", "a white daisy", "a purple passion flower", "a yellow sunflower",

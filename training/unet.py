@@ -9,8 +9,8 @@ the missing condition Φ is the latent of mid-grey. Stage 1 always gives both co
 from __future__ import annotations
 
 import random
+import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ from transformers import CLIPTokenizer
 from engine.drawing import sketch_of, strokes_of
 from training import autoencoder as ae
 from training.data import caption, photographs, rows
-from training.loop import WORK, Trainer, autocast
+from training.loop import FLORA, WORK, Trainer, autocast
 from training.text import LENGTH, build_text_encoder, build_tokenizer, looks
 
 WIDTH = 192
@@ -55,7 +55,7 @@ def load_autoencoder() -> AutoencoderDC:
     """The averaged weights of the last checkpoint, or the shipped ones where there is none."""
     path = WORK / "autoencoder.pt"
     if not path.exists():
-        return AutoencoderDC.from_pretrained(Path(__file__).parents[1] / "assets/models/flora/vae").eval()
+        return AutoencoderDC.from_pretrained(FLORA / "vae").eval()
     model = ae.build()
     for p, e in zip(model.parameters(), torch.load(path, map_location="cpu", weights_only=True)["ema"], strict=True):
         p.data.copy_(e)
@@ -140,6 +140,8 @@ def train(minutes: float, device, stage: int, half: float, batch: int, horizon: 
         greys = {side: torch.zeros(1, 3, 8 * side, 8 * side, device=device) for side in (16, 32)}
         nulls = {side: vae.encode(grey).latent * scale for side, grey in greys.items()}
     folder = WORK / "tokenizer"
+    if not folder.exists() and (FLORA / "tokenizer").exists():
+        shutil.copytree(FLORA / "tokenizer", folder)
     ready = (folder / "vocab.json").exists()
     tokenizer = CLIPTokenizer.from_pretrained(folder) if ready else build_tokenizer(folder, index, seen)
     unet, text = build(), build_text_encoder(tokenizer, WIDTH)
