@@ -86,7 +86,12 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 1000)
     out: dict = {"samples": samples, "reference": count, "val_pictures": len(val)}
     copies, out["psnr"] = reconstruct(net, val)
     out["perceptual"] = perceptual(val[::4], copies[::4])
-    grid(np.concatenate([val[::73][:8], copies[::73][:8]]), 8, FLORA / "sheets/reconstruction.jpg")
+    # Only the CC BY pictures may be shown, each with its number.
+    free_rows = [i for i, r in enumerate(v for v in index if v.split == "val") if r.source == "flower_photos"]
+    shown = free_rows[:: len(free_rows) // 8][:8]
+    files = [v.file for v in index if v.split == "val"]
+    numbers = [files[i].split("f-")[1].split("_")[0] for i in shown]
+    grid(np.concatenate([val[shown], copies[shown]]), 8, FLORA / "sheets/reconstruction.jpg")
     real = reference(block, count, device)
     side = net.size // net.factor
     free = draw(net, [""] * samples, 1.0, side // 2)
@@ -98,7 +103,7 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 1000)
     words = {name for _, name in HUES} | {"white"}
     meant = [next(w for w in t.split() if w in words) for t in TEXTS for _ in range(8)]
     out["colour_agreement"] = float(np.mean([look(p).flower == m for p, m in zip(texts, meant, strict=True)]))
-    photos = val[::73][:8]
+    photos = val[shown]
     lines = np.stack([np.repeat(sketch_of(p)[..., None], 3, 2) for p in photos])
     paints = np.stack([strokes_of(p) for p in photos])
     cond = torch.cat([net.encode(images.to_tensor([Image.fromarray(p) for p in b])) for b in (lines, paints)], 1)
@@ -109,7 +114,7 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 1000)
     net.decode(x)
     out["decode_ms"] = 1000 * (time.perf_counter() - begun)
     out = {k: round(v, 4) if isinstance(v, float) else v for k, v in out.items()}
-    (FLORA / "README.md").write_text(card(out, json.loads((FLORA / "training.json").read_text())))
+    (FLORA / "README.md").write_text(card(out, numbers, json.loads((FLORA / "training.json").read_text())))
     for key, value in out.items():
         print(f"{key:20} {value}")
     print(f"{time.time() - started:.0f} s")
@@ -118,7 +123,8 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 1000)
     return out
 
 
-def card(measures: dict, compute: dict) -> str:
+def card(measures: dict, numbers: list[str], compute: dict) -> str:
     text = (Path(__file__).parent / "card.md").read_text()
     seen = {"seen": compute["samples"], "minutes": compute["minutes"], "prompts": "; ".join(TEXTS)}
+    seen["photographs"] = ", ".join(f"[{n}](https://www.flickr.com/photo.gne?id={n})" for n in numbers)
     return text.format(**measures, **seen)
