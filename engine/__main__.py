@@ -13,6 +13,7 @@ from engine.schema import (
     MIXES,
     PICKERS,
     PRESETS,
+    SAMPLERS,
     SCHEDULES,
     SCHEMES,
     Done,
@@ -22,7 +23,7 @@ from engine.schema import (
     Progress,
 )
 
-CHOICES = {"scheme": SCHEMES, "schedule": SCHEDULES, "mix": MIXES, "fit": FITS, "picker": PICKERS}
+CHOICES = {"scheme": SCHEMES, "schedule": SCHEDULES, "mix": MIXES, "fit": FITS, "picker": PICKERS, "sampler": SAMPLERS}
 HELP = {
     "prompt": "what both pictures show (or picture A, if --prompt-b is given)",
     "prompt_b": "what picture B shows",
@@ -32,6 +33,9 @@ HELP = {
     "schedule": "how noise grows from fine levels to the middle",
     "mix": "how latents are mixed",
     "picker": "which candidate becomes the frame",
+    "rank_for": "what CLIP looks for in candidates (empty: the prompt)",
+    "rank_against": "what it counts against them (empty: the negative)",
+    "sampler": "ddim, or live: the few-step weights, at most four steps a frame",
     "fit": "fit: the proportions of A; crop: a square; pad: a square that shows both pictures whole",
     "model": "a name from 'python -m engine models', or a folder in the diffusers format",
     "seed": "the same seed gives the same pictures",
@@ -53,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("a", metavar="A", help="first picture")
     p.add_argument("b", metavar="B", help="last picture")
-    p.add_argument("--preset", choices=list(PRESETS), help="draft, standard or paper; single options override it")
+    p.add_argument(
+        "--preset", choices=list(PRESETS), help="instant, draft, standard or paper; single options override it"
+    )
     for f in fields(InterpolateRequest):
         if f.name in ("a", "b", "picks", "reseeds") or f.default is MISSING:
             continue
@@ -82,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def list_models() -> None:
-    from engine.models import present
+    from engine.catalogue import present
 
     for entry, here in present():
         where = "embedded" if entry.folder else entry.repos[0]

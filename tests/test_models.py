@@ -5,7 +5,7 @@ import torch
 from conftest import make_network
 from diffusers import DDIMScheduler
 
-from engine import models as m
+from engine.catalogue import CATALOGUE, present
 from engine.models import Memo, Models, Row, guided
 from engine.sampling import flow
 from engine.schema import EngineError
@@ -94,12 +94,12 @@ def test_when_memory_runs_out_the_chunk_is_halved_and_then_a_sentence(net):
 
     batch = net.batch
     try:
-        assert torch.equal(net._chunked(greedy(3), latents(10)), latents(10) * 2)
+        assert torch.equal(net.chunked(greedy(3), latents(10)), latents(10) * 2)
         assert max(asked) == 10 and net.batch <= 3
         with pytest.raises(EngineError, match="must hold one picture"):
-            net._chunked(greedy(0), latents(4))
+            net.chunked(greedy(0), latents(4))
         with pytest.raises(RuntimeError, match="a bug"):
-            net._chunked(lambda rows: (_ for _ in ()).throw(RuntimeError("a bug")), latents(1))
+            net.chunked(lambda rows: (_ for _ in ()).throw(RuntimeError("a bug")), latents(1))
     finally:
         net.batch = batch
 
@@ -157,11 +157,11 @@ def test_a_hub_network_is_looked_for_here_first_and_its_absence_is_a_sentence(mo
         raise OSError("no network")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert dict((e.name, here) for e, here in m.present())["sd15"] is False
+    assert dict((e.name, here) for e, here in present())["sd15"] is False
     assert all(local for _, local in calls)  # the list of networks asks nobody outside
     with pytest.raises(EngineError, match=r"sd21-base must be on this machine or within reach.*Manojb"):
         models.load("sd21-base")
-    assert [r for r, local in calls if not local] == list(m.CATALOGUE["sd21-base"].repos)
+    assert [r for r, local in calls if not local] == list(CATALOGUE["sd21-base"].repos)
 
 
 def test_the_least_recently_used_network_leaves(tmp_path):
