@@ -54,7 +54,8 @@ SCHEMES = ("branch", "did", "did-independent", "interpolate-denoise", "interpola
 SCHEDULES = ("linear", "convex", "concave")
 MIXES = ("slerp", "lerp")
 FITS = ("fit", "crop", "pad")
-PICKERS = ("smoothest", "first")
+PICKERS = ("smoothest", "first", "clip")
+SAMPLERS = ("ddim", "live")
 CATALOGUE_NAMES = ("flora", "sd15", "sd21-base")
 FRAMES = (3, 5, 9, 17, 33, 65, 129)
 
@@ -68,7 +69,8 @@ class InterpolateRequest:
 
     ``a`` and ``b`` are PIL pictures as `engine.images.read` gives them. ``picks`` holds (frame, candidate) pairs and
     ``reseeds`` (frame, seed) pairs: with them one frame is chosen by hand or made again; every frame that does not
-    descend from it stays as it was.
+    descend from it stays as it was. The picker "clip" ranks by ``rank_for`` (empty: the prompt of the nearer picture)
+    against ``rank_against`` (empty: the negative); the sampler "live" walks with the few-step weights.
     """
 
     a: Image
@@ -89,6 +91,9 @@ class InterpolateRequest:
     bias: float = 0.0
     candidates: int = 1
     picker: str = "smoothest"
+    rank_for: str = ""
+    rank_against: str = ""
+    sampler: str = "ddim"
     invert_steps: int = 0
     invert_rate: float = 1e-3
     fit: str = "fit"
@@ -119,14 +124,17 @@ class InterpolateRequest:
             raise EngineError(f"frames must be a power of two plus one, 3 to 129 (3, 5, 9, 17 …), got {self.frames!r}")
         for name, bound in self.BOUNDS.items():
             _number(name, getattr(self, name), bound, name in self.WHOLE)
+        if self.sampler == "live" and self.scheme != "branch":
+            raise EngineError(f"sampler must be ddim for the scheme {self.scheme}, got 'live'")
         if self.low > self.high:
             raise EngineError(f"low must not be above high, got low {self.low:g} and high {self.high:g}")
         _choice("scheme", self.scheme, SCHEMES)
         _choice("schedule", self.schedule, SCHEDULES)
         _choice("mix", self.mix, MIXES)
         _choice("picker", self.picker, PICKERS)
+        _choice("sampler", self.sampler, SAMPLERS)
         _choice("fit", self.fit, FITS)
-        for name in ("prompt", "prompt_b", "negative", "model"):
+        for name in ("prompt", "prompt_b", "negative", "rank_for", "rank_against", "model"):
             if not isinstance(getattr(self, name), str):
                 raise EngineError(f"{name} must be text, got {getattr(self, name)!r}")
         for name in ("picks", "reseeds"):
@@ -148,6 +156,8 @@ class LoadRequest:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "instant": {"steps": 24, "candidates": 1, "eta": 0.0, "low": 0.25, "high": 0.5, "scheme": "branch",
+                "sampler": "live", "guidance": 1.0},
     "draft": {"steps": 24, "candidates": 1, "eta": 0.0, "low": 0.25, "high": 0.5, "scheme": "branch"},
     "standard": {"steps": 60, "candidates": 3, "eta": 0.0, "low": 0.25, "high": 0.6, "scheme": "branch"},
     "paper": {"steps": 200, "candidates": 8, "eta": 0.1, "low": 0.3, "high": 0.55, "scheme": "branch",

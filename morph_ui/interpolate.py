@@ -19,6 +19,7 @@ from engine.schema import (
     MIXES,
     PICKERS,
     PRESETS,
+    SAMPLERS,
     SCHEDULES,
     SCHEMES,
     Cancelled,
@@ -39,6 +40,8 @@ SCHEME_LABELS = {
     "interpolate-denoise": "mix noisy, denoise",
     "interpolate": "mix only, no diffusion",
 }
+PICKER_LABELS = {"smoothest": "the smoothest way", "first": "none, the first", "clip": "CLIP, by words"}
+SAMPLER_LABELS = {"ddim": "DDIM, all the steps", "live": "live: four steps or fewer, method “add noise” only"}
 
 
 def controls() -> dict[str, gr.components.Component]:
@@ -86,7 +89,19 @@ def controls() -> dict[str, gr.components.Component]:
             c["mix"] = gr.Dropdown(list(MIXES), value=default(R, "mix"), label="Mixing", min_width=140)
         with gr.Row():
             c["candidates"] = slider(R, "candidates", "Candidates", info="tried for each frame; pick one by hand below")
-            c["picker"] = gr.Dropdown(list(PICKERS), value=default(R, "picker"), label="Chosen by", min_width=140)
+            c["picker"] = gr.Dropdown(
+                [(PICKER_LABELS[p], p) for p in PICKERS], value=default(R, "picker"), label="Chosen by", min_width=140
+            )
+        with gr.Row():
+            c["rank_for"] = gr.Textbox(
+                "", label="CLIP looks for", placeholder="empty: the words above", lines=1, min_width=140
+            )
+            c["rank_against"] = gr.Textbox(
+                "", label="and against", placeholder="empty: what is not wanted", lines=1, min_width=140
+            )
+        c["sampler"] = gr.Dropdown(
+            [(SAMPLER_LABELS[s], s) for s in SAMPLERS], value=default(R, "sampler"), label="Sampler"
+        )
         with gr.Row():
             c["eta"] = slider(R, "eta", "Fresh noise (η)", info="0 is DDIM")
             c["bias"] = slider(R, "bias", "Pull to the ends", info="nearer to the end pictures")
@@ -96,7 +111,7 @@ def controls() -> dict[str, gr.components.Component]:
         c["model"] = gr.Dropdown(list(CATALOGUE_NAMES), value=default(R, "model"), label="Network",
                                  info="flora is here; the others come from the hub on first use, or name a folder",
                                  allow_custom_value=True)  # fmt: skip
-    names = list(PRESETS["paper"])
+    names = sorted({name for values in PRESETS.values() for name in values})
     preset.input(
         lambda name: [PRESETS[name].get(n, default(R, n)) for n in names], preset, [c[n] for n in names],
         show_progress="hidden", api_visibility="private",
@@ -372,7 +387,7 @@ def api(worker: Any, c: dict[str, Any]) -> None:
 
 
 def examples(c: dict[str, Any]) -> None:
-    """Three ready pairs to click, each with its words."""
+    """Ready pairs to click, each with its words."""
     folder = Path(__file__).resolve().parents[1] / "assets" / "examples"
     pairs = json.loads((folder / "pairs.json").read_text())
     shelf = thumbnails([[folder / p["a"], folder / p["b"]] for p in pairs], "examples")

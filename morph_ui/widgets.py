@@ -77,9 +77,10 @@ def thumbnails(rows: list[list[Path]], elem_id: str) -> gr.HTML:
     )
     return gr.HTML(
         html_template=f'<div class="shelf"><span>try</span>{buttons}</div>',
-        css_template=".shelf { display: flex; gap: 10px; align-items: center; flex-wrap: wrap; font-size: 13px;"
+        css_template=".shelf { display: flex; gap: 10px; align-items: center; overflow-x: auto; font-size: 13px;"
         " color: var(--body-text-color-subdued); } .shelf button { display: flex; padding: 0; border: 1px solid"
-        " var(--border-color-primary); border-radius: 9px; overflow: hidden; cursor: pointer; background: none; }"
+        " var(--border-color-primary); border-radius: 9px; overflow: hidden; flex: none; cursor: pointer;"
+        " background: none; }"
         " .shelf img { width: 46px; height: 46px; margin: 0; object-fit: cover; display: block; }"
         " .shelf button:hover { border-color: var(--color-accent); }",
         js_on_load="element.querySelectorAll('button').forEach(b => b.addEventListener('click',"

@@ -33,6 +33,8 @@ def pytest_collection_modifyitems(items):
         "video",
         "worker",
         "models",
+        "ranking",
+        "perceptual",
         "interpolate",
     ]
     order += ["benchmarks", "training", "cli", "flora", "api", "page"]

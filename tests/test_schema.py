@@ -71,3 +71,9 @@ def test_every_default_is_inside_its_bounds():
         if f.name in InterpolateRequest.BOUNDS:
             bound = InterpolateRequest.BOUNDS[f.name]
             assert bound.low <= f.default <= bound.high
+
+
+def test_the_live_sampler_belongs_to_the_paper_s_own_scheme():
+    with pytest.raises(EngineError, match="sampler must be ddim for the scheme did, got 'live'"):
+        InterpolateRequest(A, B, scheme="did", sampler="live")
+    assert preset(InterpolateRequest(A, B), "instant").sampler == "live"

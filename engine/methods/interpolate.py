@@ -19,6 +19,7 @@ from torch import Tensor
 from engine import images
 from engine.geometry import MIX, noise_steps, slerp, tree
 from engine.models import Models, Network, guided
+from engine.ranking import Ranker, ranker
 from engine.sampling import ancestral, euler, flow, gaussian, generator
 from engine.schema import Done, Event, Frame, InterpolateRequest, Preview, Progress
 from engine.textual import invert_text
@@ -38,6 +39,7 @@ class Run:
     z: dict[int, Tensor]  # finished latents (1, C, h, w) by frame
     words: Tensor  # (3, L, D): picture A's, picture B's, the negative
     look: object  # latents → small pictures
+    ranker: Ranker | None  # if candidates are ranked by CLIP
     key: str  # content of pictures and settings
     total: int = 1
     done: int = 0
@@ -91,6 +93,8 @@ def interpolate(models: Models, request: InterpolateRequest) -> Iterator[Event]:
     started = perf_counter()
     yield Progress(0.0, f"loading {request.model}")
     net = models.load(request.model)
+    clip = ranker(models, net) if request.picker == "clip" else None  # what is missing is said before the work
+    sampling = net.sampler(request.sampler)
     before = net.evaluations
     size = images.frame_size(request.a, request.fit, request.size or net.size, net.multiple)
     ends = [images.fitted(p, size, request.fit) for p in (request.a, request.b)]
@@ -107,11 +111,12 @@ def interpolate(models: Models, request: InterpolateRequest) -> Iterator[Event]:
     key = hashlib.blake2b(repr(content).encode(), digest_size=12).hexdigest()
     if request.invert_steps:
         words = yield from _inverted(models, net, request, x, words, content[0])
-    run = Run(net, models, request, {0: z[:1], last: z[1:]}, words, net.previewer(z, x), key)
+    run = Run(net, models, request, {0: z[:1], last: z[1:]}, words, net.previewer(z, x), clip, key)
     run.pictures |= {0: ends[0], last: ends[1]}
     run.begun = INVERSION if request.invert_steps else 0.0
     run.keys |= {0: f"{key}-a", last: f"{key}-b"}
-    yield from SCHEMES[request.scheme](run)
+    with sampling:
+        yield from SCHEMES[request.scheme](run)
     notes = [f"the prompt is {n} tokens too long for {net.name}; its end was left out"
              for n in map(net.overlong, prompts) if n]  # fmt: skip
     frames = tuple(run.pictures[i] for i in range(request.frames))
@@ -158,8 +163,9 @@ def branch(run: Run) -> Iterator[Event]:
     todo = []
     for n, ((distance, frames), k) in enumerate(zip(plan, depths, strict=True)):
         tries = _tries(r.candidates, n)
-        todo.append((n, distance, frames, levels[r.steps - 1 - k :], tries))
-        run.total += len(frames) * tries * ((k + 1) * rows + DECODE)
+        down = levels[r.steps - 1 - k :] if r.sampler == "ddim" else net.jumps(levels[r.steps - 1 - k])
+        todo.append((n, distance, frames, down, tries))
+        run.total += len(frames) * tries * ((len(down) - 1) * rows + DECODE)
     for n, distance, frames, down, tries in todo:
         doing = "the middle" if n == 0 else f"level {n + 1} of {len(plan)}"
         fresh = []
@@ -194,8 +200,7 @@ def _chosen(run: Run, frame: int, distance: int, tried: list[Image]) -> int:
     by_hand = dict(run.request.picks).get(frame)
     if by_hand is not None:
         return min(by_hand, len(tried) - 1)
-    parents = run.pictures[frame - distance], run.pictures[frame + distance]
-    return PICKERS[run.request.picker](tried, *parents)
+    return PICKERS[run.request.picker](run, tried, frame, distance)
 
 
 def smoothest(tried: list[Image], left: Image, right: Image) -> int:
@@ -205,7 +210,19 @@ def smoothest(tried: list[Image], left: Image, right: Image) -> int:
     return int(way.argmin())
 
 
-PICKERS = {"smoothest": smoothest, "first": lambda tried, left, right: 0}
+def best(run: Run, tried: list[Image], frame: int) -> int:
+    """The candidate that CLIP scores highest: cos(image, positive) − cos(image, negative) (methods.md §1.6)."""
+    r = run.request
+    nearer = r.prompt if 2 * frame < run.last else r.prompt_b or r.prompt
+    assert run.ranker is not None
+    return int(run.ranker.score(tried, r.rank_for or nearer, r.rank_against or r.negative).argmax())
+
+
+PICKERS = {
+    "smoothest": lambda run, tried, i, d: smoothest(tried, run.pictures[i - d], run.pictures[i + d]),
+    "first": lambda run, tried, i, d: 0,
+    "clip": lambda run, tried, i, d: best(run, tried, i),
+}
 
 
 def plain(run: Run) -> Iterator[Event]:

@@ -1,0 +1,56 @@
+"""Which candidate is best, by CLIP: score = cos(image, positive) − cos(image, negative) (methods.md §1.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from engine.models import Models, Network
+from engine.schema import EngineError
+
+
+class Ranker:
+    """A CLIP in open_clip's folder format: ``open_clip_config.json``, weights and tokenizer."""
+
+    def __init__(self, folder: Path, device: torch.device):
+        import open_clip
+
+        source = f"local-dir:{folder}"
+        self.device = device
+        self.model, _, self.prepare = open_clip.create_model_and_transforms(source, device=device)
+        self.model.eval().requires_grad_(False)
+        self.tokenizer = open_clip.get_tokenizer(source)
+        self.bytes = sum(p.numel() * p.element_size() for p in self.model.parameters())
+
+    @torch.no_grad()
+    def pictures(self, pictures: Sequence[Image]) -> Tensor:
+        """(N, D) of length 1; each picture resized, cropped and normalised as the folder's config says."""
+        x = torch.stack([self.prepare(p) for p in pictures]).to(self.device)
+        return torch.nn.functional.normalize(self.model.encode_image(x).float(), dim=-1)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """(N, D) of length 1."""
+        ids = self.tokenizer(list(texts)).to(self.device)
+        return torch.nn.functional.normalize(self.model.encode_text(ids).float(), dim=-1)
+
+    def score(self, pictures: Sequence[Image], positive: str, negative: str = "") -> Tensor:
+        """(N,), −2 … 2: cos(image, positive) − cos(image, negative), the second term only if there is a negative."""
+        x, words = self.pictures(pictures), self.texts([positive, negative])
+        return x @ words[0] - (x @ words[1] if negative else 0.0)
+
+
+def ranker(models: Models, net: Network) -> Ranker:
+    """The CLIP in the folder ``clip`` beside the network, kept with it. EngineError if there is none."""
+    folder = net.folder / "clip"
+    if not (folder / "open_clip_config.json").is_file():
+        raise EngineError(f"picker must be smoothest or first for {net.name}, which has no CLIP beside it, got 'clip'")
+    found = models.memo.get(("clip", str(folder)))
+    if found is None:
+        found = Ranker(folder, net.device)
+        models.memo.put(("clip", str(folder)), found, found.bytes)
+    return found

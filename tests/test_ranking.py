@@ -1,0 +1,72 @@
+"""CLIP scores, on a tiny CLIP in open_clip's own folder format."""
+
+import json
+import shutil
+
+import open_clip
+import pytest
+import torch
+from conftest import make_network, picture
+from safetensors.torch import save_file
+
+from engine.methods import run
+from engine.models import Models
+from engine.ranking import ranker
+from engine.schema import EngineError, InterpolateRequest
+
+
+@pytest.fixture(scope="module")
+def with_clip(tmp_path_factory):
+    """A tiny network with a tiny CLIP of random weights beside it."""
+    folder = make_network(tmp_path_factory.mktemp("clip") / "net")
+    shutil.copytree(folder / "tokenizer", folder / "clip")
+    torch.manual_seed(0)
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 24, "vocab_size": 190, "width": 32, "heads": 2, "layers": 1},
+    }
+    weights = open_clip.model.CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"]).state_dict()
+    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "clip" / "open_clip_model.safetensors")
+    config["text_cfg"]["hf_tokenizer_name"] = "here"
+    whole = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    (folder / "clip" / "open_clip_config.json").write_text(json.dumps(whole))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge(with_clip, models):
+    return ranker(models, models.load(str(with_clip)))
+
+
+def test_the_score_is_the_difference_of_cosines(judge):
+    pictures = [picture(i) for i in range(3)]
+    x, (good, bad) = judge.pictures(pictures), judge.texts(["a rose", "a weed"])
+    assert torch.allclose(x.norm(dim=1), torch.ones(3), atol=1e-5)
+    assert torch.allclose(judge.score(pictures, "a rose", "a weed"), x @ good - x @ bad, atol=1e-6)
+    assert torch.allclose(judge.score(pictures, "a rose"), x @ good, atol=1e-6)
+
+
+def test_pictures_are_normalised_as_the_config_says(judge):
+    """The published code forgot this (methods.md §1.6)."""
+    x = judge.prepare(picture(0, (64, 64)))
+    assert x.shape == (3, 32, 32)
+    grey = judge.prepare(picture(0).convert("L").point(lambda v: 128).convert("RGB"))
+    assert torch.allclose(grey, torch.full_like(grey, (128 / 255 - 0.5) / 0.25), atol=1e-3)
+
+
+def test_the_best_scored_candidate_becomes_the_frame(with_clip, judge):
+    request = InterpolateRequest(
+        picture(0), picture(1), model=str(with_clip), frames=3, steps=6, candidates=4, picker="clip",
+        rank_for="a rose", rank_against="a weed", size=64,
+    )  # fmt: skip
+    frames = [e for e in run(Models("cpu", torch.float32), request) if type(e).__name__ == "Frame"]
+    middle = next(f for f in frames if f.index == 1)
+    assert middle.chosen == int(judge.score(middle.candidates, "a rose", "a weed").argmax())
+
+
+def test_a_network_without_clip_says_so_before_any_work(tiny, models):
+    request = InterpolateRequest(picture(0), picture(1), model=str(tiny), frames=3, picker="clip")
+    events = run(models, request)
+    with pytest.raises(EngineError, match=r"picker must be smoothest or first .* has no CLIP beside it, got 'clip'"):
+        assert not [e for e in events if type(e).__name__ == "Frame"]

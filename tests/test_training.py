@@ -1,0 +1,137 @@
+"""What the training stands on: measures in closed form, words from looks, batches, the LoRA that the engine reads."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_network
+from diffusers import UNet2DConditionModel
+
+from engine.models import LIVE, Models, Row
+from engine.sampling import flow
+from engine.schema import EngineError
+from training.data import Look, caption, colour_name, look
+from training.distil import adapted, save
+from training.loop import Trainer
+from training.measures import fid, kid
+from training.unet import drop, pick_batch
+
+
+def test_kid_and_fid_are_zero_for_the_same_and_known_for_a_shift():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 4000, 8))
+    assert abs(kid(x, y)) < 0.02 and abs(fid(x, y)) < 0.1
+    assert abs(fid(x, y + 2) - 8 * 4) < 1  # equal covariances: the squared distance of the means
+    # E k(x, y) of (x·y/d + 1)³ for a mean m on one side only is 1 + 3·E(x·y/d)²; with m on both it is more: KID rises.
+    assert kid(x, y + 0.5) > 5 * abs(kid(x, y))
+
+
+def test_kid_is_unbiased_by_the_number_of_samples():
+    rng = np.random.default_rng(1)
+    small = [kid(*rng.normal(size=(2, 30, 8))) for _ in range(200)]
+    assert abs(np.mean(small)) < 3 * np.std(small) / 200**0.5
+
+
+def test_words_follow_what_is_seen():
+    assert colour_name(1, 0.9, 0.1) == "yellow" and colour_name(0.8, 0.1, 0.1) == "red"
+    picture = np.full((256, 256, 3), (30, 90, 20), np.uint8)
+    picture[64:192, 64:192] = (240, 220, 20)
+    seen = look(picture)
+    assert seen.flower == "yellow" and "green" in seen.ground
+    texts = [caption("rose", Look("red", "dark", False), random.Random(i)) for i in range(200)]
+    assert 5 < texts.count("") < 40 and sum("red" in t for t in texts) > 100
+
+
+def test_batches_are_of_one_size_with_the_asked_shares():
+    z = {k: torch.zeros(50, 4, s, s) for k, s in
+         (("photo", 32), ("half", 16), ("half-mirrored", 16), ("quarter", 8), ("quarter-mirrored", 8))}  # fmt: skip
+    rng, sides = np.random.default_rng(0), []
+    for _ in range(300):
+        pick, x = pick_batch(z, (0.5, 0.3), 4, np.arange(50), rng)
+        assert len(set(pick)) == len(pick) == len(x) == 4 * 32 // x.shape[-1]
+        sides.append(x.shape[-1])
+    assert abs(sides.count(8) / 300 - 0.5) < 0.1 and abs(sides.count(16) / 300 - 0.3) < 0.1
+
+
+def test_drops_take_conditions_away_as_often_as_said():
+    torch.manual_seed(0)
+    phi, given = torch.zeros(4000, 1, 1, 1), torch.ones(4000, 1, 1, 1)
+    (a, b), free = drop([given, given], phi)
+    assert torch.equal(free, (a + b).flatten() == 0)
+    assert abs(float(free.float().mean()) - (0.4 + 0.6 * 0.09)) < 0.03
+    assert abs(float(a.mean()) - 0.6 * 0.7) < 0.03
+
+
+@pytest.fixture
+def live(tmp_path, monkeypatch):
+    """A tiny network with a LoRA in peft's format beside it, as the distillation saves it."""
+    folder = make_network(tmp_path / "net")
+    monkeypatch.setattr("training.distil.FLORA", folder)
+    torch.manual_seed(1)
+    net = adapted(UNet2DConditionModel.from_pretrained(folder / "unet"), 4)
+    for p in net.parameters():
+        if p.requires_grad:
+            torch.nn.init.normal_(p, std=0.05)
+    x, t, e = torch.randn(2, 4, 8, 8), torch.tensor([500, 500]), torch.randn(2, 24, 32)
+    with torch.no_grad():
+        out = net(x, t, e).sample
+    save(net)
+    return folder, x, e, out
+
+
+@torch.no_grad()
+def test_the_engine_walks_with_the_distilled_weights_and_leaves_no_trace(live):
+    folder, x, e, truth = live
+    net = Models("cpu", torch.float32).load(str(folder))
+    s = float(net.sigmas[500])
+    field = net.field([Row(e)])
+    plain = field(x * (1 + s * s) ** 0.5, s)
+    with net.sampler("live"):
+        few = field(x * (1 + s * s) ** 0.5, s)
+    assert (few - truth).abs().mean() < 0.01 * (plain - truth).abs().mean() + 0.01  # peft's own forward; LoRA in bf16
+    assert torch.equal(field(x * (1 + s * s) ** 0.5, s), plain)
+    with pytest.raises(RuntimeError, match="stop"), net.sampler("live"):
+        raise RuntimeError("stop")
+    assert torch.equal(field(x * (1 + s * s) ** 0.5, s), plain)
+
+
+def test_a_live_walk_has_at_most_four_steps(tiny, models):
+    net = models.load(str(tiny))
+    assert len(net.jumps()) == len(LIVE) + 1 and net.jumps()[-1] == 0
+    for t in (998, 700, 500, 260, 100, 3):
+        down = net.jumps(float(net.sigmas[t]))
+        assert down == sorted(down, reverse=True) and len(down) <= 5 and down[0] == float(net.sigmas[t])
+    with pytest.raises(EngineError, match=r"sampler must be ddim .* no few-step LoRA, got 'live'"):
+        net.sampler("live")
+
+
+def test_a_perfect_teacher_makes_a_perfect_student():
+    """The law behind the loss: if one point is all there is, the straight step of any level lands where DDIM lands."""
+    x0, levels = torch.randn(1, 4, 2, 2), [9.0, 5.0, 3.0, 1.5]
+
+    def field(x, s):
+        return (x - x0) / s
+
+    x = x0 + 9 * torch.randn(1, 4, 2, 2)
+    *_, last = flow(field, x, levels)
+    assert torch.allclose(last.x, x + (1.5 - 9.0) * field(x, 9.0), atol=1e-5)
+
+
+def test_a_training_resumes_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.loop.WORK", tmp_path)
+    torch.manual_seed(0)
+
+    def trainer():
+        return Trainer("toy", {"toy": torch.nn.Linear(3, 1)}, torch.device("cpu"), 0.01, 1000, 100)
+
+    a = trainer()
+    for _ in range(5):
+        a.step(a.modules["toy"](torch.ones(4, 3)).square().mean(), 4)
+    a.save()
+    a.log(loss=1.0)
+    b = trainer()
+    assert b.samples == 20 and all(torch.equal(p, q) for p, q in zip(a.params, b.params, strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(a.ema, b.ema, strict=True))
+    assert json.loads((tmp_path / "toy.jsonl").read_text())["samples"] == 20
