@@ -1,4 +1,4 @@
-"""``python -m training autoencoder|unet|export|report --minutes N --device auto`` (see training/README.md)."""
+"""``python -m training autoencoder|unet|export|distil|clip|report --minutes N`` (see training/README.md)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("what", choices=["autoencoder", "unet", "export", "report"])
+    parser.add_argument("what", choices=["autoencoder", "unet", "export", "distil", "clip", "report"])
     parser.add_argument("--minutes", type=float, default=10, help="time budget of this call; it resumes")
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     parser.add_argument(
@@ -18,7 +18,12 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0, help="peak learning rate")
     parser.add_argument("--stage", type=int, default=2, choices=[1, 2], help="DiSS: 1 both conditions, 2 with drops")
     parser.add_argument(
-        "--half", type=float, default=0.75, help="unet: share of the steps at half size, without drawings"
+        "--shares",
+        type=float,
+        nargs=2,
+        default=(0.4, 0.3),
+        metavar=("QUARTER", "HALF"),
+        help="unet, distil: shares of the steps at a quarter and at half of the size, without drawings",
     )
     parser.add_argument("--samples", type=int, default=1000, help="report: pictures drawn for KID and FID")
     parser.add_argument("--json", action="store_true", help="report: one JSON object on the last line")
@@ -34,7 +39,25 @@ def main() -> None:
     elif args.what == "unet":
         from training.unet import train
 
-        train(args.minutes, device, args.stage, args.half, args.batch or 32, args.horizon or 110_000, args.lr or 5e-4)
+        train(
+            args.minutes,
+            device,
+            args.stage,
+            tuple(args.shares),
+            args.batch or 32,
+            args.horizon or 110_000,
+            args.lr or 5e-4,
+        )
+    elif args.what == "distil":
+        from training.distil import train
+
+        train(
+            args.minutes, device, tuple(args.shares), args.batch or 32, args.horizon or 30_000, args.lr or 1e-3, rank=32
+        )
+    elif args.what == "clip":
+        from training.clip import train
+
+        train(args.minutes, device, args.batch or 128, args.horizon or 60_000, args.lr or 1e-3)
     elif args.what == "export":
         from training.export import export
 

@@ -65,7 +65,7 @@ class Trainer:
             print(f"{name}: resumed after {self.samples} samples, {self.seconds / 60:.0f} min", flush=True)
         else:
             for key, module in modules.items():  # no checkpoint here: go on from what is shipped
-                if shipped := next((FLORA / SHIPPED[key]).glob("*.safetensors"), None):
+                if key in SHIPPED and (shipped := next((FLORA / SHIPPED[key]).glob("*.safetensors"), None)):
                     module.load_state_dict({k: v.float() for k, v in load_file(shipped).items()})
                     print(f"{name}: {key} starts from {shipped}", flush=True)
             self.ema = [p.detach().clone() for p in params]

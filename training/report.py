@@ -1,8 +1,9 @@
-"""Measures the shipped flora through the engine itself, and writes its model card with sample sheets."""
+"""Measures the shipped flora in all of its uses, and writes its model card with sample sheets."""
 
 from __future__ import annotations
 
 import json
+import random
 import time
 from pathlib import Path
 
@@ -10,114 +11,176 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import spearmanr
 
-from engine import images
-from engine.drawing import sketch_of, strokes_of
-from engine.models import Models, Network, Row, guided
-from engine.sampling import flow, gaussian, generator
-from training.data import HUES, look, photographs, rows
+from engine.models import Models, Network
+from engine.perceptual import distance
+from engine.ranking import Ranker
+from training import samples as s
+from training.clip import plain_caption
+from training.data import HUES, Row, caption, look, photographs, rows
 from training.loop import FLORA, WORK
 from training.measures import fid, inception_features, kid
+from training.text import looks
 
 TEXTS = ["a yellow tulip", "a red rose", "a white daisy", "a purple passion flower", "a yellow sunflower",
          "a pink water lily", "an orange californian poppy", "a blue bearded iris"]  # fmt: skip
 
 
-@torch.no_grad()
-def draw(
-    net: Network, prompts: list[str], guidance: float, side: int, steps: int = 25, conditions=None, seed: int = 0
-) -> np.ndarray:
-    """(N, H, W, 3) uint8 pictures of ``side`` × ``side`` latents; ``conditions`` (N, 2C, h, w) or None."""
-    levels, out = net.levels(steps), []
-    for i in range(0, len(prompts), 16):
-        part = prompts[i : i + 16]
-        cond = conditions[i : i + 16] if conditions is not None else None
-        given = [Row(r.embeds, r.weight, cond) for r in guided(net.embed(part), net.embed([""]), guidance)]
-        noise = gaussian((net.channels, side, side), [generator(seed, i + j) for j in range(len(part))]).to(net.device)
-        x = noise * (1 + levels[0] ** 2) ** 0.5
-        for state in flow(net.field(given), x, levels):
-            x = state.x
-        out += [np.asarray(p) for p in images.to_pictures(net.decode(x))]
-    return np.stack(out)
-
-
-@torch.no_grad()
-def reconstruct(net: Network, block: np.ndarray) -> tuple[np.ndarray, float]:
-    """Copies of pictures by the autoencoder, and their mean PSNR in dB."""
-    copies = []
-    for i in range(0, len(block), 16):
-        x = images.to_tensor([Image.fromarray(p) for p in block[i : i + 16]])
-        copies += [np.asarray(p) for p in images.to_pictures(net.decode(net.encode(x)))]
-    y = np.stack(copies)
-    mse = ((y.astype(np.float32) - block) / 255).__pow__(2).mean((1, 2, 3))
-    return y, float((-10 * np.log10(mse)).mean())
-
-
-def perceptual(x: np.ndarray, y: np.ndarray) -> float:
-    from training.autoencoder import perceptual as metric
-    from training.autoencoder import pixels
-
-    net = metric(torch.device("cpu"))
-    with torch.no_grad():
-        return float(np.mean([net(pixels(a[None]), pixels(b[None])).item() for a, b in zip(x, y, strict=True)]))
-
-
-def grid(pictures: np.ndarray, columns: int, path: Path) -> None:
+def grid(pictures: np.ndarray, columns: int, name: str, side: int = 0) -> None:
+    if side:
+        pictures = np.stack([cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pictures])
     lines = [np.concatenate(list(pictures[i : i + columns]), 1) for i in range(0, len(pictures), columns)]
+    path = FLORA / "sheets" / f"{name}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(lines)).save(path, quality=88)
+    Image.fromarray(np.concatenate(lines)).save(path, quality=86)
 
 
 def reference(block: np.ndarray, count: int, device) -> np.ndarray:
-    """Inception features of ``count`` photographs at half size, spread over the whole set; remembered."""
-    path = WORK / f"inception-half-{count}.npy"
+    """Inception features of ``count`` photographs, spread over the whole set; remembered."""
+    path = WORK / f"inception-{count}.npy"
     if not path.exists():
-        chosen = block[np.linspace(0, len(block) - 1, count).astype(int)]
-        small = np.stack([cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in chosen])
-        np.save(path, inception_features(small, device))
+        np.save(path, inception_features(block[np.linspace(0, len(block) - 1, count).astype(int)], device))
     return np.load(path)
 
 
-@torch.no_grad()
-def report(device: torch.device, samples: int, as_json: bool, count: int = 1000) -> dict:
-    started, net = time.time(), Models(str(device)).load("flora")
-    block, index = photographs(), rows()
-    val = block[[i for i, r in enumerate(index) if r.split == "val"]]
-    out: dict = {"samples": samples, "reference": count, "val_pictures": len(val)}
-    copies, out["psnr"] = reconstruct(net, val)
-    out["perceptual"] = perceptual(val[::4], copies[::4])
-    # Only the CC BY pictures may be shown, each with its number.
-    free_rows = [i for i, r in enumerate(v for v in index if v.split == "val") if r.source == "flower_photos"]
-    shown = free_rows[:: len(free_rows) // 8][:8]
-    files = [v.file for v in index if v.split == "val"]
-    numbers = [files[i].split("f-")[1].split("_")[0] for i in shown]
-    grid(np.concatenate([val[shown], copies[shown]]), 8, FLORA / "sheets/reconstruction.jpg")
-    real = reference(block, count, device)
-    side = net.size // net.factor
-    free = draw(net, [""] * samples, 1.0, side // 2)
-    features = inception_features(free, device)
-    out["kid"], out["fid"] = kid(features, real), fid(features, real)
-    grid(free[:40], 8, FLORA / "sheets/unconditional.jpg")
-    texts = draw(net, [t for t in TEXTS for _ in range(8)], 3.0, side // 2, seed=1)
-    grid(texts, 8, FLORA / "sheets/text.jpg")
+def pairs(block: np.ndarray, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs to compare metrics on, in turn: other photographs, cross-fades, shifted and brightened, turned."""
+    rng, x, y = np.random.default_rng(0), [], []
+    for i in range(count):
+        a, b = block[rng.choice(len(block), 2, replace=False)]
+        amount = rng.random()
+        if i % 4 == 1:
+            b = (a * (1 - amount) + b * amount).astype(np.uint8)
+        elif i % 4 == 2:
+            b = np.clip(np.roll(a, int(12 * amount), 1) * (1 + 0.4 * (rng.random() - 0.5)), 0, 255).astype(np.uint8)
+        elif i % 4 == 3:
+            turn = cv2.getRotationMatrix2D((128, 128), 40 * amount, 1 + 0.3 * rng.random())
+            b = cv2.warpAffine(a, turn, (256, 256), borderMode=cv2.BORDER_REFLECT)
+        x.append(a)
+        y.append(b)
+    return np.stack(x), np.stack(y)
+
+
+def learnt(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(N,) shift-tolerant LPIPS, the reference metric."""
+    from training.autoencoder import perceptual, pixels
+
+    net = perceptual(torch.device("cpu"))
+    with torch.no_grad():
+        return np.array([net(pixels(a[None]), pixels(b[None])).item() for a, b in zip(x, y, strict=True)])
+
+
+def metric_agreement(net: Network, block: np.ndarray) -> dict:
+    """Spearman's rank correlation with the reference metric over 200 pairs: ours, and plain squared differences."""
+    x, y = pairs(block)
+    truth = learnt(x, y)
+    with torch.no_grad():
+        ours = np.concatenate(
+            [distance(net, s.tensor(a), s.tensor(b)) for a, b in zip(np.split(x, 10), np.split(y, 10), strict=True)]
+        )
+    plain = ((x.astype(np.float32) - y) ** 2).mean((1, 2, 3))
+    return {"perceptual_agreement": float(spearmanr(truth, ours).statistic),
+            "squared_agreement": float(spearmanr(truth, plain).statistic)}  # fmt: skip
+
+
+def colours(net: Network, ranker: Ranker) -> dict:
+    """How often a measured colour is the asked one: of all pictures, and of the best of four by CLIP."""
+    pictures = s.grown(net, [t for t in TEXTS for _ in range(8)], 3.0, seed=1)
+    grid(pictures, 8, "text", 160)
     words = {name for _, name in HUES} | {"white"}
-    meant = [next(w for w in t.split() if w in words) for t in TEXTS for _ in range(8)]
-    out["colour_agreement"] = float(np.mean([look(p).flower == m for p, m in zip(texts, meant, strict=True)]))
-    photos = val[shown]
-    lines = np.stack([np.repeat(sketch_of(p)[..., None], 3, 2) for p in photos])
-    paints = np.stack([strokes_of(p) for p in photos])
-    cond = torch.cat([net.encode(images.to_tensor([Image.fromarray(p) for p in b])) for b in (lines, paints)], 1)
-    drawn = draw(net, [""] * 8, 1.0, side, conditions=cond, seed=2)
-    grid(np.concatenate([lines, paints, drawn, photos]), 8, FLORA / "sheets/sketch-and-strokes.jpg")
-    x = gaussian((net.channels, side, side), [generator(0)]).to(net.device)
-    begun = time.perf_counter()
-    net.decode(x)
-    out["decode_ms"] = 1000 * (time.perf_counter() - begun)
+    agree, best = [], []
+    for n, text in enumerate(TEXTS):
+        meant = next(w for w in text.split() if w in words)
+        own = pictures[8 * n : 8 * n + 8]
+        hit = [look(p).flower == meant for p in own]
+        score = ranker.score([Image.fromarray(p) for p in own], f"a photograph of {text}")
+        agree += hit
+        best += [hit[int(half.argmax()) + 4 * k] for k, half in enumerate(score.split(4))]
+    return {"colour_agreement": float(np.mean(agree)), "colour_agreement_best_of_4": float(np.mean(best))}
+
+
+def retrieval(ranker: Ranker, block: np.ndarray, index: list[Row], seen: list) -> dict:
+    """Share of ``val`` pictures whose own caption CLIP puts first, and among five, of all their distinct captions."""
+    captions = [plain_caption(r, v) for r, v in zip(index, seen, strict=True)]
+    names = sorted(set(captions))
+    words = ranker.texts(names)
+    found = torch.cat([ranker.pictures([Image.fromarray(p) for p in part]) for part in np.array_split(block, 12)])
+    order = (found @ words.T).topk(5).indices.cpu().numpy()
+    own = np.array([names.index(c) for c in captions])[:, None]
+    first, five = (order[:, :1] == own).mean(), (order == own).any(1).mean()
+    return {"clip_retrieval": float(first), "clip_retrieval_5": float(five), "clip_captions": len(names)}
+
+
+def drawings(net: Network, val: np.ndarray, real: np.ndarray, shown: list[int], device) -> dict:
+    """Sketch and strokes: 50 steps, four, and four without the live weights, on every second ``val`` picture."""
+    pick = sorted({*range(0, len(val), 2), *shown})
+    lines, paints = s.drawings(val[pick])
+    cond, out = s.conditions(net, lines, paints), {"drawings": len(pick)}
+    results = {"sketch_stroke": s.drawn(net, cond, 50), "live": s.drawn(net, cond, 4, live=True),
+               "four_steps": s.drawn(net, cond, 4)}  # fmt: skip
+    for name, pictures in results.items():
+        out[f"kid_{name}"] = kid(inception_features(pictures, device), real)
+        out[f"edge_{name}"], out[f"colour_{name}"] = s.followed(pictures, lines, paints)
+    other = np.roll(results["sketch_stroke"], 1, 0)
+    out["edge_other"], out["colour_other"] = s.followed(other, lines, paints)
+    at = [pick.index(i) for i in shown]
+    grid(
+        np.concatenate([lines[at], paints[at], results["sketch_stroke"][at], val[shown]]), 8, "sketch-and-strokes", 192
+    )
+    grid(np.concatenate([results[n][at] for n in ("sketch_stroke", "live", "four_steps")]), 8, "live", 192)
+    return out
+
+
+def report(device: torch.device, samples: int, as_json: bool, count: int = 2000) -> dict:
+    begun, net = time.time(), Models(str(device)).load("flora")
+    block, index = photographs(), rows()
+    at = [i for i, r in enumerate(index) if r.split == "val"]
+    val, val_rows, val_looks = block[at], [index[i] for i in at], [looks(block)[i] for i in at]
+    out: dict = {"samples": samples, "reference": count, "val_pictures": len(val)}
+
+    def done(what: str) -> None:
+        print(f"{what}: {time.time() - begun:.0f} s", flush=True)
+
+    # Only the CC BY pictures may be shown, each with its number.
+    free = [i for i, r in enumerate(val_rows) if r.source == "flower_photos"]
+    shown = free[:: len(free) // 8][:8]
+    numbers = [val_rows[i].file.split("f-")[1].split("_")[0] for i in shown]
+    copies = s.reconstructed(net, val)
+    out["psnr"], out["perceptual"] = s.psnr(val, copies), float(learnt(val[::4], copies[::4]).mean())
+    grid(np.concatenate([val[shown], copies[shown]]), 8, "reconstruction")
+    out["inversion_error"], back = s.inverted(net, val[shown])
+    out["inversion_psnr"] = s.psnr(back, copies[shown])
+    grid(np.concatenate([copies[shown], back]), 8, "inversion", 192)
+    done("reconstruction and inversion")
+    out |= metric_agreement(net, val)
+    ranker = Ranker(net.folder / "clip", net.device)
+    out |= retrieval(ranker, val, val_rows, val_looks)
+    out["ms_per_picture_live"] = s.live_ms(net)
+    fits = [s.fitted(net, p) for p in val[shown[:4]]]
+    before, after = (np.stack(v) for v in zip(*fits, strict=True))
+    out["lora_psnr_before"], out["lora_psnr_after"] = (s.psnr(v, val[shown[:4]]) for v in (before, after))
+    grid(np.concatenate([val[shown[:4]], before, after]), 4, "lora", 192)
+    done("metric, CLIP, live, LoRA")
+    real = reference(block, count, device)
+    out |= drawings(net, val, real, shown, device)
+    done("drawings")
+    out |= colours(net, ranker)
+    rng = random.Random(0)
+    texts = [caption(r.label, v, rng) for r, v in zip(val_rows, val_looks, strict=True)][: max(64, samples // 4)]
+    out["text_samples"] = len(texts)
+    out["kid_text"] = kid(inception_features(s.grown(net, texts, 2.0, seed=3), device), real)
+    done("text")
+    made = s.grown(net, [""] * samples, 1.0)
+    features = inception_features(made, device)
+    out["kid"], out["fid"] = kid(features, real), fid(features, real)
+    grid(made[:32], 8, "unconditional", 192)
+    done("unconditional")
     out = {k: round(v, 4) if isinstance(v, float) else v for k, v in out.items()}
     (FLORA / "README.md").write_text(card(out, numbers, json.loads((FLORA / "training.json").read_text())))
+    (FLORA / "measures.json").write_text(json.dumps(out, indent=1) + "\n")
     for key, value in out.items():
-        print(f"{key:20} {value}")
-    print(f"{time.time() - started:.0f} s")
+        print(f"{key:28} {value}")
     if as_json:
         print(json.dumps(out))
     return out

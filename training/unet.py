@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from transformers import CLIPTokenizer
 
@@ -26,6 +27,8 @@ from training.loop import FLORA, WORK, Trainer, autocast
 from training.text import LENGTH, build_text_encoder, build_tokenizer, looks
 
 WIDTH = 192
+KINDS = ("photo", "half", "half-mirrored", "quarter", "quarter-mirrored", "sketch", "strokes")
+SMALL = {16: "half", 8: "quarter"}  # side of the latent: which pictures
 PALETTES = [(23, 6), (13, 16), (31, 4), (17, 10)]  # (median kernel, colours): strengths of strokes, in turn
 
 
@@ -66,8 +69,10 @@ def picture_of(kind: str, i: int, photo: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8: photograph number ``i`` itself, its sketch, or its strokes at one of four strengths."""
     if kind == "photo":
         return photo
-    if kind == "half":
-        return cv2.resize(photo, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    if kind.startswith(("half", "quarter")):
+        side = 128 if kind.startswith("half") else 64
+        small = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
+        return small[:, ::-1] if kind.endswith("-mirrored") else small
     if kind == "sketch":
         return np.repeat(sketch_of(photo)[..., None], 3, 2)
     return strokes_of(photo, *PALETTES[i % 4])
@@ -123,22 +128,46 @@ def sheet(model, z, scale, path, columns=8, device="cpu") -> None:
     Image.fromarray(grid).save(path)
 
 
+def nulls_of(vae: AutoencoderDC, scale: float, device: torch.device) -> dict[int, torch.Tensor]:
+    """Φ, the missing condition, by the latent's side: the latent of mid-grey."""
+    with torch.no_grad():
+        greys = {side: torch.zeros(1, 3, 8 * side, 8 * side, device=device) for side in (8, 16, 32)}
+        return {side: vae.encode(grey).latent * scale for side, grey in greys.items()}
+
+
+def drop(conds: list[torch.Tensor], phi: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Conditions with Φ for some: both in 40 % of the rows, either in 30 % of the rest. And which rows lost all."""
+    shape = (len(phi), 1, 1, 1)
+    none = torch.rand(shape, device=phi.device) < 0.4
+    drops = [none | (torch.rand(shape, device=phi.device) < 0.3) for _ in conds]
+    free = torch.stack(drops).all(0).flatten()
+    return [torch.where(d, phi, c) for c, d in zip(conds, drops, strict=True)], free
+
+
 PROMPTS = ["", "", "a yellow tulip", "a photograph of a pink rose", "a purple passion flower", "a red poppy",
            "a white water lily", "a yellow sunflower"]  # fmt: skip
 
 
-def train(minutes: float, device, stage: int, half: float, batch: int, horizon: int, lr: float) -> None:
+def pick_batch(z: dict, shares: tuple[float, float], batch: int, index: np.ndarray, rng: np.random.Generator):
+    """Numbers of the photographs of a step, and their latents: small with the shares (quarter, half), else whole.
+
+    A step at half size costs a quarter, and the whole flower is in reach of every layer; at a quarter still more so.
+    """
+    side = int(rng.choice([8, 16, 32], p=[*shares, 1 - sum(shares)]))
+    pick = np.sort(rng.choice(index, batch * 32 // side, replace=False))
+    kind = "photo" if side == 32 else SMALL[side] + ("-mirrored" if rng.random() < 0.5 else "")
+    return pick, z[kind][pick]
+
+
+def train(minutes: float, device, stage: int, shares: tuple, batch: int, horizon: int, lr: float) -> None:
     torch.manual_seed(1)
     block, index = photographs(), rows()
     seen = looks(block)
-    kinds = ["photo", "half", "sketch", "strokes"]
-    z = {k: torch.from_numpy(latents(k, device)) for k in kinds}
+    z = {k: torch.from_numpy(latents(k, device)) for k in KINDS}
     train_index = np.array([i for i, r in enumerate(index) if r.split == "train"])
     scale = 1 / float(z["photo"][train_index].float().std())
     vae = load_autoencoder().to(device)
-    with torch.no_grad():
-        greys = {side: torch.zeros(1, 3, 8 * side, 8 * side, device=device) for side in (16, 32)}
-        nulls = {side: vae.encode(grey).latent * scale for side, grey in greys.items()}
+    nulls = nulls_of(vae, scale, device)
     folder = WORK / "tokenizer"
     if not folder.exists() and (FLORA / "tokenizer").exists():
         shutil.copytree(FLORA / "tokenizer", folder)
@@ -148,24 +177,29 @@ def train(minutes: float, device, stage: int, half: float, batch: int, horizon: 
     trainer = Trainer("unet", {"unet": unet, "text": text}, device, lr, horizon, ema_samples=12_000)
     print(f"UNet {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M, text "
           f"{sum(p.numel() for p in text.parameters()) / 1e6:.1f} M, scale {scale:.4f}", flush=True)  # fmt: skip
-    step_fn = torch.compile(unet, dynamic=False)  # minutes at first, then 1.4 times as fast on two cores
+    step_fn = torch.compile(unet, dynamic=False) if device.type == "cuda" else unet
+    if device.type == "cpu":  # plain products: the fused attention of CPUs takes 1.4 to 1.7 times as long a step here
+        unet.set_attn_processor(AttnProcessor())
     abar = scheduler().alphas_cumprod.to(device)
+
+    def sheets() -> None:
+        with trainer.averaged():
+            for side, null in nulls.items():
+                drawn = sample(unet, text, tokenizer, PROMPTS, null.shape[1:], null, device)
+                sheet(vae, drawn, scale, WORK / f"unet-{side}.png", device=device.type)
+
     rng, words = np.random.default_rng(trainer.samples), random.Random(trainer.samples)
     for step, _ in enumerate(trainer.run(minutes)):
-        # At half size a step costs a quarter, and the whole flower is in reach of every layer: most steps are such.
-        size = 2 * batch if rng.random() < half else batch
-        pick = np.sort(rng.choice(train_index, size, replace=False))
-        x0 = z["half" if size > batch else "photo"][pick].to(device).float() * scale
+        pick, chosen = pick_batch(z, shares, batch, train_index, rng)
+        x0, size = chosen.to(device).float() * scale, len(pick)
         texts = [caption(index[i].label, seen[i], words) for i in pick]
         ids = tokenizer(texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt").input_ids
         phi = nulls[x0.shape[-1]].expand(size, -1, -1, -1)
         conds = [phi, phi]
-        if size == batch:
+        if x0.shape[-1] == 32:
             conds = [z[k][pick].to(device).float() * scale for k in ("sketch", "strokes")]
-        if size == batch and stage == 2:
-            none = torch.rand(size, 1, 1, 1, device=device) < 0.4
-            drops = [none | (torch.rand(size, 1, 1, 1, device=device) < 0.3) for _ in conds]
-            conds = [torch.where(d, phi, c) for c, d in zip(conds, drops, strict=True)]
+        if x0.shape[-1] == 32 and stage == 2:
+            conds, _ = drop(conds, phi)
         # Stratified times: the loss is less noisy than with independent ones.
         t = ((torch.randperm(size) + torch.rand(size)) / size * 1000).long().clamp(0, 999).to(device)
         a, noise = abar[t].view(-1, 1, 1, 1), torch.randn_like(x0)
@@ -180,11 +214,5 @@ def train(minutes: float, device, stage: int, half: float, batch: int, horizon: 
         if step % 50 == 49:
             trainer.log(loss=loss.item(), mse=error.mean().item(), lr=rate, stage=stage, side=x0.shape[-1])
         if step % 400 == 399:
-            with trainer.averaged():
-                drawn = sample(
-                    unet, text, tokenizer, PROMPTS * 2, nulls[16].shape[1:], nulls[16], device, seed=step % 7
-                )
-            sheet(vae, drawn, scale, WORK / "unet.png", device=device.type)
-    with trainer.averaged():
-        drawn = sample(unet, text, tokenizer, PROMPTS * 2, nulls[16].shape[1:], nulls[16], device)
-    sheet(vae, drawn, scale, WORK / "unet.png", device=device.type)
+            sheets()
+    sheets()
