@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import gradio as gr
 
-from engine import images, video
+from engine import images
 from engine.schema import (
     CATALOGUE_NAMES,
     FRAMES,
@@ -22,15 +20,12 @@ from engine.schema import (
     SAMPLERS,
     SCHEDULES,
     SCHEMES,
-    Cancelled,
-    Done,
     EngineError,
-    Frame,
     InterpolateRequest,
-    Progress,
 )
-from morph_ui.stream import Clock, Session, begin, events, human, message, sentence, strip, take
-from morph_ui.widgets import default, drop_zone, new_seed, player, seed_box, slider, thumbnails
+from morph_ui.stage import QUIET, api, ended, loaded, refilm, stage, stream
+from morph_ui.stream import Session, sentence
+from morph_ui.widgets import default, drop_zone, new_seed, seed_box, slider, thumbnails
 
 R = InterpolateRequest
 SCHEME_LABELS = {
@@ -146,84 +141,25 @@ def build(worker: Any) -> gr.State:
             c = controls()
             make, stop = c.pop("make"), c.pop("stop")
         with gr.Column(scale=7, min_width=320, elem_id="main"):
-            status = gr.HTML(message(""), elem_id="status", apply_default_css=False)
-            screen = player()
-            again = gr.Button("Make this frame again", size="sm", elem_id="again", visible=False)
-            tried = gr.Gallery(label="Candidates: choose one for this frame", columns=8, height=130, visible=False,
-                               elem_id="candidates", buttons=[], allow_preview=False)  # fmt: skip
-            with gr.Row(elem_id="take"):
-                film = gr.DownloadButton("MP4", interactive=False, elem_id="mp4", size="sm")
-                pngs = gr.DownloadButton("PNGs", interactive=False, elem_id="zip", size="sm")
-                back = gr.Checkbox(True, label="there and back", container=False, elem_id="back", min_width=120)
-                load = gr.UploadButton("Load settings", file_types=[".png", ".mp4", ".zip"], size="sm", elem_id="load")
-    out = [screen, status, c["seed"], make, stop, film, pngs, again, tried]
-    names, widgets = list(c), list(c.values())
-    quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
-    make.click(fresh(worker, names), [session, back, *widgets], out, **quiet)
-    again.click(remake(worker), [session, back], out, **quiet)
-    tried.select(pick(worker), [session, back], out, **quiet)
-    stop.click(Session.stop, session, queue=False, **quiet)  # the run itself then shows what is finished
-    screen.choose(choose, session, [again, tried], queue=False, **quiet)
-    back.input(refilm, [session, back], [film, pngs, status], **quiet)
-    load.upload(loaded(names[2:]), [session, load], [*widgets[2:], status], **quiet)
-    api(worker, c)
+            right = stage()
+    out = right.outputs(c["seed"], make, stop)
+    names, widgets, back = list(c), list(c.values()), right.back
+    make.click(fresh(worker, names), [session, back, *widgets], out, **QUIET)
+    right.again.click(remake(worker), [session, back], out, **QUIET)
+    right.tried.select(pick(worker), [session, back], out, **QUIET)
+    stop.click(Session.stop, session, queue=False, **QUIET)  # the run itself then shows what is finished
+    right.screen.choose(choose, session, [right.again, right.tried], queue=False, **QUIET)
+    back.input(refilm, [session, back], [right.film, right.pngs, right.status], **QUIET)
+    right.load.upload(loaded("interpolate", names[2:]), [session, right.load], [*widgets[2:], right.status], **QUIET)
+    about = (
+        "Morph picture ``a`` into picture ``b``. Streams progress in the report; ends with an MP4, a zip of PNGs and "
+        "the settings that make it again. Fields as in ``python -m engine interpolate --help``."
+    )
+    api(worker, "interpolate", about, R, request_of, {"a": c["a"], "b": c["b"]})
     return session
 
 
 # ------------------------------------------------------------------------------------------------ handlers
-
-
-def busy(session: Session, status: str, seed: Any = None) -> list[Any]:
-    """One update for every output while a run goes on, in the order of ``out``."""
-    off, seed = gr.update(visible=False), gr.skip() if seed is None else seed
-    nothing = gr.update(value=None, interactive=False)
-    return [json.dumps(strip(session)), status, seed, off, gr.update(visible=True), nothing, nothing, off, off]
-
-
-def ended(session: Session, text: str, kind: str, back: bool) -> list[Any]:
-    """The same when a run has ended, however it did: what is finished stays and can be taken away."""
-    session.cells = {i: c for i, c in session.cells.items() if c["state"] == "done"}
-    film, pngs, problem = files_of(session, back)
-    if problem:
-        text, kind = f"{text}. {problem}".lstrip(". "), "problem"
-    on, off = gr.update(visible=True), gr.update(visible=False)
-    return [json.dumps(strip(session)), message(text, kind), gr.skip(), on, off, film, pngs, off, off]
-
-
-def stream(worker: Any, session: Session, request: R, keep: set[int], back: bool) -> Iterator[list[Any]]:
-    """Runs a request and shows it. Every heartbeat is a chance to notice a closed tab."""
-    before = (session.request, session.frames, session.cells, session.done) if keep else None
-    number, clock, shown = begin(session, request, keep), Clock(), 0.0
-    text, kind = "", "note"
-    yield busy(session, clock.line, request.seed)
-    try:
-        for event in events(worker, request, session):
-            if session.run != number:
-                return  # this visit has begun another run, which shows itself
-            clock.see(event)
-            take(session, event)
-            if isinstance(event, Progress):
-                if monotonic() - shown > 0.15:
-                    yield [gr.skip(), clock.line, *[gr.skip()] * 7]
-                    shown = monotonic()
-            elif not isinstance(event, Done):
-                yield busy(session, clock.line)
-        done = session.done
-        assert done is not None
-        size = done.frames[0].size
-        took = human(done.seconds).removeprefix("about ")
-        text = ". ".join([f"{len(done.frames)} frames of {size[0]} × {size[1]} in {took}", *done.notes])
-    except Cancelled:
-        kept = len(session.frames)
-        text = f"Stopped. The {kept} finished frames are kept" if kept > 2 else "Stopped"
-    except Exception as e:  # one sentence for the person, the details in the log
-        text, kind = sentence(e), "problem"
-    if session.run != number:
-        return
-    if session.done is None and before:  # making again was stopped: everything is as it was before
-        session.request, session.frames, session.cells, session.done = before
-        text = "Stopped. The frames are as they were" if kind == "note" else text
-    yield ended(session, text, kind, back)
 
 
 def fresh(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]]]:
@@ -296,94 +232,6 @@ def choose(session: Session, event: gr.EventData) -> list[Any]:
     several = list(frame.candidates) if frame and inner else []
     gallery = gr.update(visible=bool(several), value=several or None, selected_index=frame.chosen if several else None)
     return [gr.update(visible=inner), gallery]
-
-
-def files_of(session: Session, back: bool) -> tuple[Any, Any, str]:
-    """Updates for the MP4 and the zip of what is finished, and a sentence if they could not be written."""
-    order = sorted(session.frames)
-    if len(order) < 2 or session.request is None:
-        return gr.update(value=None, interactive=False), gr.update(value=None, interactive=False), ""
-    try:
-        film, pngs = write_files(session, order, back)
-        return gr.update(value=film, interactive=True), gr.update(value=pngs, interactive=True), ""
-    except Exception as e:
-        return gr.update(value=None, interactive=False), gr.update(value=None, interactive=False), sentence(e)
-
-
-def write_files(session: Session, order: list[int], back: bool) -> tuple[str, str]:
-    frames = [session.frames[i].picture for i in order]
-    settings = session.done.settings if session.done else session.request.settings()
-    name = f"chrysalis-{session.request.seed}-{session.run}"
-    film, pngs = session.path(f"{name}{'-back' if back else ''}.mp4"), session.path(f"{name}.zip")
-    video.save_mp4(frames, film, settings, fps=8, there_and_back=back)
-    video.save_zip(frames, pngs, settings)
-    return str(film), str(pngs)
-
-
-def refilm(session: Session, back: bool) -> list[Any]:
-    film, pngs, problem = files_of(session, back)
-    return [film, pngs, message(problem, "problem") if problem else gr.skip()]
-
-
-def loaded(names: list[str]) -> Callable[[Session, str], list[Any]]:
-    """Settings back from a file: every widget but the pictures."""
-
-    def load(session: Session, path: str) -> list[Any]:
-        keep = [gr.skip()] * len(names)
-        try:
-            settings = video.read_settings(path)
-            if settings["method"] != "interpolate":
-                raise EngineError(f"settings must be of interpolate, got {settings['method']}")
-        except EngineError as e:
-            return [*keep, message(sentence(e), "problem")]
-        session.loaded = settings
-        values = [settings.get(n, gr.skip()) for n in names]
-        return [
-            *values,
-            message(f"Settings of {Path(path).name} are set. Drop the same two pictures to make it again."),
-        ]
-
-    return load
-
-
-def api(worker: Any, c: dict[str, Any]) -> None:
-    """`/interpolate` for gradio_client: the request's fields by name → (MP4, zip of PNGs, report)."""
-
-    def call(*values: Any) -> Iterator[tuple[Any, Any, Any]]:
-        """Morph picture ``a`` into picture ``b``. Streams progress in the report; ends with an MP4, a zip of PNGs and
-        the settings that make it again. Fields as in ``python -m engine interpolate --help``."""
-        session = Session()
-        try:
-            request = request_of(dict(zip(inputs, values, strict=True)))
-            begin(session, request)
-            for event in events(worker, request, session):
-                if isinstance(event, Frame | Done):
-                    take(session, event)
-                if isinstance(event, Progress):
-                    yield None, None, {"progress": round(event.fraction, 4), "doing": event.doing}
-                elif not isinstance(event, Done):
-                    yield gr.skip(), gr.skip(), gr.skip()
-            done = session.done
-            assert done is not None
-            film, pngs = write_files(session, sorted(session.frames), False)
-            yield film, pngs, done.settings | {"seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations}
-        except Exception as e:
-            raise gr.Error(sentence(e), print_exception=False) from None
-        finally:
-            session.forget()  # Gradio has copied what it serves
-
-    # Plain inputs of their own: the request's dataclass is the one judge, and its sentences name the field.
-    inputs: dict[str, Any] = {"a": c["a"], "b": c["b"]}
-    for f in fields(R):
-        if f.name in c and f.name not in inputs:
-            kind = gr.Textbox if isinstance(f.default, str) else gr.Number
-            inputs[f.name] = kind(value=f.default, label=f.name, visible=False)
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    call.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in inputs])  # the API's argument names
-    outs = [gr.File(visible=False, label=n) for n in ("mp4", "zip")] + [gr.JSON(visible=False, label="report")]
-    gr.Button(visible=False).click(
-        call, list(inputs.values()), outs, api_name="interpolate", concurrency_limit=None, show_progress="hidden"
-    )
 
 
 def examples(c: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from conftest import picture
 from engine import video
 from engine.schema import Cancelled, Done, EngineError, Frame, InterpolateRequest, Preview, Progress
 from morph_ui import interpolate as tab
+from morph_ui import stage
 from morph_ui.stream import Clock, Session, begin, take
 
 REQUEST = InterpolateRequest(picture(0), picture(1), frames=5, seed=3)
@@ -52,7 +53,7 @@ def session():
 
 
 def run(worker, session, request=REQUEST, keep=frozenset()):
-    return list(tab.stream(worker, session, request, set(keep), False))
+    return list(stage.stream(worker, session, request, set(keep), False))
 
 
 def states(update):
@@ -73,14 +74,14 @@ def test_frames_arrive_and_files_are_ready_at_the_end(session):
 
 def test_progress_alone_keeps_the_page_awake(session, monkeypatch):
     """Minutes of nothing but progress (textual inversion) must still notice a closed tab."""
-    monkeypatch.setattr(tab, "monotonic", iter(range(100)).__next__)
+    monkeypatch.setattr(stage, "monotonic", iter(range(100)).__next__)
     updates = run(Scripted(*[Progress(i / 20, "fitting") for i in range(20)], done()), session)
     assert len(updates) >= 20
 
 
 def test_leaving_cancels(session):
     worker = Scripted(*frames(0, 4, 2), done())
-    updates = tab.stream(worker, session, REQUEST, set(), False)
+    updates = stage.stream(worker, session, REQUEST, set(), False)
     next(updates), next(updates)
     updates.close()
     assert worker.cancelled
@@ -132,7 +133,7 @@ def test_descendants():
 
 def test_a_second_run_of_one_visit_ends_the_first(session):
     first_worker = Scripted(*frames(0, 4, 2, 1, 3), done())
-    first = tab.stream(first_worker, session, REQUEST, set(), False)
+    first = stage.stream(first_worker, session, REQUEST, set(), False)
     next(first), next(first)
     other = replace(REQUEST, seed=4)
     begin(session, other)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
 from training.data import Look, Row, caption, photographs, rows
-from training.loop import FLORA, WORK, Trainer, autocast
+from training.loop import FLORA, WORK, Trainer, autocast, spent
 from training.text import LENGTH, looks
 
 SIDE = 128
@@ -109,6 +109,7 @@ def train(minutes: float, device: torch.device, batch: int, horizon: int, lr: fl
         first, five = retrieval(model, tokens, small, [plain_caption(index[i], seen[i]) for i in val_index], device)
         trainer.log(retrieval=first, retrieval_5=five)
         save(model, cfg)
+    spent("clip", trainer.samples, trainer.seconds)
 
 
 def save(model: torch.nn.Module, cfg: dict) -> None:

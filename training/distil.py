@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from engine.models import LIVE
 from training.data import caption, photographs, rows
-from training.loop import FLORA, Trainer, autocast
+from training.loop import FLORA, Trainer, autocast, spent
 from training.text import LENGTH, looks
 from training.unet import KINDS, drop, latents, load_autoencoder, nulls_of, pick_batch, scheduler
 
@@ -103,6 +103,7 @@ def train(minutes: float, device: torch.device, shares: tuple, batch: int, horiz
             trainer.log(loss=loss.item(), mse=error.mean().item(), lr=rate, side=x0.shape[-1])
     with trainer.averaged():
         save(net)
+    spent("live", trainer.samples, trainer.seconds)
 
 
 def save(net) -> None:

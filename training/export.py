@@ -10,7 +10,7 @@ import torch
 from transformers import CLIPTokenizer
 
 from training.data import rows
-from training.loop import FLORA, WORK
+from training.loop import FLORA, WORK, spent
 from training.text import build_text_encoder
 from training.unet import WIDTH, build, load_autoencoder, scheduler
 
@@ -39,7 +39,8 @@ def export() -> None:
         "tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", "DDIMScheduler"],
     }  # fmt: skip
     (FLORA / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    compute = {"samples": state["samples"], "minutes": round(state["seconds"] / 60, 1)}
-    (FLORA / "training.json").write_text(json.dumps(compute) + "\n")
+    spent("unet", state["samples"], state["seconds"])
+    state = torch.load(WORK / "autoencoder.pt", map_location="cpu", weights_only=True)
+    spent("autoencoder", state["samples"], state["seconds"])
     for file in sorted(FLORA.rglob("*.safetensors")):
         print(f"{file.relative_to(FLORA)} {file.stat().st_size / 1e6:.1f} MB")

@@ -38,6 +38,14 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager:
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def spent(what: str, samples: int, seconds: float) -> None:
+    """Notes beside the weights what a part of them cost, for the model card."""
+    path = FLORA / "training.json"
+    noted = json.loads(path.read_text()) if path.exists() else {}
+    noted[what] = {"samples": samples, "minutes": round(seconds / 60, 1)}
+    path.write_text(json.dumps(noted, indent=1) + "\n")
+
+
 class Trainer:
     """The state of one training: modules, optimiser, EMA, samples seen."""
 

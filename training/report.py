@@ -188,6 +188,8 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 2000)
 
 def card(measures: dict, numbers: list[str], compute: dict) -> str:
     text = (Path(__file__).parent / "card.md").read_text()
-    seen = {"seen": compute["samples"], "minutes": compute["minutes"], "prompts": "; ".join(TEXTS)}
+    spent = {f"{name}_{k}": v for name, part in compute.items() for k, v in part.items()}
+    seen = spent | {"seen": spent["unet_samples"], "minutes": spent["unet_minutes"], "prompts": "; ".join(TEXTS)}
+    seen["chance"] = 1 / measures["clip_captions"]
     seen["photographs"] = ", ".join(f"[{n}](https://www.flickr.com/photo.gne?id={n})" for n in numbers)
     return text.format(**measures, **seen)

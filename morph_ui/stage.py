@@ -1,0 +1,193 @@
+"""What tabs of frames share: the player and its downloads, a run shown while it goes on, settings back, the API."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import gradio as gr
+
+from engine import video
+from engine.schema import Cancelled, Done, EngineError, Frame, Progress
+from morph_ui.stream import Clock, Session, begin, events, human, message, sentence, strip, take
+from morph_ui.widgets import player
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The right-hand side: status, player, strip, candidates of a frame, downloads."""
+
+    status: gr.HTML
+    screen: gr.HTML
+    again: gr.Button
+    tried: gr.Gallery
+    film: gr.DownloadButton
+    pngs: gr.DownloadButton
+    back: gr.Checkbox
+    load: gr.UploadButton
+
+    def outputs(self, seed: gr.Number, make: gr.Button, stop: gr.Button) -> list[Any]:
+        """What `busy` and `ended` update, in their order."""
+        return [self.screen, self.status, seed, make, stop, self.film, self.pngs, self.again, self.tried]
+
+
+def stage() -> Stage:
+    """Builds it, inside the caller's column."""
+    status = gr.HTML(message(""), elem_id="status", apply_default_css=False)
+    screen = player()
+    again = gr.Button("Make this frame again", size="sm", elem_id="again", visible=False)
+    tried = gr.Gallery(label="Candidates: choose one for this frame", columns=8, height=130, visible=False,
+                       elem_id="candidates", buttons=[], allow_preview=False)  # fmt: skip
+    with gr.Row(elem_id="take"):
+        film = gr.DownloadButton("MP4", interactive=False, elem_id="mp4", size="sm")
+        pngs = gr.DownloadButton("PNGs", interactive=False, elem_id="zip", size="sm")
+        back = gr.Checkbox(True, label="there and back", container=False, elem_id="back", min_width=120)
+        load = gr.UploadButton("Load settings", file_types=[".png", ".mp4", ".zip"], size="sm", elem_id="load")
+    return Stage(status, screen, again, tried, film, pngs, back, load)
+
+
+def busy(session: Session, status: str, seed: Any = None) -> list[Any]:
+    """One update for every output while a run goes on, in the order of ``out``."""
+    off, seed = gr.update(visible=False), gr.skip() if seed is None else seed
+    nothing = gr.update(value=None, interactive=False)
+    return [json.dumps(strip(session)), status, seed, off, gr.update(visible=True), nothing, nothing, off, off]
+
+
+def ended(session: Session, text: str, kind: str, back: bool) -> list[Any]:
+    """The same when a run has ended, however it did: what is finished stays and can be taken away."""
+    session.cells = {i: c for i, c in session.cells.items() if c["state"] == "done"}
+    film, pngs, problem = files_of(session, back)
+    if problem:
+        text, kind = f"{text}. {problem}".lstrip(". "), "problem"
+    on, off = gr.update(visible=True), gr.update(visible=False)
+    return [json.dumps(strip(session)), message(text, kind), gr.skip(), on, off, film, pngs, off, off]
+
+
+def stream(worker: Any, session: Session, request: Any, keep: set[int], back: bool) -> Iterator[list[Any]]:
+    """Runs a request and shows it. Every heartbeat is a chance to notice a closed tab."""
+    before = (session.request, session.frames, session.cells, session.done) if keep else None
+    number, clock, shown = begin(session, request, keep), Clock(), 0.0
+    text, kind = "", "note"
+    yield busy(session, clock.line, request.seed)
+    try:
+        for event in events(worker, request, session):
+            if session.run != number:
+                return  # this visit has begun another run, which shows itself
+            clock.see(event)
+            take(session, event)
+            if isinstance(event, Progress):
+                if monotonic() - shown > 0.15:
+                    yield [gr.skip(), clock.line, *[gr.skip()] * 7]
+                    shown = monotonic()
+            elif not isinstance(event, Done):
+                yield busy(session, clock.line)
+        done = session.done
+        assert done is not None
+        size = done.frames[0].size
+        took = human(done.seconds).removeprefix("about ")
+        text = ". ".join([f"{len(done.frames)} frames of {size[0]} × {size[1]} in {took}", *done.notes])
+    except Cancelled:
+        kept = len(session.frames)
+        text = f"Stopped. The {kept} finished frames are kept" if kept > 2 else "Stopped"
+    except Exception as e:  # one sentence for the person, the details in the log
+        text, kind = sentence(e), "problem"
+    if session.run != number:
+        return
+    if session.done is None and before:  # making again was stopped: everything is as it was before
+        session.request, session.frames, session.cells, session.done = before
+        text = "Stopped. The frames are as they were" if kind == "note" else text
+    yield ended(session, text, kind, back)
+
+
+def files_of(session: Session, back: bool) -> tuple[Any, Any, str]:
+    """Updates for the MP4 and the zip of what is finished, and a sentence if they could not be written."""
+    order = sorted(session.frames)
+    if len(order) < 2 or session.request is None:
+        return gr.update(value=None, interactive=False), gr.update(value=None, interactive=False), ""
+    try:
+        film, pngs = write_files(session, order, back)
+        return gr.update(value=film, interactive=True), gr.update(value=pngs, interactive=True), ""
+    except Exception as e:
+        return gr.update(value=None, interactive=False), gr.update(value=None, interactive=False), sentence(e)
+
+
+def write_files(session: Session, order: list[int], back: bool) -> tuple[str, str]:
+    frames = [session.frames[i].picture for i in order]
+    settings = session.done.settings if session.done else session.request.settings()
+    name = f"chrysalis-{session.request.seed}-{session.run}"
+    film, pngs = session.path(f"{name}{'-back' if back else ''}.mp4"), session.path(f"{name}.zip")
+    video.save_mp4(frames, film, settings, fps=8, there_and_back=back)
+    video.save_zip(frames, pngs, settings)
+    return str(film), str(pngs)
+
+
+def refilm(session: Session, back: bool) -> list[Any]:
+    film, pngs, problem = files_of(session, back)
+    return [film, pngs, message(problem, "problem") if problem else gr.skip()]
+
+
+def loaded(method: str, names: list[str]) -> Callable[[Session, str], list[Any]]:
+    """Settings back from a file: every widget but the pictures."""
+
+    def load(session: Session, path: str) -> list[Any]:
+        keep = [gr.skip()] * len(names)
+        try:
+            settings = video.read_settings(path)
+            if settings["method"] != method:
+                raise EngineError(f"settings must be of {method}, got {settings['method']}")
+        except EngineError as e:
+            return [*keep, message(sentence(e), "problem")]
+        session.loaded = settings
+        values = [settings.get(n, gr.skip()) for n in names]
+        return [
+            *values,
+            message(f"Settings of {Path(path).name} are set. Drop the same two pictures to make it again."),
+        ]
+
+    return load
+
+
+def api(worker: Any, name: str, about: str, R: type, request_of: Callable, pictures: dict[str, Any]) -> None:
+    """`/name` for gradio_client: the request's fields by name → (MP4, zip of PNGs, report)."""
+
+    def call(*values: Any) -> Iterator[tuple[Any, Any, Any]]:
+        session = Session()
+        try:
+            request = request_of(dict(zip(inputs, values, strict=True)))
+            begin(session, request)
+            for event in events(worker, request, session):
+                if isinstance(event, Frame | Done):
+                    take(session, event)
+                if isinstance(event, Progress):
+                    yield None, None, {"progress": round(event.fraction, 4), "doing": event.doing}
+                elif not isinstance(event, Done):
+                    yield gr.skip(), gr.skip(), gr.skip()
+            done = session.done
+            assert done is not None
+            film, pngs = write_files(session, sorted(session.frames), False)
+            yield film, pngs, done.settings | {"seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations}
+        except Exception as e:
+            raise gr.Error(sentence(e), print_exception=False) from None
+        finally:
+            session.forget()  # Gradio has copied what it serves
+
+    # Plain inputs of their own: the request's dataclass is the one judge, and its sentences name the field.
+    inputs = dict(pictures)
+    for f in fields(R):
+        if f.name not in inputs and isinstance(f.default, str | int | float):
+            kind = gr.Textbox if isinstance(f.default, str) else gr.Number
+            inputs[f.name] = kind(value=f.default, label=f.name, visible=False)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    call.__doc__ = about
+    call.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in inputs])  # the API's argument names
+    outs = [gr.File(visible=False, label=n) for n in ("mp4", "zip")] + [gr.JSON(visible=False, label="report")]
+    gr.Button(visible=False).click(
+        call, list(inputs.values()), outs, api_name=name, concurrency_limit=None, show_progress="hidden"
+    )
