@@ -1,4 +1,4 @@
-"""The resident networks: the only module that knows diffusers.
+"""The resident networks: with hooks.py all that knows diffusers.
 
 `Models.load(name)` gives a `Network`, kept until memory is wanted for another. A `Network` speaks in plain terms:
 pictures in [−1, 1], latents of unit variance, sigmas, and a `field` that methods walk along. ε- and v-prediction, the
@@ -49,11 +49,15 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of guidance: its text (B or 1, L, D), its weight, its conditions (B or 1, kC, h, w; None = Φ)."""
+    """One row of guidance: its text (B or 1, L, D), its weight, its conditions (B or 1, kC, h, w; None = Φ).
+
+    ``mix`` (B or 1, K): how much of each attached LoRA it carries (lora.py).
+    """
 
     embeds: Tensor
     weight: float = 1.0
     conditions: Tensor | None = None
+    mix: Tensor | None = None
 
 
 def guided(cond: Tensor, uncond: Tensor, guidance: float) -> list[Row]:
@@ -103,6 +107,7 @@ class Network:
         self.evaluations = 0
         self._nulls: dict[tuple[int, int], Tensor] = {}
         self._live: dict[str, Tensor] = {}
+        self.mix: Tensor | None = None  # of the rows that are in the UNet at this moment
 
     # ------------------------------------------------------------------------------------ pictures and words
 
@@ -193,7 +198,7 @@ class Network:
     def jumps(self, s: float | None = None) -> list[float]:
         """Falling sigmas of the live sampler, from ``s`` (or pure noise) to 0: at most four steps."""
         marks = [float(self.sigmas[min(t, len(self.sigmas) - 1)]) for t in LIVE]
-        return [*marks, 0.0] if s is None else [s, *(m for m in marks if m < 0.8 * s), 0.0]
+        return [*marks, 0.0] if s is None else [s, *(m for m in marks if m < 0.99 * s), 0.0]
 
     def timestep(self, s: float) -> float:
         """The training timestep of a sigma; between two of them, by the logarithm."""
@@ -206,27 +211,36 @@ class Network:
 
     def field(self, rows: Sequence[Row]) -> Callable[[Tensor, float], Tensor]:
         """(x, σ) → the noise in x, guided: Σ weightᵢ · ε(x, rowᵢ). Rows of all frames go as one batch, in chunks."""
+        return lambda x, s: self.noise_in(x, torch.full((len(x),), s, dtype=torch.float64), rows)
 
-        def d(x: Tensor, s: float) -> Tensor:
-            n = x.shape[0]
-            scaled = x / (1 + s * s) ** 0.5
-            t = self.timestep(s)
-            embeds = torch.cat([r.embeds.expand(n, -1, -1) for r in rows])
-            inputs = torch.cat([self._with_conditions(scaled, r.conditions) for r in rows])
+    def noise_in(self, x: Tensor, s: Tensor, rows: Sequence[Row]) -> Tensor:
+        """The same for pictures ``x`` (B, C, h, w) each at a sigma of its own, ``s`` (B,)."""
+        n = x.shape[0]
+        known = {v: self.timestep(v) for v in set(s.tolist())}
+        t = torch.tensor([known[v] for v in s.tolist()])
+        s = s.to(x).view(-1, 1, 1, 1)
+        scaled = x / (1 + s * s).sqrt()
+        embeds = torch.cat([r.embeds.expand(n, -1, -1) for r in rows])
+        inputs = torch.cat([self._with_conditions(scaled, r.conditions) for r in rows])
+        mixed = [r.mix for r in rows if r.mix is not None]
+        mixes = [torch.zeros(n, mixed[0].shape[1]) if r.mix is None else r.mix.expand(n, -1) for r in rows if mixed]
 
-            def one(part: Tensor, text: Tensor) -> Tensor:
-                times = torch.full((part.shape[0],), t, device=self.device)
-                part = part.to(self.dtype, memory_format=torch.channels_last)
+        def one(part: Tensor, text: Tensor, times: Tensor, *mix: Tensor) -> Tensor:
+            part = part.to(self.dtype, memory_format=torch.channels_last)
+            self.mix = mix[0] if mix else None
+            try:
                 return self.unet(part, times, encoder_hidden_states=text.to(self.dtype)).sample.float()
+            finally:
+                self.mix = None
 
-            out = self.chunked(one, inputs, embeds)
-            self.evaluations += out.shape[0]
-            if self.prediction == "v_prediction":  # v = √ā·ε − √(1−ā)·x0, so ε = √ā·v + √(1−ā)·x
-                out = (out + s * scaled.repeat(len(rows), 1, 1, 1)) / (1 + s * s) ** 0.5
-            weights = torch.tensor([r.weight for r in rows], device=out.device).view(-1, 1, 1, 1, 1)
-            return (weights * out.unflatten(0, (len(rows), n))).sum(0)
-
-        return d
+        extra = [torch.cat([m.to(self.device) for m in mixes])] if mixed else []
+        out = self.chunked(one, inputs, embeds, t.repeat(len(rows)), *extra)
+        self.evaluations += out.shape[0]
+        out = out.unflatten(0, (len(rows), n))
+        if self.prediction == "v_prediction":  # v = √ā·ε − √(1−ā)·x0, so ε = √ā·v + √(1−ā)·x
+            out = (out + s * scaled) / (1 + s * s).sqrt()
+        weights = torch.tensor([r.weight for r in rows], device=out.device).view(-1, 1, 1, 1, 1)
+        return (weights * out).sum(0)
 
     def _with_conditions(self, x: Tensor, conditions: Tensor | None) -> Tensor:
         if not self.extra:

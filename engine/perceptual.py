@@ -33,8 +33,3 @@ def distance(net: Network, x: Tensor, y: Tensor) -> Tensor:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def along(net: Network, x: Tensor) -> Tensor:
-    """(B − 1,) distances between neighbours of a sequence of pictures (B, 3, H, W)."""
-    return distance(net, x[:-1], x[1:])

@@ -69,7 +69,7 @@ class InterpolateRequest:
 
     ``a`` and ``b`` are PIL pictures as `engine.images.read` gives them. ``picks`` holds (frame, candidate) pairs and
     ``reseeds`` (frame, seed) pairs: with them one frame is chosen by hand or made again; every frame that does not
-    descend from it stays as it was. The picker "clip" ranks by ``rank_for`` (empty: the prompt of the nearer picture)
+    descend from it stays as it was. The picker "clip" ranks by ``rank_for`` (empty: the prompts)
     against ``rank_against`` (empty: the negative); the sampler "live" walks with the few-step weights.
     """
 
@@ -126,6 +126,8 @@ class InterpolateRequest:
             _number(name, getattr(self, name), bound, name in self.WHOLE)
         if self.sampler == "live" and self.scheme != "branch":
             raise EngineError(f"sampler must be ddim for the scheme {self.scheme}, got 'live'")
+        if self.picker == "clip" and not (self.rank_for or self.prompt):
+            raise EngineError("rank_for or prompt must be words for the picker clip, got neither")
         if self.low > self.high:
             raise EngineError(f"low must not be above high, got low {self.low:g} and high {self.high:g}")
         _choice("scheme", self.scheme, SCHEMES)

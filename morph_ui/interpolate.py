@@ -179,7 +179,8 @@ def fresh(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]]]:
 def as_loaded(request: R, settings: dict[str, Any]) -> R:
     """The request with the picks and reseeds of loaded settings, if it is otherwise what they say."""
     chosen = {k: tuple(map(tuple, settings.get(k, ()))) for k in ("picks", "reseeds")}
-    same = all(settings.get(k) == v for k, v in request.settings().items() if k not in chosen)
+    before = {f.name: f.default for f in fields(R)} | settings  # an older file lacks what was added since
+    same = all(before.get(k) == v for k, v in request.settings().items() if k not in chosen)
     return replace(request, **chosen) if settings and same else request
 
 

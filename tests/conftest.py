@@ -35,6 +35,7 @@ def pytest_collection_modifyitems(items):
         "models",
         "ranking",
         "perceptual",
+        "lora",
         "interpolate",
     ]
     order += ["benchmarks", "training", "cli", "flora", "api", "page"]

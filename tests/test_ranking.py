@@ -66,7 +66,14 @@ def test_the_best_scored_candidate_becomes_the_frame(with_clip, judge):
 
 
 def test_a_network_without_clip_says_so_before_any_work(tiny, models):
-    request = InterpolateRequest(picture(0), picture(1), model=str(tiny), frames=3, picker="clip")
-    events = run(models, request)
+    request = InterpolateRequest(picture(0), picture(1), model=str(tiny), frames=3, picker="clip", prompt="a rose")
+    seen = []
     with pytest.raises(EngineError, match=r"picker must be smoothest or first .* has no CLIP beside it, got 'clip'"):
-        assert not [e for e in events if type(e).__name__ == "Frame"]
+        for event in run(models, request):
+            seen.append(type(event).__name__)
+    assert seen == ["Progress"]
+
+
+def test_ranking_without_words_is_refused():
+    with pytest.raises(EngineError, match="rank_for or prompt must be words for the picker clip, got neither"):
+        InterpolateRequest(picture(0), picture(1), picker="clip")

@@ -108,7 +108,7 @@ def caption(label: str, seen: Look, rng: random.Random) -> str:
         return ""
     name = label if rng.random() < 0.85 else "flower"
     thing = f"{seen.flower} {name}" if rng.random() < 0.85 else name
-    article = "an" if thing[0] in "aeiou" else "a"
+    article = article_of(thing)
     style = rng.random()
     if style < 0.35:
         text = f"{article} {thing}"
@@ -120,4 +120,15 @@ def caption(label: str, seen: Look, rng: random.Random) -> str:
         text = f"{thing}"
     if rng.random() < 0.5:
         text += f", {seen.ground} background"
+    return text
+
+
+def article_of(thing: str) -> str:
+    return "an" if thing[0] in "aeiou" else "a"
+
+
+def worded(label: str, seen: Look, rng: random.Random) -> str:
+    """A caption that is not empty."""
+    while not (text := caption(label, seen, rng)):
+        pass
     return text

@@ -75,7 +75,7 @@ def train(minutes: float, device: torch.device, shares: tuple, batch: int, horiz
         cond = torch.cat(conds, 1)
         part = torch.arange(size, device=device)[torch.randperm(size)] % 4
         high, low = ends[part], ends[part + 1]
-        t = (low + ((high - low) * torch.rand(size, device=device)).ceil()).long().clamp(1, 999)
+        t = (low + ((high - low) * torch.rand(size, device=device)).ceil().clamp(min=1)).long()
         t = torch.where(torch.rand(size, device=device) < 0.3, high, t)  # where the sampler starts from
         t2 = torch.maximum(t - SUBSTEP, low)
         s, s2, s_low = (torch.where(v > 0, sigmas[v], 0.0).view(-1, 1, 1, 1) for v in (t, t2, low))

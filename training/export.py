@@ -39,6 +39,7 @@ def export() -> None:
         "tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", "DDIMScheduler"],
     }  # fmt: skip
     (FLORA / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    shutil.rmtree(FLORA / "live", ignore_errors=True)  # distilled from the weights before
     spent("unet", state["samples"], state["seconds"])
     state = torch.load(WORK / "autoencoder.pt", map_location="cpu", weights_only=True)
     spent("autoencoder", state["samples"], state["seconds"])

@@ -17,8 +17,8 @@ from engine.models import Models, Network
 from engine.perceptual import distance
 from engine.ranking import Ranker
 from training import samples as s
-from training.clip import plain_caption
-from training.data import HUES, Row, caption, look, photographs, rows
+from training.clip import found_first, plain_caption
+from training.data import HUES, Row, look, photographs, rows, worded
 from training.loop import FLORA, WORK
 from training.measures import fid, inception_features, kid
 from training.text import looks
@@ -104,12 +104,9 @@ def retrieval(ranker: Ranker, block: np.ndarray, index: list[Row], seen: list) -
     """Share of ``val`` pictures whose own caption CLIP puts first, and among five, of all their distinct captions."""
     captions = [plain_caption(r, v) for r, v in zip(index, seen, strict=True)]
     names = sorted(set(captions))
-    words = ranker.texts(names)
     found = torch.cat([ranker.pictures([Image.fromarray(p) for p in part]) for part in np.array_split(block, 12)])
-    order = (found @ words.T).topk(5).indices.cpu().numpy()
-    own = np.array([names.index(c) for c in captions])[:, None]
-    first, five = (order[:, :1] == own).mean(), (order == own).any(1).mean()
-    return {"clip_retrieval": float(first), "clip_retrieval_5": float(five), "clip_captions": len(names)}
+    first, five = found_first(found, ranker.texts(names), [names.index(c) for c in captions])
+    return {"clip_retrieval": first, "clip_retrieval_5": five, "clip_captions": len(names)}
 
 
 def drawings(net: Network, val: np.ndarray, real: np.ndarray, shown: list[int], device) -> dict:
@@ -117,8 +114,8 @@ def drawings(net: Network, val: np.ndarray, real: np.ndarray, shown: list[int], 
     pick = sorted({*range(0, len(val), 2), *shown})
     lines, paints = s.drawings(val[pick])
     cond, out = s.conditions(net, lines, paints), {"drawings": len(pick)}
-    results = {"sketch_stroke": s.drawn(net, cond, 50), "live": s.drawn(net, cond, 4, live=True),
-               "four_steps": s.drawn(net, cond, 4)}  # fmt: skip
+    results = {"sketch_stroke": s.drawn(net, cond, net.levels(50)), "live": s.drawn(net, cond, net.jumps(), "live"),
+               "four_steps": s.drawn(net, cond, net.jumps())}  # fmt: skip
     for name, pictures in results.items():
         out[f"kid_{name}"] = kid(inception_features(pictures, device), real)
         out[f"edge_{name}"], out[f"colour_{name}"] = s.followed(pictures, lines, paints)
@@ -134,9 +131,13 @@ def drawings(net: Network, val: np.ndarray, real: np.ndarray, shown: list[int], 
 
 def report(device: torch.device, samples: int, as_json: bool, count: int = 2000) -> dict:
     begun, net = time.time(), Models(str(device)).load("flora")
+    compute = json.loads((FLORA / "training.json").read_text())
+    if missing := {"autoencoder", "unet", "live", "clip"} - set(compute):
+        raise ValueError(f"training.json must tell what every part cost, got nothing of {', '.join(sorted(missing))}")
     block, index = photographs(), rows()
     at = [i for i, r in enumerate(index) if r.split == "val"]
-    val, val_rows, val_looks = block[at], [index[i] for i in at], [looks(block)[i] for i in at]
+    seen = looks(block)
+    val, val_rows, val_looks = block[at], [index[i] for i in at], [seen[i] for i in at]
     out: dict = {"samples": samples, "reference": count, "val_pictures": len(val)}
 
     def done(what: str) -> None:
@@ -157,8 +158,7 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 2000)
     ranker = Ranker(net.folder / "clip", net.device)
     out |= retrieval(ranker, val, val_rows, val_looks)
     out["ms_per_picture_live"] = s.live_ms(net)
-    fits = [s.fitted(net, p) for p in val[shown[:4]]]
-    before, after = (np.stack(v) for v in zip(*fits, strict=True))
+    before, after = s.fitted(net, val[shown[:4]])
     out["lora_psnr_before"], out["lora_psnr_after"] = (s.psnr(v, val[shown[:4]]) for v in (before, after))
     grid(np.concatenate([val[shown[:4]], before, after]), 4, "lora", 192)
     done("metric, CLIP, live, LoRA")
@@ -167,7 +167,8 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 2000)
     done("drawings")
     out |= colours(net, ranker)
     rng = random.Random(0)
-    texts = [caption(r.label, v, rng) for r, v in zip(val_rows, val_looks, strict=True)][: max(64, samples // 4)]
+    some = np.linspace(0, len(val) - 1, max(64, samples // 4)).astype(int)  # the rows stand in the order of the kinds
+    texts = [worded(val_rows[i].label, val_looks[i], rng) for i in some]
     out["text_samples"] = len(texts)
     out["kid_text"] = kid(inception_features(s.grown(net, texts, 2.0, seed=3), device), real)
     done("text")
@@ -177,12 +178,12 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 2000)
     grid(made[:32], 8, "unconditional", 192)
     done("unconditional")
     out = {k: round(v, 4) if isinstance(v, float) else v for k, v in out.items()}
-    (FLORA / "README.md").write_text(card(out, numbers, json.loads((FLORA / "training.json").read_text())))
     (FLORA / "measures.json").write_text(json.dumps(out, indent=1) + "\n")
     for key, value in out.items():
         print(f"{key:28} {value}")
     if as_json:
         print(json.dumps(out))
+    (FLORA / "README.md").write_text(card(out, numbers, compute))
     return out
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import time
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
 from PIL import Image
 from torch import Tensor
 
-from engine import images
+from engine import images, lora
 from engine.drawing import sketch_of, strokes_of
 from engine.models import Network, Row, guided
 from engine.sampling import flow, gaussian, generator
@@ -40,10 +38,10 @@ def noise(net: Network, count: int, side: int, *key: int) -> Tensor:
 
 
 @torch.no_grad()
-def drawn(net: Network, conditions: Tensor, steps: int, live: bool = False, seed: int = 2) -> np.ndarray:
-    """(N, H, W, 3) pictures from drawings (N, 2C, h, w) and pure noise, in ``steps`` of DDIM or the live four."""
-    levels, out = net.jumps() if live else net.levels(steps), []
-    with net.sampler("live" if live else "ddim"):
+def drawn(net: Network, conditions: Tensor, levels: list[float], sampler: str = "ddim", seed: int = 2) -> np.ndarray:
+    """(N, H, W, 3) pictures from drawings (N, 2C, h, w) and pure noise, along ``levels`` with a sampler's weights."""
+    out = []
+    with net.sampler(sampler):
         for i, cond in enumerate(conditions.split(BATCH)):
             x = noise(net, len(cond), cond.shape[-1], seed, i) * (1 + levels[0] ** 2) ** 0.5
             rows = [Row(net.embed([""]), 1.0, cond)]
@@ -119,38 +117,23 @@ def followed(drawn_: np.ndarray, lines: np.ndarray, paints: np.ndarray) -> tuple
     return float(edge), float(np.abs(small[0] - small[1]).mean())
 
 
-def fitted(
-    net: Network, picture: np.ndarray, steps: int = 60, rank: int = 16, rate: float = 1e-3
-) -> tuple[np.ndarray, ...]:
-    """The picture noised to t = 700 and denoised in 25 steps, before and after a LoRA is fitted (DiffMorpher §3.2)."""
-    with torch.no_grad():
-        z, words = net.encode(tensor(picture[None])), net.embed([""])
-        levels = [s for s in net.levels(25) if s <= float(net.sigmas[700])]
-        x = z + levels[0] * noise(net, 1, z.shape[-1], 7)
-        before = arrays(net.decode(walk(net, x, levels, [Row(words)])))[0]
-    own, net.unet = (
-        net.unet,
-        get_peft_model(
-            copy.deepcopy(net.unet),
-            LoraConfig(r=rank, lora_alpha=rank, target_modules=["to_q", "to_k", "to_v", "to_out.0"]),
-        ),
-    )
-    try:
-        optimiser = torch.optim.AdamW([p for p in net.unet.parameters() if p.requires_grad], lr=rate, weight_decay=0.01)
-        draw = generator(8)
-        for _ in range(steps):
-            s = float(net.sigmas[int(torch.randint(20, 980, (), generator=draw))])
-            eps = gaussian(z.shape[1:], [draw] * 4).to(net.device)
-            with torch.enable_grad(), torch.autocast(net.device.type, dtype=torch.bfloat16):
-                loss = (net.field([Row(words)])(z + s * eps, s) - eps).square().mean()
-                loss.backward()
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        with torch.no_grad(), torch.autocast(net.device.type, dtype=torch.bfloat16):
-            after = arrays(net.decode(walk(net, x, levels, [Row(words)])))[0]
-    finally:
-        net.unet = own
-    return before, after
+@torch.no_grad()
+def fitted(net: Network, block: np.ndarray, steps: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures noised to t = 700 and denoised in 25 steps, before and after a LoRA is fitted to each."""
+    z, words = net.encode(tensor(block)), net.embed([""])
+    levels = [s for s in net.levels(25) if s <= float(net.sigmas[700])]
+    x = z + levels[0] * noise(net, len(z), z.shape[-1], 7)
+    before = arrays(net.decode(walk(net, x, levels, [Row(words)])))
+    fitting = lora.fit(net, z, words, steps, 16, 1e-3, patience=0)
+    while True:
+        try:
+            next(fitting)
+        except StopIteration as end:
+            bank = end.value
+            break
+    with lora.attached(net, bank):
+        after = walk(net, x, levels, [Row(words, mix=torch.eye(len(z)))])
+    return before, arrays(net.decode(after))
 
 
 @torch.no_grad()
@@ -160,6 +143,6 @@ def live_ms(net: Network) -> float:
     cond = torch.cat([net.null((side, side))] * 2, 1)
     for i in range(9):
         begun = time.perf_counter()
-        drawn(net, cond, 4, live=True, seed=i)
+        drawn(net, cond, net.jumps(), "live", seed=i)
         took.append(1000 * (time.perf_counter() - begun))
     return float(np.median(took[2:]))

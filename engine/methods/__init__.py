@@ -15,9 +15,9 @@ from engine.schema import Event, InterpolateRequest, LoadRequest, Progress
 def load(models: Models, request: LoadRequest) -> Iterator[Event]:
     net = models.load(request.model)
     yield Progress(0.5, f"warming {request.model} up")
-    with torch.no_grad():  # the first step and the first decoding of a process take several times as long
-        z = torch.zeros(2, net.channels, net.size // net.factor, net.size // net.factor)
-        net.decode(net.field([Row(net.embed([""]))])(z.to(net.device), 1.0))
+    # The first step and the first decoding of a process take several times as long as the rest.
+    z = torch.zeros(2, net.channels, net.size // net.factor, net.size // net.factor)
+    net.decode(net.field([Row(net.embed([""]))])(z.to(net.device), 1.0))
     yield Progress(1.0, f"{request.model} is ready")
 
 

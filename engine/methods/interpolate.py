@@ -211,11 +211,15 @@ def smoothest(tried: list[Image], left: Image, right: Image) -> int:
 
 
 def best(run: Run, tried: list[Image], frame: int) -> int:
-    """The candidate that CLIP scores highest: cos(image, positive) − cos(image, negative) (methods.md §1.6)."""
-    r = run.request
-    nearer = r.prompt if 2 * frame < run.last else r.prompt_b or r.prompt
+    """The candidate that CLIP scores highest: cos(image, positive) − cos(image, negative) (methods.md §1.6).
+
+    Without words of its own for that, those of both pictures count by the frame's place on the way.
+    """
+    r, w = run.request, frame / run.last
     assert run.ranker is not None
-    return int(run.ranker.score(tried, r.rank_for or nearer, r.rank_against or r.negative).argmax())
+    against = r.rank_against or r.negative
+    a, b = (run.ranker.score(tried, r.rank_for or words, against) for words in (r.prompt, r.prompt_b or r.prompt))
+    return int(((1 - w) * a + w * b).argmax())
 
 
 PICKERS = {
