@@ -6,14 +6,14 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import make_network
+from conftest import make_network, picture
 from diffusers import UNet2DConditionModel
 
+from engine.methods import run
 from engine.models import LIVE, Models, Row
-from engine.sampling import flow
-from engine.schema import EngineError
+from engine.schema import EngineError, Frame, InterpolateRequest, Progress
 from training.data import Look, caption, colour_name, look
-from training.distil import adapted, save
+from training.distil import adapted, save, target_of
 from training.loop import Trainer
 from training.measures import fid, kid
 from training.unet import drop, pick_batch
@@ -97,6 +97,18 @@ def test_the_engine_walks_with_the_distilled_weights_and_leaves_no_trace(live):
     assert torch.equal(field(x * (1 + s * s) ** 0.5, s), plain)
 
 
+def test_a_live_morph_takes_few_steps(live):
+    """Five frames: no more than four evaluations each, with a row for guidance; and progress that adds up."""
+    request = InterpolateRequest(
+        picture(0), picture(1), model=str(live[0]), frames=5, steps=24, size=64, sampler="live", guidance=1.0
+    )
+    events = list(run(Models("cpu", torch.float32), request))
+    fractions = [e.fraction for e in events if isinstance(e, Progress)]
+    assert fractions == sorted(fractions) and fractions[-1] == 1
+    assert sorted(e.index for e in events if isinstance(e, Frame)) == [0, 1, 2, 3, 4]
+    assert 0 < events[-1].evaluations <= 3 * 4
+
+
 def test_a_live_walk_has_at_most_four_steps(tiny, models):
     net = models.load(str(tiny))
     assert len(net.jumps()) == len(LIVE) + 1 and net.jumps()[-1] == 0
@@ -107,16 +119,19 @@ def test_a_live_walk_has_at_most_four_steps(tiny, models):
         net.sampler("live")
 
 
-def test_a_perfect_teacher_makes_a_perfect_student():
-    """The law behind the loss: if one point is all there is, the straight step of any level lands where DDIM lands."""
-    x0, levels = torch.randn(1, 4, 2, 2), [9.0, 5.0, 3.0, 1.5]
-
-    def field(x, s):
-        return (x - x0) / s
-
-    x = x0 + 9 * torch.randn(1, 4, 2, 2)
-    *_, last = flow(field, x, levels)
-    assert torch.allclose(last.x, x + (1.5 - 9.0) * field(x, 9.0), atol=1e-5)
+def test_a_perfect_teacher_is_already_its_student():
+    """One point is all there is: the straight step of any level lands where the teacher's path does, so the target is
+    the teacher's own slope, inside a part and at its lower end."""
+    x0 = torch.randn(3, 4, 2, 2, dtype=torch.float64)
+    s, s2, s_low = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1, 1)
+                    for v in ([9.0, 3.0, 0.5], [5.0, 1.5, 0.0], [1.5, 1.5, 0.0]))  # fmt: skip
+    x = x0 + s * torch.randn(3, 4, 2, 2, dtype=torch.float64)
+    slope = (x - x0) / s
+    x2 = x + (s2 - s) * slope
+    rest = torch.where(s2 > 0, (x2 - x0) / s2.clamp(min=1e-9), 0)
+    assert torch.allclose(target_of(x, slope, rest, s, s2, s_low), slope)
+    other = target_of(x, slope, rest + 1, s, s2, s_low)  # what the student does below counts inside a part only
+    assert not torch.allclose(other[0], slope[0]) and torch.allclose(other[1:], slope[1:])
 
 
 def test_a_training_resumes_where_it_was(tmp_path, monkeypatch):

@@ -34,6 +34,15 @@ def adapted(unet: UNet2DConditionModel, rank: int):
     return get_peft_model(unet, LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS, lora_dropout=0.0))
 
 
+def target_of(x: torch.Tensor, d: torch.Tensor, rest: torch.Tensor, s, s2, s_low) -> torch.Tensor:
+    """The slope that takes ``x`` at sigma ``s`` straight to the part's lower end ``s_low``.
+
+    That is: where the teacher's slope ``d`` leads to at ``s2``, and from there the student's own ``rest``.
+    """
+    landed = x + (s2 - s) * d + (s_low - s2) * rest  # nothing is left to go where s2 is the end
+    return (landed - x) / (s_low - s)
+
+
 def train(minutes: float, device: torch.device, shares: tuple, batch: int, horizon: int, lr: float, rank: int) -> None:
     """Distils the *shipped* network (export it first), so that what is learnt fits what is shipped."""
     torch.manual_seed(2)
@@ -91,10 +100,8 @@ def train(minutes: float, device: torch.device, shares: tuple, batch: int, horiz
                     n = int(free.sum())
                     plain = slope(x[free], t[free], cond[free], empty.expand(n, -1, -1))
                     d[free] = plain + GUIDANCE * (d[free] - plain)
-            x2 = x + (s2 - s) * d
-            rest = slope(x2, t2.clamp(min=1), cond, embeds)
-            landed = torch.where((t2 > low).view(-1, 1, 1, 1), x2 + (s_low - s2) * rest, x2)
-            target = (landed - x) / (s_low - s)
+            rest = slope(x + (s2 - s) * d, t2.clamp(min=1), cond, embeds)
+            target = target_of(x, d, rest, s, s2, s_low)
         out = slope(x, t, cond, embeds)
         error = (out - target).square()
         loss = (error * (5 * s * s).clamp(max=1)).mean()

@@ -86,7 +86,7 @@ def metric_agreement(net: Network, block: np.ndarray) -> dict:
 
 def colours(net: Network, ranker: Ranker) -> dict:
     """How often a measured colour is the asked one: of all pictures, and of the best of four by CLIP."""
-    pictures = s.grown(net, [t for t in TEXTS for _ in range(8)], 3.0, seed=1)
+    pictures = s.grown(net, [t for t in TEXTS for _ in range(8)], 4.0, seed=1)
     grid(pictures, 8, "text", 160)
     words = {name for _, name in HUES} | {"white"}
     agree, best = [], []
@@ -170,7 +170,7 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 2000)
     some = np.linspace(0, len(val) - 1, max(64, samples // 4)).astype(int)  # the rows stand in the order of the kinds
     texts = [worded(val_rows[i].label, val_looks[i], rng) for i in some]
     out["text_samples"] = len(texts)
-    out["kid_text"] = kid(inception_features(s.grown(net, texts, 2.0, seed=3), device), real)
+    out["kid_text"] = kid(inception_features(s.grown(net, texts, 3.0, seed=3), device), real)
     done("text")
     made = s.grown(net, [""] * samples, 1.0)
     features = inception_features(made, device)

@@ -39,35 +39,36 @@ def noise(net: Network, count: int, side: int, *key: int) -> Tensor:
 
 @torch.no_grad()
 def drawn(net: Network, conditions: Tensor, levels: list[float], sampler: str = "ddim", seed: int = 2) -> np.ndarray:
-    """(N, H, W, 3) pictures from drawings (N, 2C, h, w) and pure noise, along ``levels`` with a sampler's weights."""
+    """(N, H, W, 3) pictures from drawings (N, 2C, h, w), along ``levels`` with a sampler's weights.
+
+    It begins with the strokes under the largest noise. That noise never quite hides a picture's mean colour (Lin et al.
+    2024, *Common diffusion noise schedules*): pure noise would tell the network a colour that nobody drew.
+    """
     out = []
     with net.sampler(sampler):
         for i, cond in enumerate(conditions.split(BATCH)):
-            x = noise(net, len(cond), cond.shape[-1], seed, i) * (1 + levels[0] ** 2) ** 0.5
-            rows = [Row(net.embed([""]), 1.0, cond)]
-            out.append(arrays(net.decode(walk(net, x, levels, rows))))
+            x = cond[:, -net.channels :].to(net.device) + levels[0] * noise(net, len(cond), cond.shape[-1], seed, i)
+            out.append(arrays(net.decode(walk(net, x, levels, [Row(net.embed([""]), 1.0, cond)]))))
     return np.concatenate(out)
 
 
 @torch.no_grad()
 def grown(net: Network, prompts: list[str], guidance: float, seed: int = 0) -> np.ndarray:
-    """(N, H, W, 3) pictures from words and noise, coarse to fine: a quarter of the size first, from pure noise.
+    """(N, H, W, 3) pictures from words and noise, at half of the size first, where most of the training was spent.
 
-    Each later size begins with the enlarged picture under noise of t = 600 and 450 (SDEdit at rising sizes): most of
-    the training was spent on small pictures, where the whole flower is in the network's reach.
+    The noise has no mean, for the reason given in `drawn`. The enlarged picture is then taken to t = 800 and down again
+    (SDEdit at twice the size).
     """
-    out = []
+    out, levels = [], net.levels(25)
     for i in range(0, len(prompts), BATCH):
         part = prompts[i : i + BATCH]
         rows = guided(net.embed(part), net.embed([""]), guidance)
-        levels = net.levels(25)
-        x = noise(net, len(part), net.size // net.factor // 4, seed, i) * (1 + levels[0] ** 2) ** 0.5
-        x = walk(net, x, levels, rows)
-        for t in (600, 450):
-            small = net.decode(x).clamp(-1, 1)
-            x = net.encode(torch.nn.functional.interpolate(small, scale_factor=2, mode="bicubic").clamp(-1, 1))
-            down = [s for s in levels if s <= float(net.sigmas[t])]
-            x = walk(net, x + down[0] * noise(net, len(part), x.shape[-1], seed, i, t), down, rows)
+        x = noise(net, len(part), net.size // net.factor // 2, seed, i)
+        x = (x - x.mean((2, 3), keepdim=True)) * (1 + levels[0] ** 2) ** 0.5
+        small = net.decode(walk(net, x, levels, rows)).clamp(-1, 1)
+        x = net.encode(torch.nn.functional.interpolate(small, scale_factor=2, mode="bicubic").clamp(-1, 1))
+        down = [s for s in levels if s <= float(net.sigmas[800])]
+        x = walk(net, x + down[0] * noise(net, len(part), x.shape[-1], seed, i, 1), down, rows)
         out.append(arrays(net.decode(x)))
     return np.concatenate(out)
 
@@ -75,7 +76,7 @@ def grown(net: Network, prompts: list[str], guidance: float, seed: int = 0) -> n
 @torch.no_grad()
 def reconstructed(net: Network, block: np.ndarray) -> np.ndarray:
     return np.concatenate(
-        [arrays(net.decode(net.encode(tensor(part)))) for part in np.array_split(block, len(block) // 8)]
+        [arrays(net.decode(net.encode(tensor(part)))) for part in np.array_split(block, -(-len(block) // 8))]
     )
 
 
