@@ -4,26 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
-
-TOKENS = 1024  # up to so many on a side, plain products beat PyTorch's fused attention on CPUs
-
-
-class SmallAttention:
-    """For CPUs: attention by plain products for few tokens, by the fused kernel where they would fill the memory.
-
-    The fused kernel's backward is several times slower on a CPU (training/README.md); benchmarks/ has the ratio.
-    """
-
-    def __init__(self) -> None:
-        self.plain, self.fused = AttnProcessor(), AttnProcessor2_0()
-
-    def __call__(self, attn: Attention, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        chosen = self.plain if hidden_states.shape[1] <= TOKENS else self.fused
-        return chosen(attn, hidden_states, *args, **kwargs)
 
 
 @contextmanager

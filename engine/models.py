@@ -1,4 +1,4 @@
-"""The resident networks: with hooks.py all that knows diffusers.
+"""The resident networks: the only module that knows diffusers.
 
 `Models.load(name)` gives a `Network`, kept until memory is wanted for another. A `Network` speaks in plain terms:
 pictures in [−1, 1], latents of unit variance, sigmas, and a `field` that methods walk along. ε- and v-prediction, the

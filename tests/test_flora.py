@@ -9,9 +9,11 @@ from conftest import ROOT
 from PIL import Image
 
 from engine import images
+from engine.drawing import sketch_of, strokes_of
 from engine.methods import run
-from engine.models import Models, guided
-from engine.sampling import gaussian, generator
+from engine.models import Models, Row, guided
+from engine.ranking import ranker
+from engine.sampling import flow, gaussian, generator
 from engine.schema import InterpolateRequest
 from engine.textual import invert_text
 
@@ -70,6 +72,32 @@ def test_words_and_drawings_are_heard(resident):
         d = net.field(guided(net.embed([text]), net.embed([""]), 1.0))(x, s)
         error[text] = float((x - s * d - z).square().mean())
     assert error["an orange sunflower"] < error["a purple passion flower"]
+
+
+@torch.no_grad()
+def test_four_steps_follow_a_drawing(resident):
+    """Colours of the result are nearer to its own strokes than to another drawing's."""
+    net = resident.load("flora")
+    photos = [example(n) for n in ("sunflower", "rose")]
+    paints = [Image.fromarray(strokes_of(np.asarray(p))) for p in photos]
+    lines = [Image.fromarray(sketch_of(np.asarray(p))).convert("RGB") for p in photos]
+    strokes = net.encode(images.to_tensor(paints))
+    row = Row(net.embed([""]), conditions=torch.cat([net.encode(images.to_tensor(lines)), strokes], 1))
+    levels = net.jumps()
+    x = strokes + levels[0] * gaussian(strokes.shape[1:], [generator(0), generator(1)])
+    with net.sampler("live"):
+        for step in flow(net.field([row]), x, levels):
+            x = step.x
+    small = [np.asarray(p.resize((16, 16)), float) for p in (*images.to_pictures(net.decode(x)), *paints)]
+    for i in (0, 1):
+        assert np.abs(small[i] - small[2 + i]).mean() < 0.7 * np.abs(small[i] - small[3 - i]).mean()
+
+
+def test_clip_tells_flowers_apart(resident):
+    judge = ranker(resident, resident.load("flora"))
+    pictures = [example("sunflower"), example("rose")]
+    score = judge.score(pictures, "a photograph of an orange sunflower", "a photograph of a red rose")
+    assert score[0] > 0 > score[1]
 
 
 def test_a_morph_is_smooth_and_its_middle_is_neither_end(resident):

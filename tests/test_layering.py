@@ -13,7 +13,7 @@ FORBIDDEN = {
     "engine/images.py": ["diffusers", "engine.models", "engine.methods"],
     "engine/drawing.py": ["diffusers", "engine.models", "engine.methods"],
     "engine/catalogue.py": ["torch", "diffusers", "gradio", "engine.models"],
-    "engine/hooks.py": ["engine.schema", "engine.models", "engine.methods"],
+    "engine/hooks.py": ["diffusers", "engine.schema", "engine.models", "engine.methods"],
     "engine/models.py": ["engine.methods", "gradio"],
     "engine/ranking.py": ["engine.methods", "diffusers"],
     "engine/perceptual.py": ["engine.methods", "diffusers", "engine.schema"],

@@ -7,6 +7,7 @@ must land where the teacher's DDIM path crosses the lower end of that part: a sh
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 
@@ -26,6 +27,7 @@ from training.unet import KINDS, drop, latents, load_autoencoder, nulls_of, pick
 
 GUIDANCE = 2.0
 SUBSTEP = 50  # timesteps of one teacher step: five a part
+CONFIG = ("peft_type", "r", "lora_alpha", "lora_dropout", "bias", "target_modules", "inference_mode")
 TARGETS = r".*(conv1|conv2|conv_shortcut|to_q|to_k|to_v|to_out\.0|proj_in|proj_out|net\.0\.proj|net\.2)"
 
 
@@ -122,3 +124,6 @@ def save(net) -> None:
             p.data = p.data.to(torch.bfloat16)
     net.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card; flora's own says what this is
+    config = json.loads((folder / "adapter_config.json").read_text())
+    plain = {k: config[k] for k in CONFIG}  # what every version of peft reads
+    (folder / "adapter_config.json").write_text(json.dumps(plain, indent=1) + "\n")
