@@ -44,9 +44,9 @@ def reference(block: np.ndarray, count: int, device) -> np.ndarray:
     return np.load(path)
 
 
-def pairs(block: np.ndarray, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
+def pairs(block: np.ndarray, count: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Pairs to compare metrics on, in turn: other photographs, cross-fades, shifted and brightened, turned."""
-    rng, x, y = np.random.default_rng(0), [], []
+    rng, x, y = np.random.default_rng(seed), [], []
     for i in range(count):
         a, b = block[rng.choice(len(block), 2, replace=False)]
         amount = rng.random()
@@ -72,8 +72,11 @@ def learnt(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def metric_agreement(net: Network, block: np.ndarray) -> dict:
-    """Spearman's rank correlation with the reference metric over 200 pairs: ours, and plain squared differences."""
-    x, y = pairs(block)
+    """Spearman's rank correlation with the reference metric: ours, and plain squared differences.
+
+    Over 200 pairs other than those (seed 0) by which ours was chosen.
+    """
+    x, y = pairs(block, seed=1)
     truth = learnt(x, y)
     with torch.no_grad():
         ours = np.concatenate(
