@@ -57,9 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("a", metavar="A", help="first picture")
     p.add_argument("b", metavar="B", help="last picture")
-    p.add_argument(
-        "--preset", choices=list(PRESETS), help="instant, draft, standard or paper; single options override it"
-    )
+    p.add_argument("--preset", choices=list(PRESETS), help="single options override it")
     for f in fields(InterpolateRequest):
         if f.name in ("a", "b", "picks", "reseeds") or f.default is MISSING:
             continue

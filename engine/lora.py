@@ -20,7 +20,6 @@ from engine.models import Network, Row
 from engine.sampling import gaussian, generator
 from engine.schema import EngineError, Progress
 
-FORMS = ("sum", "factors")
 CHECK = 20  # steps between two looks at how well the pictures are known
 
 

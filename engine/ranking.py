@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -38,10 +39,16 @@ class Ranker:
         ids = self.tokenizer(list(texts)).to(self.device)
         return torch.nn.functional.normalize(self.model.encode_text(ids).float(), dim=-1)
 
-    def score(self, pictures: Sequence[Image], positive: str, negative: str = "") -> Tensor:
-        """(N,), −2 … 2: cos(image, positive) − cos(image, negative), the second term only if there is a negative."""
-        x, words = self.pictures(pictures), self.texts([positive, negative])
-        return x @ words[0] - (x @ words[1] if negative else 0.0)
+    def score(self, pictures: Sequence[Image], positive: str | Mapping[str, float], negative: str = "") -> Tensor:
+        """(N,), −2 … 2: cos(image, positive) − cos(image, negative), the second term only if there is a negative.
+
+        ``positive`` may be several texts with weights that sum to 1: their cosines are averaged so.
+        """
+        words = Counter({positive: 1.0} if isinstance(positive, str) else positive)
+        if negative:
+            words[negative] -= 1
+        weights = torch.tensor(list(words.values()), dtype=torch.float32, device=self.device)
+        return self.pictures(pictures) @ (weights @ self.texts(list(words)))
 
 
 def ranker(models: Models, net: Network) -> Ranker:

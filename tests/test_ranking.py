@@ -45,6 +45,8 @@ def test_the_score_is_the_difference_of_cosines(judge):
     assert torch.allclose(x.norm(dim=1), torch.ones(3), atol=1e-5)
     assert torch.allclose(judge.score(pictures, "a rose", "a weed"), x @ good - x @ bad, atol=1e-6)
     assert torch.allclose(judge.score(pictures, "a rose"), x @ good, atol=1e-6)
+    both = judge.score(pictures, {"a rose": 0.3, "a weed": 0.7})
+    assert torch.allclose(both, 0.3 * (x @ good) + 0.7 * (x @ bad), atol=1e-6)
 
 
 def test_pictures_are_normalised_as_the_config_says(judge):

@@ -217,9 +217,8 @@ def best(run: Run, tried: list[Image], frame: int) -> int:
     """
     r, w = run.request, frame / run.last
     assert run.ranker is not None
-    against = r.rank_against or r.negative
-    a, b = (run.ranker.score(tried, r.rank_for or words, against) for words in (r.prompt, r.prompt_b or r.prompt))
-    return int(((1 - w) * a + w * b).argmax())
+    words = {r.prompt: 1 - w, r.prompt_b: w} if r.prompt_b and r.prompt_b != r.prompt else r.prompt
+    return int(run.ranker.score(tried, r.rank_for or words, r.rank_against or r.negative).argmax())
 
 
 PICKERS = {
