@@ -17,7 +17,8 @@ import torch
 
 from engine import images
 from engine.methods import run
-from engine.models import Models, Network
+from engine.models import Models
+from engine.network import Network
 from engine.schema import Done, Frame, InterpolateRequest, preset
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"

@@ -1,4 +1,4 @@
-"""The command line: ``python -m engine interpolate A.jpg B.jpg --out morph.mp4`` and ``python -m engine models``."""
+"""The command line: ``python -m engine interpolate|morph A.jpg B.jpg --out film.mp4``, ``models`` and ``cache``."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ import json
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 from engine.schema import (
-    FITS,
-    MIXES,
-    PICKERS,
+    MORPH_PRESETS,
     PRESETS,
-    SAMPLERS,
-    SCHEDULES,
-    SCHEMES,
     Done,
     EngineError,
     Frame,
     InterpolateRequest,
+    MorphRequest,
     Progress,
 )
 
-CHOICES = {"scheme": SCHEMES, "schedule": SCHEDULES, "mix": MIXES, "fit": FITS, "picker": PICKERS, "sampler": SAMPLERS}
+METHODS: dict[str, tuple[Any, dict[str, dict[str, Any]]]] = {
+    "interpolate": (InterpolateRequest, PRESETS),
+    "morph": (MorphRequest, MORPH_PRESETS),
+}
 HELP = {
-    "prompt": "what both pictures show (or picture A, if --prompt-b is given)",
-    "prompt_b": "what picture B shows",
+    "prompt": "what the pictures show",
+    "prompt_b": "what picture B shows, if it is something else",
+    "prompts": "what the pictures show, one text for each",
     "negative": "what the frames should not show",
-    "frames": "a power of two plus one, the two ends included",
+    "frames": "of the whole, a power of two plus one; morph: of the way from one picture to the next",
     "scheme": "the paper's method (branch) or one of the others of its Table 1",
     "schedule": "how noise grows from fine levels to the middle",
     "mix": "how latents are mixed",
@@ -36,9 +37,16 @@ HELP = {
     "rank_for": "what CLIP looks for in candidates (empty: the prompt)",
     "rank_against": "what it counts against them (empty: the negative)",
     "sampler": "ddim, or live: the few-step weights, at most four steps a frame",
-    "fit": "fit: the proportions of A; crop: a square; pad: a square that shows both pictures whole",
+    "fit": "fit: the proportions of the first; crop: a square; pad: a square that shows the pictures whole",
     "model": "a name from 'python -m engine models', or a folder in the diffusers format",
     "seed": "the same seed gives the same pictures",
+    "loop": "go on from the last picture to the first",
+    "lora": "mix: a LoRA fitted to each picture, mixed along the way; fixed: one mix for all frames; none",
+    "form": "sum: the LoRAs' deltas are added (the paper's equation 4); factors: as its code does",
+    "adain": "give the mixed noise the mixed mean and deviation of the pictures' noises",
+    "reschedule": "place the frames so that the picture changes evenly",
+    "exact_ends": "show the pictures themselves at their places, not drawn again",
+    "loras": "safetensors files of LoRAs for the pictures, in their order; - for one fitted here",
 }
 
 
@@ -52,37 +60,44 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m engine", description="Pictures into one another, from the command line."
     )
     verbs = top.add_subparsers(dest="verb", required=True)
-    p = verbs.add_parser(
-        "interpolate", help="morph two pictures into each other", description=InterpolateRequest.__doc__
-    )
-    p.add_argument("a", metavar="A", help="first picture")
-    p.add_argument("b", metavar="B", help="last picture")
-    p.add_argument("--preset", choices=list(PRESETS), help="single options override it")
-    for f in fields(InterpolateRequest):
-        if f.name in ("a", "b", "picks", "reseeds") or f.default is MISSING:
-            continue
-        bound = InterpolateRequest.BOUNDS.get(f.name)
-        note = HELP.get(f.name) or (bound.help if bound else "")
-        if bound:
-            note += f" ({bound.low:g} to {bound.high:g})"
-        kind = type(f.default)
-        p.add_argument(
-            f"--{f.name.replace('_', '-')}",
-            type=kind,
-            choices=CHOICES.get(f.name),
-            help=f"{note}; default {f.default!r}",
-        )
+    i = verbs.add_parser("interpolate", help="one picture into another", description=InterpolateRequest.__doc__)
+    i.add_argument("a", metavar="A", help="first picture")
+    i.add_argument("b", metavar="B", help="last picture")
     pair = {"action": "append", "default": [], "metavar": "FRAME:N", "type": frame_pair}
-    p.add_argument("--pick", dest="picks", help="take candidate N for a frame", **pair)
-    p.add_argument("--reseed", dest="reseeds", help="make a frame again with seed N, and what descends from it", **pair)
-    p.add_argument("--out", help="an MP4 file")
-    p.add_argument("--frames-dir", help="a folder for 0000.png, 0001.png …")
-    p.add_argument("--zip", help="a zip of the PNGs")
-    p.add_argument("--fps", type=float, default=8, help="frames a second in the MP4; default 8")
-    p.add_argument("--there-and-back", action="store_true", help="the MP4 returns to picture A")
-    p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    i.add_argument("--pick", dest="picks", help="take candidate N for a frame", **pair)
+    i.add_argument("--reseed", dest="reseeds", help="make a frame again with seed N, and what descends from it", **pair)
+    m = verbs.add_parser("morph", help="DiffMorpher, two or more pictures", description=MorphRequest.__doc__)
+    m.add_argument("pictures", nargs="+", metavar="PICTURE", help="two or more, in their order")
+    m.add_argument("--lora-dir", help="a folder for the LoRAs that were fitted, one safetensors file a picture")
+    for name, p in (("interpolate", i), ("morph", m)):
+        _fields(p, *METHODS[name])
+        p.add_argument("--out", help="an MP4 file")
+        p.add_argument("--frames-dir", help="a folder for 0000.png, 0001.png …")
+        p.add_argument("--zip", help="a zip of the PNGs")
+        p.add_argument("--fps", type=float, default=8, help="frames a second in the MP4; default 8")
+        p.add_argument("--there-and-back", action="store_true", help="the MP4 returns to the first picture")
+        p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     verbs.add_parser("models", help="the catalogue: name, what it is, where from, present or not")
+    c = verbs.add_parser("cache", help="what was learnt of pictures: LoRAs, inversions, features; newest first")
+    c.add_argument("--clear", action="store_true", help="throw it away")
     return top
+
+
+def _fields(p: argparse.ArgumentParser, request: Any, presets: dict[str, Any]) -> None:
+    """An option for every plain field of a request."""
+    p.add_argument("--preset", choices=list(presets), help="single options override it")
+    for f in fields(request):
+        note, option = HELP.get(f.name, ""), f"--{f.name.replace('_', '-')}"
+        if f.name in ("prompts", "loras"):
+            p.add_argument(option, nargs="+", help=note)
+        elif isinstance(f.default, bool):
+            p.add_argument(option, action=argparse.BooleanOptionalAction, default=None,
+                           help=f"{note}; default {'yes' if f.default else 'no'}")  # fmt: skip
+        elif f.default is not MISSING and isinstance(f.default, str | int | float):
+            if bound := request.BOUNDS.get(f.name):
+                note = f"{note or bound.help} ({bound.low:g} to {bound.high:g})"
+            p.add_argument(option, type=type(f.default), choices=request.CHOICES.get(f.name),
+                           help=f"{note}; default {f.default!r}")  # fmt: skip
 
 
 def list_models() -> None:
@@ -93,19 +108,56 @@ def list_models() -> None:
         print(f"{entry.name:10} {'present' if here else 'not here':9} {where:45} {entry.about} ({entry.licence})")
 
 
-def request_of(args: argparse.Namespace) -> InterpolateRequest:
+def list_cache(clear: bool) -> None:
+    from engine.cache import Cache
+
+    cache = Cache()
+    if clear:
+        print(f"{cache.clear()} entries thrown away")
+    items = cache.items()
+    for i in items:
+        print(f"{i.kind:10} {i.size / 1e6:8.2f} MB  {i.age / 3600:7.1f} h ago  {i.about}")
+    print(
+        f"{len(items)} entries, {sum(i.size for i in items) / 1e6:.1f} of {cache.limit / 1e6:.0f} MB, in {cache.folder}"
+    )
+
+
+def request_of(args: argparse.Namespace) -> Any:
+    """Reads the pictures and refuses bad input, before anything slow."""
     from engine.images import read
 
-    given = {f.name: getattr(args, f.name, None) for f in fields(InterpolateRequest) if f.name not in ("a", "b")}
-    given |= {"picks": tuple(args.picks), "reseeds": tuple(args.reseeds)}
-    values = (PRESETS[args.preset] if args.preset else {}) | {k: v for k, v in given.items() if v is not None}
-    return InterpolateRequest(read(args.a, "picture A"), read(args.b, "picture B"), **values)
+    request, presets = METHODS[args.verb]
+    given = {f.name: getattr(args, f.name, None) for f in fields(request)}
+    if args.verb == "interpolate":
+        given |= {"picks": tuple(args.picks), "reseeds": tuple(args.reseeds)}
+        given |= {"a": read(args.a, "picture A"), "b": read(args.b, "picture B")}
+    else:
+        given["pictures"] = tuple(read(p, f"picture {i}") for i, p in enumerate(args.pictures, 1))
+        given["prompts"] = tuple(args.prompts or ())
+        given["loras"] = tuple(_file(p) for p in args.loras or ())
+    values = (presets[args.preset] if args.preset else {}) | {k: v for k, v in given.items() if v is not None}
+    return request(**values)
 
 
-def interpolate(args: argparse.Namespace) -> int:
+def _file(path: str) -> bytes:
+    if path == "-":
+        return b""
+    try:
+        return Path(path).read_bytes()
+    except OSError as e:
+        raise EngineError(f"loras must be files, got {path}: {e.strerror}") from None
+
+
+def _save_files(files: dict[str, bytes], folder: str) -> None:
+    for name, block in files.items():
+        (Path(folder) / name).write_bytes(block)
+
+
+def make(args: argparse.Namespace) -> int:
+    """Runs a method and writes what was asked for; the last line is one JSON object."""
     from engine import video
 
-    request = request_of(args)  # refuse bad input before anything slow
+    request = request_of(args)
     video.check_fps(args.fps)
     from engine.methods import run
     from engine.models import Models
@@ -125,18 +177,20 @@ def interpolate(args: argparse.Namespace) -> int:
         (args.frames_dir, lambda path: video.save_frames(frames, path, settings)),
         (args.zip, lambda path: video.save_zip(frames, path, settings)),
         (args.out, lambda path: video.save_mp4(frames, path, settings, args.fps, args.there_and_back)),
+        (getattr(args, "lora_dir", None), lambda path: _save_files(done.files, path)),
     ]
     for path, save in outputs:  # each for itself: one full disk must not cost the rest
         try:
             if path:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                folder = Path(path) if path in (args.frames_dir, getattr(args, "lora_dir", None)) else Path(path).parent
+                folder.mkdir(parents=True, exist_ok=True)
                 save(path)
         except OSError as e:
             print(f"error: the result must be written to {path}, got {e}", file=sys.stderr)
             failed = 1
     print(json.dumps({
         "frames": len(frames), "size": list(frames[0].size), "seed": request.seed, "model": request.model,
-        "seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations,
+        "seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations, "quality": done.quality,
     }))  # fmt: skip
     return failed
 
@@ -144,9 +198,9 @@ def interpolate(args: argparse.Namespace) -> int:
 def main() -> int:
     args = parser().parse_args()
     try:
-        if args.verb == "interpolate":
-            return interpolate(args)
-        list_models()
+        if args.verb in METHODS:
+            return make(args)
+        list_cache(args.clear) if args.verb == "cache" else list_models()
     except EngineError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

@@ -113,3 +113,8 @@ def to_pictures(x: torch.Tensor) -> list[Image.Image]:
 def digest(picture: Image.Image) -> str:
     """A content hash of size and pixels: the same picture, whatever file it came in."""
     return hashlib.blake2b(repr(picture.size).encode() + picture.tobytes(), digest_size=12).hexdigest()
+
+
+def digest_of(block: bytes) -> str:
+    """The same of a file's bytes; "" for none."""
+    return hashlib.blake2b(block, digest_size=12).hexdigest() if block else ""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
-from engine.models import Network, Row
+from engine.network import SHORT, Network, Row
 from engine.sampling import gaussian, generator
 from engine.schema import EngineError, Progress
 
@@ -45,11 +45,23 @@ class Bank:
         """The bank of LoRA ``k`` alone."""
         return Bank({name: (a[k : k + 1], b[k : k + 1]) for name, (a, b) in self.factors.items()})
 
+    def copied(self) -> Bank:
+        """The same in memory of its own, out of any training."""
+        return Bank({n: (a.detach().clone(), b.detach().clone()) for n, (a, b) in self.factors.items()})
+
     @staticmethod
     def joined(banks: list[Bank]) -> Bank:
-        """One bank of several of equal layers and rank, in their order."""
-        first = banks[0].factors
-        return Bank({n: tuple(torch.cat([b.factors[n][i] for b in banks]) for i in (0, 1)) for n in first})  # type: ignore
+        """One bank of several, in their order: zeros stand where one lacks a layer, or a rank that another has."""
+        rank, out = max(b.rank for b in banks), {}
+        for name in {n: None for b in banks for n in b.factors}:  # a set in order
+            like = next(b.factors[name] for b in banks if name in b.factors)
+            rows = []
+            for bank in banks:
+                a, b = bank.factors.get(name) or (like[0].new_zeros(bank.count, 0, like[0].shape[2]),
+                                                  like[1].new_zeros(bank.count, like[1].shape[1], 0))  # fmt: skip
+                rows.append((pad(a, (0, 0, 0, rank - a.shape[1])), pad(b, (0, rank - b.shape[2]))))
+            out[name] = tuple(torch.cat([r[i] for r in rows]) for i in (0, 1))
+        return Bank(out)
 
 
 def targets(unet: nn.Module) -> dict[str, nn.Linear]:
@@ -73,7 +85,7 @@ def blank(net: Network, count: int, rank: int, seed: int = 0) -> Bank:
 @contextmanager
 def attached(net: Network, bank: Bank, form: str = "sum") -> Iterator[None]:
     """Inside, every row adds the mix of LoRAs that its `Row.mix` (n, K) says; rows without one add none."""
-    layers = targets(net.unet)
+    layers = {n: m for n, m in net.unet.named_modules() if n in bank.factors}
     if missing := set(bank.factors) - set(layers):
         raise EngineError(f"LoRA must fit {net.name}, got one for the layer {min(missing)}, which it does not have")
 
@@ -81,10 +93,10 @@ def attached(net: Network, bank: Bank, form: str = "sum") -> Iterator[None]:
         count, rank = a.shape[:2]
 
         def add(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-            if net.mix is None:
+            if net.now is None or net.now.mix is None:
                 return out
             x = args[0]
-            w = net.mix.to(x.dtype)[:, None, :, None]  # (rows, 1, K, 1)
+            w = net.now.mix.to(x.dtype)[:, None, :, None]  # (rows, 1, K, 1)
             h = linear(x, a.flatten(0, 1).to(x.dtype)).unflatten(-1, (count, rank)) * w
             if form == "factors":
                 h = h.sum(2, keepdim=True) * w
@@ -113,44 +125,67 @@ def fit(
 ) -> Generator[Progress, None, Bank]:
     """One LoRA for each of the pictures ``z`` (K, C, h, w) under its words ``embeds`` (K, L, D), by AdamW at ``rate``.
 
-    A step sees ``draws`` stratified noise levels of every picture in one batch; losses of different pictures meet no
-    common weight, so the result is that of separate fits. It stops early when, over `CHECK` steps, no picture's error
-    on fixed noise has fallen by more than the share ``patience`` (0: never). Loss: squared error of the noise
-    (DiffMorpher eq. 3).
+    A step sees ``draws`` stratified noise levels of every picture in one batch, the same for all, and nothing else is
+    common: a picture's LoRA does not depend on its company. A picture is done when, over `CHECK` steps, its error on
+    fixed noise has not fallen by more than the share ``patience`` (0: never). Loss: squared error of the noise
+    (DiffMorpher eq. 3). When memory runs out, the batch of a step is split and its gradients are summed.
     """
     count = len(z)
     bank = blank(net, count, rank, seed)
     params = [p.requires_grad_(True) for pair in bank.factors.values() for p in pair]
     optimiser = torch.optim.AdamW(params, lr=rate, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
-    who = torch.arange(count, device=net.device).repeat_interleave(draws)
-    own = torch.eye(count, device=net.device)[who]
-    x0, words = z[who], embeds[who] if len(embeds) == count else embeds
+    words = embeds.expand(count, -1, -1)
+    ready: dict[int, Bank] = {}
+    size = count * draws  # rows a time
 
-    def errors(draw: torch.Generator) -> Tensor:
-        """(K,) mean squared errors at stratified timesteps."""
-        u = (torch.rand(count * draws, generator=draw) + torch.arange(draws).repeat(count)) / draws
+    def rows(active: list[int], n: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Whose row it is, its timestep and its noise; ``n`` stratified ones for each active picture."""
+        u = (torch.rand(n, generator=draw) + torch.arange(n)) / n
         t = (u * len(net.sigmas)).long().clamp(max=len(net.sigmas) - 1)
-        eps = gaussian(z.shape[1:], [draw] * len(who)).to(net.device)
+        eps = gaussian(z.shape[1:], [draw] * n)
+        m = len(active)
+        return torch.tensor(active).repeat_interleave(n), t.repeat(m), eps.repeat(m, 1, 1, 1).to(net.device)
+
+    def errors(who: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """(B,) mean squared errors of the rows."""
         s = net.sigmas[t]
-        found = net.noise_in(x0 + s.to(x0).view(-1, 1, 1, 1) * eps, s, [Row(words, mix=own)])
-        return (found - eps).square().mean((1, 2, 3)).unflatten(0, (count, draws)).mean(1)
+        noisy = z[who] + s.to(z).view(-1, 1, 1, 1) * eps
+        found = net.noise_in(noisy, s, [Row(words[who], mix=torch.eye(count)[who])])
+        return (found - eps).square().mean((1, 2, 3))
+
+    def step(active: list[int], i: int) -> float:
+        """Gradients of one step; the mean error."""
+        nonlocal size
+        who, t, eps = rows(active, draws, generator(seed, 6, i))
+        while True:
+            try:
+                total = 0.0
+                for part in torch.arange(len(who)).split(size):
+                    loss = errors(who[part], t[part], eps[part]).sum() / draws
+                    loss.backward()
+                    total += loss.item()
+                return total / len(active)
+            except SHORT as e:
+                optimiser.zero_grad(set_to_none=True)
+                size = net.smaller(e, min(size, len(who)), z)
 
     best = torch.full((count,), float("inf"), device=net.device)
-    with attached(net, bank):
+    active = list(range(count))
+    with attached(net, bank), net.learning():
         for i in range(steps):
             if patience and i % CHECK == 0:
                 with torch.no_grad():
-                    now = torch.stack([errors(generator(seed, 5, n)) for n in range(4)]).mean(0)
-                if i and (now > best * (1 - patience)).all():
+                    now = errors(*rows(active, 16, generator(seed, 5))).unflatten(0, (len(active), 16)).mean(1)
+                for k, error in zip(list(active), now, strict=True):
+                    if i and error > best[k] * (1 - patience):
+                        ready[k] = bank.only(k).copied()
+                        active.remove(k)
+                    best[k] = torch.minimum(best[k], error)
+                if not active:
                     break
-                best = torch.minimum(best, now)
             with torch.enable_grad():
-                loss = errors(generator(seed, 6, i))
-                loss.sum().backward()
+                error = step(active, i)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            yield Progress((i + 1) / steps, f"fitting LoRAs to the pictures, step {i + 1} of at most {steps} "
-                           f"(error {loss.mean().item():.3f})")  # fmt: skip
-    for p in params:
-        p.requires_grad_(False)
-    return bank
+            yield Progress((i + 1) / steps, f"fitting LoRAs, step {i + 1} of at most {steps} (error {error:.3f})")
+    return Bank.joined([ready.get(k) or bank.only(k).copied() for k in range(count)])

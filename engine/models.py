@@ -1,30 +1,17 @@
-"""The resident networks: the only module that knows diffusers.
-
-`Models.load(name)` gives a `Network`, kept until memory is wanted for another. A `Network` speaks in plain terms:
-pictures in [−1, 1], latents of unit variance, sigmas, and a `field` that methods walk along. ε- and v-prediction, the
-scaling of the input, the timestep of a sigma, guidance rows and concatenated conditions (DiSS) all end here.
-"""
+"""The networks resident on one device: `Models.load(name)` gives a `Network`, kept until room is wanted for another."""
 
 from __future__ import annotations
 
-import copy
 import json
-import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from engine import hooks
+from engine.cache import Cache
 from engine.catalogue import PARTS, locate
+from engine.network import Network
 from engine.schema import EngineError
-
-LIVE = (999, 749, 499, 249)  # the timesteps between which the few-step weights jump (training/distil.py)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -45,236 +32,6 @@ def pick_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
     except (AttributeError, RuntimeError):
         return torch.float32
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of guidance: its text (B or 1, L, D), its weight, its conditions (B or 1, kC, h, w; None = Φ).
-
-    ``mix`` (B or 1, K): how much of each attached LoRA it carries (lora.py).
-    """
-
-    embeds: Tensor
-    weight: float = 1.0
-    conditions: Tensor | None = None
-    mix: Tensor | None = None
-
-
-def guided(cond: Tensor, uncond: Tensor, guidance: float) -> list[Row]:
-    """Classifier-free guidance (Ho & Salimans 2022) as rows: u + g·(c − u); one row when g is 1."""
-    if guidance == 1:
-        return [Row(cond)]
-    return [Row(cond, guidance), Row(uncond, 1 - guidance)]
-
-
-class Network:
-    """One resident network. Latents are (B, C, h, w), float32, on ``device``, of about unit variance."""
-
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, name: str = ""):
-        import diffusers
-        import transformers
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        diffusers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.disable_progress_bar()
-
-        def part(kind: str) -> Any:
-            config = json.loads((folder / kind / "config.json").read_text())
-            cls = getattr(diffusers, config["_class_name"])
-            module = cls.from_pretrained(folder, subfolder=kind, torch_dtype=dtype, local_files_only=True)
-            return module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-
-        self.name, self.folder, self.device, self.dtype = name or folder.name, folder, device, dtype
-        self.unet, self.vae = part("unet"), part("vae")
-        text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True)
-        self.text_encoder = text.to(device).eval().requires_grad_(False)
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        config = diffusers.DDIMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
-        self.scheduler = diffusers.DDIMScheduler.from_config(config)
-        self.prediction = self.scheduler.config.prediction_type
-        if self.prediction not in ("epsilon", "v_prediction"):
-            raise EngineError(f"model {name} must predict epsilon or v_prediction, got {self.prediction}")
-        abar = self.scheduler.alphas_cumprod.double()
-        self.sigmas = ((1 - abar) / abar).sqrt()  # rising, one a training timestep
-        self.scale = float(self.vae.config.scaling_factor)
-        self.factor = 2 ** (len(_stages(self.vae)) - 1)
-        self.channels = int(self.unet.config.out_channels)
-        self.extra = int(self.unet.config.in_channels) - self.channels
-        self.size = int(self.unet.config.sample_size) * self.factor
-        # The UNet halves its input between levels: frames must be whole at the deepest one.
-        self.multiple = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        self.batch = 64 if device.type == "cuda" else 16
-        self.evaluations = 0
-        self._nulls: dict[tuple[int, int], Tensor] = {}
-        self._live: dict[str, Tensor] = {}
-        self.mix: Tensor | None = None  # of the rows that are in the UNet at this moment
-
-    # ------------------------------------------------------------------------------------ pictures and words
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [−1, 1] → latents (B, C, h, w) (the mean of the posterior)."""
-
-        def one(rows: Tensor) -> Tensor:
-            out = self.vae.encode(rows.to(self.device, self.dtype, memory_format=torch.channels_last))
-            return (out.latent if hasattr(out, "latent") else out.latent_dist.mode()).float() * self.scale
-
-        return self.chunked(one, x)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Latents (B, C, h, w) → pictures (B, 3, H, W), about [−1, 1], float32."""
-
-        def one(rows: Tensor) -> Tensor:
-            return self.vae.decode((rows / self.scale).to(self.dtype, memory_format=torch.channels_last)).sample.float()
-
-        return self.chunked(one, z)
-
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Texts → (B, L, D) float32. Words beyond the network's length are left out (see `overlong`)."""
-        ids = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=self.words, return_tensors="pt"
-        ).input_ids
-        return self.text_encoder(ids.to(self.device)).last_hidden_state.float()
-
-    @property
-    def words(self) -> int:
-        """Tokens a prompt, its start and end included."""
-        return int(self.text_encoder.config.max_position_embeddings)
-
-    def overlong(self, prompt: str) -> int:
-        """How many tokens of the prompt are left out."""
-        return max(0, len(self.tokenizer(prompt).input_ids) - self.words)
-
-    def null(self, size: tuple[int, int]) -> Tensor:
-        """Φ, the missing condition: (1, C, h, w) latent of mid-grey for a latent ``size`` (h, w)."""
-        if size not in self._nulls:
-            grey = torch.zeros(1, 3, size[0] * self.factor, size[1] * self.factor)
-            self._nulls = {size: self.encode(grey)}
-        return self._nulls[size]
-
-    def previewer(self, z: Tensor, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """A cheap look at latents: the linear map from latents to colours that fits these pictures best.
-
-        ``z`` (B, C, h, w) and ``x`` (B, 3, H, W) are the job's own pictures; the map gives soft (B, 3, 4h, 4w). Ridge
-        least squares, milliseconds, on any network; decoding every step would cost more than the steps.
-        """
-        small = torch.nn.functional.interpolate(x.float().cpu(), z.shape[2:], mode="area")
-        target = small.permute(0, 2, 3, 1).flatten(0, 2)
-        source = torch.cat([z.float().cpu().permute(0, 2, 3, 1).flatten(0, 2), torch.ones(len(target), 1)], 1)
-        gram = source.T @ source + 0.02 * len(target) * torch.eye(source.shape[1])
-        weights = torch.linalg.solve(gram, source.T @ target)  # (C + 1, 3)
-
-        def look(latents: Tensor) -> Tensor:
-            colours = (latents.float().cpu().permute(0, 2, 3, 1) @ weights[:-1] + weights[-1]).permute(0, 3, 1, 2)
-            return torch.nn.functional.interpolate(colours, scale_factor=4, mode="bicubic")
-
-        return look
-
-    # ------------------------------------------------------------------------------------------------- noise
-
-    def levels(self, steps: int) -> list[float]:
-        """Falling sigmas of ``steps`` steps at the network's own spacing, and 0 at the end (steps + 1 numbers)."""
-        self.scheduler.set_timesteps(steps)
-        return [*self.sigmas[self.scheduler.timesteps.cpu().long().clamp(max=len(self.sigmas) - 1)].tolist(), 0.0]
-
-    def sampler(self, name: str) -> AbstractContextManager[None]:
-        """Inside, the network has a sampler's weights: "ddim" its own, "live" those distilled to four steps.
-
-        The few-step weights are a LoRA in peft's format in the folder ``live`` beside the UNet. EngineError without.
-        """
-        if name == "ddim":
-            return nullcontext()
-        folder = self.folder / "live"
-        if not (folder / "adapter_config.json").is_file():
-            raise EngineError(f"sampler must be ddim for {self.name}, which has no few-step LoRA, got {name!r}")
-        if not self._live:
-            from peft import PeftModel
-
-            twin = PeftModel.from_pretrained(copy.deepcopy(self.unet), str(folder)).merge_and_unload(safe_merge=True)
-            own = dict(self.unet.named_parameters())
-            # What the LoRA does not touch stays shared with the network.
-            self._live = {n: p.data for n, p in twin.named_parameters() if not torch.equal(p, own[n])}
-        return hooks.weights(self.unet, self._live)
-
-    def jumps(self, s: float | None = None) -> list[float]:
-        """Falling sigmas of the live sampler, from ``s`` (or pure noise) to 0: at most four steps."""
-        marks = [float(self.sigmas[min(t, len(self.sigmas) - 1)]) for t in LIVE]
-        return [*marks, 0.0] if s is None else [s, *(m for m in marks if m < 0.99 * s), 0.0]
-
-    def timestep(self, s: float) -> float:
-        """The training timestep of a sigma; between two of them, by the logarithm."""
-        logs = self.sigmas.log()
-        value = torch.tensor(max(s, 1e-9), dtype=torch.float64).log().clamp(logs[0], logs[-1])
-        high = int(torch.searchsorted(logs, value).clamp(1, len(logs) - 1))
-        part = float((value - logs[high - 1]) / (logs[high] - logs[high - 1]))
-        t = high - 1 + part
-        return round(t) if abs(t - round(t)) < 1e-3 else t
-
-    def field(self, rows: Sequence[Row]) -> Callable[[Tensor, float], Tensor]:
-        """(x, σ) → the noise in x, guided: Σ weightᵢ · ε(x, rowᵢ). Rows of all frames go as one batch, in chunks."""
-        return lambda x, s: self.noise_in(x, torch.full((len(x),), s, dtype=torch.float64), rows)
-
-    def noise_in(self, x: Tensor, s: Tensor, rows: Sequence[Row]) -> Tensor:
-        """The same for pictures ``x`` (B, C, h, w) each at a sigma of its own, ``s`` (B,)."""
-        n = x.shape[0]
-        known = {v: self.timestep(v) for v in set(s.tolist())}
-        t = torch.tensor([known[v] for v in s.tolist()])
-        s = s.to(x).view(-1, 1, 1, 1)
-        scaled = x / (1 + s * s).sqrt()
-        embeds = torch.cat([r.embeds.expand(n, -1, -1) for r in rows])
-        inputs = torch.cat([self._with_conditions(scaled, r.conditions) for r in rows])
-        mixed = [r.mix for r in rows if r.mix is not None]
-        mixes = [torch.zeros(n, mixed[0].shape[1]) if r.mix is None else r.mix.expand(n, -1) for r in rows if mixed]
-
-        def one(part: Tensor, text: Tensor, times: Tensor, *mix: Tensor) -> Tensor:
-            part = part.to(self.dtype, memory_format=torch.channels_last)
-            self.mix = mix[0] if mix else None
-            try:
-                return self.unet(part, times, encoder_hidden_states=text.to(self.dtype)).sample.float()
-            finally:
-                self.mix = None
-
-        extra = [torch.cat([m.to(self.device) for m in mixes])] if mixed else []
-        out = self.chunked(one, inputs, embeds, t.repeat(len(rows)), *extra)
-        self.evaluations += out.shape[0]
-        out = out.unflatten(0, (len(rows), n))
-        if self.prediction == "v_prediction":  # v = √ā·ε − √(1−ā)·x0, so ε = √ā·v + √(1−ā)·x
-            out = (out + s * scaled) / (1 + s * s).sqrt()
-        weights = torch.tensor([r.weight for r in rows], device=out.device).view(-1, 1, 1, 1, 1)
-        return (weights * out).sum(0)
-
-    def _with_conditions(self, x: Tensor, conditions: Tensor | None) -> Tensor:
-        if not self.extra:
-            return x
-        if conditions is None:
-            conditions = self.null((x.shape[2], x.shape[3])).repeat(1, self.extra // self.channels, 1, 1)
-        return torch.cat([x, conditions.expand(x.shape[0], -1, -1, -1)], 1)
-
-    def chunked(self, fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        """Runs ``fn`` over the rows in chunks of `batch`; when memory runs out, halves the chunk and goes on."""
-        out, start, total = [], 0, tensors[0].shape[0]
-        while start < total:
-            try:
-                out.append(fn(*(t[start : start + self.batch].to(self.device) for t in tensors)))
-                start += self.batch
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as e:
-                short = not isinstance(e, RuntimeError) or "memory" in str(e).lower()
-                if not short:
-                    raise
-                if self.batch == 1:
-                    raise EngineError(
-                        f"memory of {self.device} must hold one picture of {tuple(tensors[0].shape[2:])} rows and "
-                        "columns in the network, got too little; choose a smaller size"
-                    ) from None
-                self.batch = max(1, min(self.batch, total) // 2)
-                logging.getLogger(__name__).warning("memory ran out; going on with %d rows a time", self.batch)
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-        return torch.cat(out)
-
-
-def _stages(vae: Any) -> Sequence[int]:
-    config = vae.config
-    return config.encoder_block_out_channels if "encoder_block_out_channels" in config else config.block_out_channels
 
 
 class Memo:
@@ -307,6 +64,7 @@ class Models:
         self.dtype = dtype or pick_dtype(self.device)
         self.keep = keep
         self.memo = Memo()
+        self.cache = Cache()
         self._resident: OrderedDict[str, Network] = OrderedDict()
 
     def load(self, name: str) -> Network:

@@ -10,7 +10,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from engine.models import Models, Network
+from engine.models import Models
+from engine.network import Network
 from engine.schema import EngineError
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from engine.models import Network, guided
+from engine.network import Network, guided
 from engine.sampling import gaussian, generator
 from engine.schema import Progress
 

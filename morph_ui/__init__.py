@@ -10,7 +10,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves the
 
 import gradio as gr
 
-from morph_ui import interpolate
+from morph_ui import interpolate, morph
 from morph_ui.stream import FILES, Session, sweep
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
@@ -33,10 +33,14 @@ def build(worker: Any) -> gr.Blocks:
     """The studio over a `Worker` (anything with ``submit(request) -> Job``)."""
     with gr.Blocks(title="Chrysalis", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.HTML("<header><b>Chrysalis</b><span>one picture becomes another</span></header>", elem_id="title")
-        with gr.Tabs(), gr.Tab("Interpolate", id="interpolate"):
-            session = interpolate.build(worker)
+        sessions = []
+        with gr.Tabs():
+            for tab in (interpolate, morph):
+                with gr.Tab(tab.TITLE, id=tab.TITLE.lower()):
+                    sessions.append(tab.build(worker))
         # Set once by an event, or Gradio would never delete it when the visit is over.
-        page.load(Session, outputs=session, queue=False, show_progress="hidden", api_visibility="private")
+        for session in sessions:
+            page.load(Session, outputs=session, queue=False, show_progress="hidden", api_visibility="private")
     return page.queue(max_size=64, default_concurrency_limit=None)
 
 

@@ -28,6 +28,7 @@ from morph_ui.stream import Session, sentence
 from morph_ui.widgets import default, drop_zone, new_seed, seed_box, slider, thumbnails
 
 R = InterpolateRequest
+TITLE = "Interpolate"
 SCHEME_LABELS = {
     "branch": "add noise, mix, denoise (the paper's own)",
     "did": "denoise, mix, denoise",
@@ -42,23 +43,23 @@ SAMPLER_LABELS = {"ddim": "DDIM, all the steps", "live": "live: four steps or fe
 def controls() -> dict[str, gr.components.Component]:
     """The request's fields as widgets, in the page's order; keyed by field name."""
     c: dict[str, Any] = {}
-    with gr.Row(equal_height=True, elem_id="pair"):
-        c["a"] = drop_zone("From", "picture-a")
-        swap = gr.Button("⇄", elem_id="swap", elem_classes="tool", size="sm", scale=0, min_width=44)
-        c["b"] = drop_zone("To", "picture-b")
+    with gr.Row(equal_height=True, elem_id="interpolate-pair", elem_classes="pair"):
+        c["a"] = drop_zone("From", "interpolate-a")
+        swap = gr.Button("⇄", elem_id="interpolate-swap", elem_classes="tool swap", size="sm", scale=0, min_width=44)
+        c["b"] = drop_zone("To", "interpolate-b")
     swap.click(
         lambda a, b: (b, a), [c["a"], c["b"]], [c["a"], c["b"]], show_progress="hidden", api_visibility="private"
     )
-    c["shelf"] = gr.Row(elem_id="shelf")
+    c["shelf"] = gr.Row(elem_id="interpolate-shelf", elem_classes="tryout")
     c["prompt"] = gr.Textbox(
         "", label="In words", placeholder="what they show, e.g. a yellow tulip (may stay empty)", lines=1
     )
-    with gr.Row(elem_id="act"):
-        c["make"] = gr.Button("Make", variant="primary", elem_id="make", scale=3)
-        c["stop"] = gr.Button("Stop", variant="stop", elem_id="stop", scale=3, visible=False)
-        c["seed"], _ = seed_box()
-    with gr.Group(elem_id="settings"):
-        preset = gr.Radio(list(PRESETS), label="Preset", value="draft", elem_id="preset")
+    with gr.Row(elem_id="interpolate-act", elem_classes="act"):
+        c["make"] = gr.Button("Make", variant="primary", elem_id="interpolate-make", scale=3)
+        c["stop"] = gr.Button("Stop", variant="stop", elem_id="interpolate-stop", scale=3, visible=False)
+        c["seed"], _ = seed_box("interpolate")
+    with gr.Group(elem_id="interpolate-settings", elem_classes="settings"):
+        preset = gr.Radio(list(PRESETS), label="Preset", value="draft", elem_id="interpolate-preset")
         with gr.Row():
             c["frames"] = gr.Dropdown(list(FRAMES), value=default(R, "frames"), label="Frames", min_width=110)
             c["steps"] = slider(R, "steps", "Steps", info="", min_width=150)
@@ -66,7 +67,7 @@ def controls() -> dict[str, gr.components.Component]:
             c["low"] = slider(R, "low", "Wander at least", info="below .25 is a cross-fade", min_width=150)
             c["high"] = slider(R, "high", "Wander at most", info="above .65 forgets the pictures", min_width=150)
         c["guidance"] = slider(R, "guidance", "Guidance", info="how strictly the words count; 1 is off")
-    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+    with gr.Accordion("Advanced", open=False, elem_id="interpolate-advanced", elem_classes="advanced"):
         c["prompt_b"] = gr.Textbox(
             "", label="Words for the second picture", placeholder="if it shows something else", lines=1
         )
@@ -137,11 +138,11 @@ def build(worker: Any) -> gr.State:
     """The tab's widgets and wiring, inside the caller's Blocks. Returns the visit's session."""
     session = gr.State(Session(), delete_callback=Session.forget)
     with gr.Row(elem_classes="studio"):
-        with gr.Column(scale=5, min_width=320, elem_id="side"):
+        with gr.Column(scale=5, min_width=320, elem_classes="left"):
             c = controls()
             make, stop = c.pop("make"), c.pop("stop")
-        with gr.Column(scale=7, min_width=320, elem_id="main"):
-            right = stage()
+        with gr.Column(scale=7, min_width=320, elem_classes="right"):
+            right = stage("interpolate")
     out = right.outputs(c["seed"], make, stop)
     names, widgets, back = list(c), list(c.values()), right.back
     make.click(fresh(worker, names), [session, back, *widgets], out, **QUIET)
@@ -239,7 +240,7 @@ def examples(c: dict[str, Any]) -> None:
     """Ready pairs to click, each with its words."""
     folder = Path(__file__).resolve().parents[1] / "assets" / "examples"
     pairs = json.loads((folder / "pairs.json").read_text())
-    shelf = thumbnails([[folder / p["a"], folder / p["b"]] for p in pairs], "examples")
+    shelf = thumbnails([[folder / p["a"], folder / p["b"]] for p in pairs], "interpolate-examples")
 
     def choose(event: gr.EventData) -> list[str]:
         p = pairs[int(event.index)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ import gradio as gr
 
 from engine import video
 from engine.schema import Cancelled, Done, EngineError, Frame, Progress
-from morph_ui.stream import Clock, Session, begin, events, human, message, sentence, strip, take
+from morph_ui.stream import Clock, Session, begin, events, human, message, meter, sentence, strip, take
 from morph_ui.widgets import player
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
@@ -32,32 +33,36 @@ class Stage:
     pngs: gr.DownloadButton
     back: gr.Checkbox
     load: gr.UploadButton
+    files: gr.DownloadButton
 
     def outputs(self, seed: gr.Number, make: gr.Button, stop: gr.Button) -> list[Any]:
         """What `busy` and `ended` update, in their order."""
-        return [self.screen, self.status, seed, make, stop, self.film, self.pngs, self.again, self.tried]
+        return [self.screen, self.status, seed, make, stop, self.film, self.pngs, self.again, self.tried,
+                self.files]  # fmt: skip
 
 
-def stage() -> Stage:
-    """Builds it, inside the caller's column."""
-    status = gr.HTML(message(""), elem_id="status", apply_default_css=False)
-    screen = player()
-    again = gr.Button("Make this frame again", size="sm", elem_id="again", visible=False)
+def stage(tab: str) -> Stage:
+    """Builds it, inside the caller's column; ``tab`` begins the names of its elements."""
+    status = gr.HTML(message(""), elem_id=f"{tab}-status", elem_classes="status-line", apply_default_css=False)
+    screen = player(tab)
+    again = gr.Button("Make this frame again", size="sm", elem_id=f"{tab}-again", visible=False)
     tried = gr.Gallery(label="Candidates: choose one for this frame", columns=8, height=130, visible=False,
-                       elem_id="candidates", buttons=[], allow_preview=False)  # fmt: skip
-    with gr.Row(elem_id="take"):
-        film = gr.DownloadButton("MP4", interactive=False, elem_id="mp4", size="sm")
-        pngs = gr.DownloadButton("PNGs", interactive=False, elem_id="zip", size="sm")
-        back = gr.Checkbox(True, label="there and back", container=False, elem_id="back", min_width=120)
-        load = gr.UploadButton("Load settings", file_types=[".png", ".mp4", ".zip"], size="sm", elem_id="load")
-    return Stage(status, screen, again, tried, film, pngs, back, load)
+                       elem_id=f"{tab}-candidates", buttons=[], allow_preview=False)  # fmt: skip
+    with gr.Row(elem_classes="take"):
+        film = gr.DownloadButton("MP4", interactive=False, elem_id=f"{tab}-mp4", size="sm")
+        pngs = gr.DownloadButton("PNGs", interactive=False, elem_id=f"{tab}-zip", size="sm")
+        files = gr.DownloadButton("LoRAs", visible=False, elem_id=f"{tab}-files", size="sm")
+        back = gr.Checkbox(True, label="there and back", container=False, elem_id=f"{tab}-back", min_width=120,
+                           elem_classes="back")  # fmt: skip
+        load = gr.UploadButton("Load settings", file_types=[".png", ".mp4", ".zip"], size="sm", elem_id=f"{tab}-load")
+    return Stage(status, screen, again, tried, film, pngs, back, load, files)
 
 
 def busy(session: Session, status: str, seed: Any = None) -> list[Any]:
     """One update for every output while a run goes on, in the order of ``out``."""
     off, seed = gr.update(visible=False), gr.skip() if seed is None else seed
     nothing = gr.update(value=None, interactive=False)
-    return [json.dumps(strip(session)), status, seed, off, gr.update(visible=True), nothing, nothing, off, off]
+    return [json.dumps(strip(session)), status, seed, off, gr.update(visible=True), nothing, nothing, off, off, off]
 
 
 def ended(session: Session, text: str, kind: str, back: bool) -> list[Any]:
@@ -67,7 +72,18 @@ def ended(session: Session, text: str, kind: str, back: bool) -> list[Any]:
     if problem:
         text, kind = f"{text}. {problem}".lstrip(". "), "problem"
     on, off = gr.update(visible=True), gr.update(visible=False)
-    return [json.dumps(strip(session)), message(text, kind), gr.skip(), on, off, film, pngs, off, off]
+    return [
+        json.dumps(strip(session)),
+        message(text, kind),
+        gr.skip(),
+        on,
+        off,
+        film,
+        pngs,
+        off,
+        off,
+        extra_of(session),
+    ]
 
 
 def stream(worker: Any, session: Session, request: Any, keep: set[int], back: bool) -> Iterator[list[Any]]:
@@ -84,7 +100,7 @@ def stream(worker: Any, session: Session, request: Any, keep: set[int], back: bo
             take(session, event)
             if isinstance(event, Progress):
                 if monotonic() - shown > 0.15:
-                    yield [gr.skip(), clock.line, *[gr.skip()] * 7]
+                    yield [gr.skip(), clock.line, *[gr.skip()] * 8]
                     shown = monotonic()
             elif not isinstance(event, Done):
                 yield busy(session, clock.line)
@@ -92,7 +108,8 @@ def stream(worker: Any, session: Session, request: Any, keep: set[int], back: bo
         assert done is not None
         size = done.frames[0].size
         took = human(done.seconds).removeprefix("about ")
-        text = ". ".join([f"{len(done.frames)} frames of {size[0]} × {size[1]} in {took}", *done.notes])
+        text = f"{len(done.frames)} frames of {size[0]} × {size[1]} in {took}"
+        text = ". ".join([text, *meter(done), *done.notes])
     except Cancelled:
         kept = len(session.frames)
         text = f"Stopped. The {kept} finished frames are kept" if kept > 2 else "Stopped"
@@ -118,6 +135,26 @@ def files_of(session: Session, back: bool) -> tuple[Any, Any, str]:
         return gr.update(value=None, interactive=False), gr.update(value=None, interactive=False), sentence(e)
 
 
+def extra_of(session: Session) -> Any:
+    """The download of what else was made (LoRAs): the file itself, or a zip of several."""
+    files = session.done.files if session.done else {}
+    if not files:
+        return gr.update(visible=False, value=None)
+    try:
+        return gr.update(visible=True, value=write_extra(session))
+    except OSError:  # the film's own sentence has said that the disk is full
+        return gr.update(visible=False, value=None)
+
+
+def write_extra(session: Session) -> str:
+    assert session.done is not None
+    path = session.path(f"chrysalis-{session.request.seed}-{session.run}-loras.zip")
+    with zipfile.ZipFile(path, "w") as z:
+        for name, block in session.done.files.items():
+            z.writestr(name, block)
+    return str(path)
+
+
 def write_files(session: Session, order: list[int], back: bool) -> tuple[str, str]:
     frames = [session.frames[i].picture for i in order]
     settings = session.done.settings if session.done else session.request.settings()
@@ -133,15 +170,21 @@ def refilm(session: Session, back: bool) -> list[Any]:
     return [film, pngs, message(problem, "problem") if problem else gr.skip()]
 
 
+def read_for(method: str, path: str) -> dict[str, Any]:
+    """The settings inside a file of ours. EngineError if there are none, or if they are of another method."""
+    settings = video.read_settings(path)
+    if settings["method"] != method:
+        raise EngineError(f"settings must be of {method}, got {settings['method']}")
+    return settings
+
+
 def loaded(method: str, names: list[str]) -> Callable[[Session, str], list[Any]]:
     """Settings back from a file: every widget but the pictures."""
 
     def load(session: Session, path: str) -> list[Any]:
         keep = [gr.skip()] * len(names)
         try:
-            settings = video.read_settings(path)
-            if settings["method"] != method:
-                raise EngineError(f"settings must be of {method}, got {settings['method']}")
+            settings = read_for(method, path)
         except EngineError as e:
             return [*keep, message(sentence(e), "problem")]
         session.loaded = settings
@@ -155,9 +198,10 @@ def loaded(method: str, names: list[str]) -> Callable[[Session, str], list[Any]]
 
 
 def api(worker: Any, name: str, about: str, R: type, request_of: Callable, pictures: dict[str, Any]) -> None:
-    """`/name` for gradio_client: the request's fields by name → (MP4, zip of PNGs, report)."""
+    """`/name` for gradio_client: the request's fields by name → (MP4, zip of PNGs, report), for *Morph* LoRAs too."""
+    more = name == "morph"
 
-    def call(*values: Any) -> Iterator[tuple[Any, Any, Any]]:
+    def call(*values: Any) -> Iterator[tuple[Any, ...]]:
         session = Session()
         try:
             request = request_of(dict(zip(inputs, values, strict=True)))
@@ -166,13 +210,15 @@ def api(worker: Any, name: str, about: str, R: type, request_of: Callable, pictu
                 if isinstance(event, Frame | Done):
                     take(session, event)
                 if isinstance(event, Progress):
-                    yield None, None, {"progress": round(event.fraction, 4), "doing": event.doing}
+                    yield None, None, {"progress": round(event.fraction, 4), "doing": event.doing}, *[None] * more
                 elif not isinstance(event, Done):
-                    yield gr.skip(), gr.skip(), gr.skip()
+                    yield (gr.skip(),) * (3 + more)
             done = session.done
             assert done is not None
             film, pngs = write_files(session, sorted(session.frames), False)
-            yield film, pngs, done.settings | {"seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations}
+            report = done.settings | {"seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations,
+                                      "quality": done.quality, "notes": list(done.notes)}  # fmt: skip
+            yield film, pngs, report, *[write_extra(session)] * more
         except Exception as e:
             raise gr.Error(sentence(e), print_exception=False) from None
         finally:
@@ -180,14 +226,15 @@ def api(worker: Any, name: str, about: str, R: type, request_of: Callable, pictu
 
     # Plain inputs of their own: the request's dataclass is the one judge, and its sentences name the field.
     inputs = dict(pictures)
+    kinds = {str: gr.Textbox, bool: gr.Checkbox}
     for f in fields(R):
         if f.name not in inputs and isinstance(f.default, str | int | float):
-            kind = gr.Textbox if isinstance(f.default, str) else gr.Number
-            inputs[f.name] = kind(value=f.default, label=f.name, visible=False)
+            inputs[f.name] = kinds.get(type(f.default), gr.Number)(value=f.default, label=f.name, visible=False)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     call.__doc__ = about
     call.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in inputs])  # the API's argument names
     outs = [gr.File(visible=False, label=n) for n in ("mp4", "zip")] + [gr.JSON(visible=False, label="report")]
+    outs += [gr.File(visible=False, label="loras")] * more
     gr.Button(visible=False).click(
         call, list(inputs.values()), outs, api_name=name, concurrency_limit=None, show_progress="hidden"
     )

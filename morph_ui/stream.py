@@ -33,6 +33,7 @@ class Session:
     frames: dict[int, Frame] = field(default_factory=dict)
     cells: dict[int, dict[str, str]] = field(default_factory=dict)
     done: Done | None = None
+    ratio: float = 1.0  # width over height
     selected: int | None = None
     loaded: dict[str, Any] = field(default_factory=dict)  # settings read from a file
     folder: Path | None = None
@@ -75,6 +76,8 @@ def sweep(older: float = 86400) -> None:
 
 def take(session: Session, event: Event) -> None:
     """Notes an event in the session."""
+    if isinstance(event, Preview | Frame):
+        session.ratio = event.picture.width / event.picture.height
     if isinstance(event, Preview):
         session.cells[event.index] = {"state": "forming", "src": _inline(event.picture)}
     elif isinstance(event, Frame):
@@ -94,12 +97,11 @@ def _inline(picture: Image) -> str:
 
 def strip(session: Session) -> dict[str, Any]:
     """The player's value: every cell of the strip, in order, and which one is selected."""
-    n = session.request.frames if session.request else 9
-    size = session.frames[0].picture.size if 0 in session.frames else (1, 1)
+    n = session.request.total if session.request else 9
     return {
         "run": session.run,
         "cells": [session.cells.get(i, {"state": "waiting", "src": ""}) for i in range(n)],
-        "ratio": size[0] / size[1],
+        "ratio": session.ratio,
         "done": session.done is not None,
     }
 
@@ -123,6 +125,16 @@ class Clock:
                 if took > 1 and share > 0.02:
                     text += f" · {human(took * (1 - event.fraction) / share)} left"
             self.line = bar(event.fraction, text)
+
+
+def meter(done: Done) -> list[str]:
+    """What was measured, in words."""
+    q, n = done.quality, len(done.frames)
+    if not q or not q["length"] or not q["fade_length"]:
+        return []
+    uneven = q["variance"] ** 0.5 / (q["length"] / (n - 1))
+    text = f"The way is {q['length'] / q['fade_length']:.2f} times as long as a cross-fade's, its steps ± {uneven:.0%}"
+    return [text + (f", its ends off by {q['ends']:.2f}" if q["ends"] > 0 else "")]
 
 
 def human(seconds: float) -> str:

@@ -48,11 +48,11 @@ def drop_zone(label: str, elem_id: str) -> gr.Image:
     return zone
 
 
-def seed_box() -> tuple[gr.Number, gr.Button]:
+def seed_box(tab: str) -> tuple[gr.Number, gr.Button]:
     """A seed and its dice. An empty box means a new seed, which is then written back."""
     with gr.Row(elem_classes="seed"):
         seed = gr.Number(value=7, precision=0, label="Seed", min_width=110)
-        dice = gr.Button("⚂", elem_id="dice", elem_classes="tool", size="sm", scale=0, min_width=44)
+        dice = gr.Button("⚂", elem_id=f"{tab}-dice", elem_classes="tool dice", size="sm", scale=0, min_width=44)
     dice.click(new_seed, outputs=seed, queue=False, show_progress="hidden", api_visibility="private")
     return seed, dice
 
@@ -61,15 +61,20 @@ def new_seed() -> int:
     return random.SystemRandom().randrange(2**32)
 
 
+def picture_url(path: Path, side: int) -> str:
+    """A small square copy of a picture as a data URL."""
+    with Image.open(path) as picture:
+        small = ImageOps.fit(picture.convert("RGB"), (side, side))
+    block = io.BytesIO()
+    small.save(block, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(block.getvalue()).decode()
+
+
 def thumbnails(rows: list[list[Path]], elem_id: str) -> gr.HTML:
     """A shelf of small pictures to click, a row of one or more each; tells ``choose`` which one."""
 
     def inline(path: Path) -> str:
-        with Image.open(path) as picture:
-            small = ImageOps.fit(picture.convert("RGB"), (112, 112))
-        block = io.BytesIO()
-        small.save(block, "JPEG", quality=85)
-        return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(block.getvalue()).decode()}">'
+        return f'<img alt="" src="{picture_url(path, 112)}">'
 
     buttons = "".join(
         f'<button type="button" data-index="{i}" aria-label="Example {i + 1}">{"".join(map(inline, row))}</button>'
@@ -86,17 +91,33 @@ def thumbnails(rows: list[list[Path]], elem_id: str) -> gr.HTML:
         js_on_load="element.querySelectorAll('button').forEach(b => b.addEventListener('click',"
         " () => trigger('choose', { index: +b.dataset.index })));",
         elem_id=elem_id,
+        elem_classes="examples",
         apply_default_css=False,
     )
 
 
-def player() -> gr.HTML:
+def player(tab: str) -> gr.HTML:
     """The picture, its scrubber and the strip of frames. Python sets its value; it tells which cell was chosen."""
     return gr.HTML(
         value=None,
         html_template=(HERE / "player.html").read_text(),
         css_template=(HERE / "player.css").read_text(),
         js_on_load=(HERE / "player.js").read_text(),
-        elem_id="player",
+        elem_id=f"{tab}-player",
+        apply_default_css=False,
+    )
+
+
+def timeline() -> gr.HTML:
+    """Pictures in a row, each with its words: add, remove, reorder by drag. Its value is JSON that only it writes.
+
+    {"items": [{"path", "url", "words"} …], "waiting": [words for pictures still to come]}
+    """
+    return gr.HTML(
+        value=None,
+        html_template=(HERE / "timeline.html").read_text(),
+        css_template=(HERE / "timeline.css").read_text(),
+        js_on_load=(HERE / "timeline.js").read_text(),
+        elem_id="morph-timeline",
         apply_default_css=False,
     )

@@ -11,7 +11,8 @@ from PIL import Image
 from engine import images
 from engine.drawing import sketch_of, strokes_of
 from engine.methods import run
-from engine.models import Models, Row, guided
+from engine.models import Models
+from engine.network import Row, guided
 from engine.ranking import ranker
 from engine.sampling import flow, gaussian, generator
 from engine.schema import InterpolateRequest

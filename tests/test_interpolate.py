@@ -10,7 +10,7 @@ from conftest import picture
 from engine import images
 from engine.methods import run
 from engine.methods.interpolate import _stack, _tries, smoothest
-from engine.models import guided
+from engine.network import guided
 from engine.sampling import gaussian, generator
 from engine.schema import SCHEMES, Done, EngineError, Frame, InterpolateRequest, LoadRequest, Preview, Progress
 from engine.textual import invert_text

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import linear
 
 from engine.lora import Bank, attached, blank, fit, targets
-from engine.models import Row
+from engine.network import Row
 from engine.schema import EngineError
 
 

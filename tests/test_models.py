@@ -6,7 +6,8 @@ from conftest import make_network
 from diffusers import DDIMScheduler
 
 from engine.catalogue import CATALOGUE, present
-from engine.models import Memo, Models, Row, guided
+from engine.models import Memo, Models
+from engine.network import Row, guided
 from engine.sampling import flow
 from engine.schema import EngineError
 

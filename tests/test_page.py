@@ -36,53 +36,55 @@ def page(browser, studio):
     )
     page.on("pageerror", lambda e: page.errors.append(str(e)))
     page.goto(studio)
-    expect(page.locator("#make")).to_be_visible(timeout=LONG)
+    expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
     yield page
     assert page.errors == []
     page.close()
 
 
 def drop(page, a=ROSE, b=DAISY):
-    for box, file in (("#picture-a", a), ("#picture-b", b)):
+    for box, file in (("#interpolate-a", a), ("#interpolate-b", b)):
         page.set_input_files(f"{box} input[type=file]", file)
         expect(page.locator(f"{box} img")).to_be_visible(timeout=LONG)
 
 
 def finished(page):
-    expect(page.locator("#make")).to_be_visible(timeout=LONG)
+    expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
 
 
 def cells(page, state):
-    return page.locator(f"#player .cell[data-state={state}]")
+    return page.locator(f"#interpolate-player .cell[data-state={state}]")
 
 
 def test_nothing_is_asked_of_anyone_else(page):
-    page.click("#advanced button")
+    page.click("#interpolate-advanced button")
     page.wait_for_load_state("load")
     assert page.outside == []
 
 
 def test_drop_two_pictures_and_watch_one_become_the_other(page, tmp_path):
     drop(page)
-    page.click("#make")
+    page.click("#interpolate-make")
     expect(cells(page, "done")).not_to_have_count(0, timeout=LONG)  # the ends are there at once
-    expect(page.locator("#stop")).to_be_visible()
-    expect(page.locator("#status .bar")).to_be_visible(timeout=LONG)
+    expect(page.locator("#interpolate-stop")).to_be_visible()
+    expect(page.locator("#interpolate-status .bar")).to_be_visible(timeout=LONG)
     finished(page)
     expect(cells(page, "done")).to_have_count(9)
-    expect(page.locator("#status")).to_contain_text("9 frames of 256 × 256")
+    expect(page.locator("#interpolate-status")).to_contain_text("9 frames of 256 × 256")
     loaded = "imgs => imgs.every(i => i.complete && i.naturalWidth === 256)"
-    page.wait_for_function(f"() => ({loaded})([...document.querySelectorAll('#player .cell img')])", timeout=LONG)
-    sources = page.eval_on_selector_all("#player .cell img", "imgs => imgs.map(i => i.src)")
+    page.wait_for_function(
+        f"() => ({loaded})([...document.querySelectorAll('#interpolate-player .cell img')])", timeout=LONG
+    )
+    sources = page.eval_on_selector_all("#interpolate-player .cell img", "imgs => imgs.map(i => i.src)")
     assert len(set(sources)) == 9
     # It plays by itself, and the scrubber follows.
-    expect(page.locator("#player .play")).to_have_attribute("aria-label", "Pause")
-    page.wait_for_function("() => +document.querySelector('#player .scrub').value > 2", timeout=LONG)
+    expect(page.locator("#interpolate-player .play")).to_have_attribute("aria-label", "Pause")
+    page.wait_for_function("() => +document.querySelector('#interpolate-player .scrub').value > 2", timeout=LONG)
     # The whole picture is seen, with its own proportions.
-    fit = page.eval_on_selector("#player .big", "i => getComputedStyle(i).objectFit")
+    fit = page.eval_on_selector("#interpolate-player .big", "i => getComputedStyle(i).objectFit")
     assert fit == "contain"
     with page.expect_download() as download:
-        page.click("#mp4")
+        page.click("#interpolate-mp4")
     film = tmp_path / "film.mp4"
     download.value.save_as(film)
     settings = video.read_settings(film)
@@ -99,20 +101,20 @@ def test_drop_two_pictures_and_watch_one_become_the_other(page, tmp_path):
     seed = page.get_by_label("Seed", exact=True)
     seed.fill("123")
     seed.blur()
-    page.set_input_files("input:has(+ #load)", film)
+    page.set_input_files("input:has(+ #interpolate-load)", film)
     expect(seed).to_have_value("7", timeout=LONG)
-    expect(page.locator("#status")).to_contain_text("Settings of", timeout=LONG)
+    expect(page.locator("#interpolate-status")).to_contain_text("Settings of", timeout=LONG)
 
 
 def test_an_example_a_swap_and_a_dice(page):
-    page.click("#examples button >> nth=0")
-    expect(page.locator("#picture-a img")).to_be_visible(timeout=LONG)
+    page.click("#interpolate-examples button >> nth=0")
+    expect(page.locator("#interpolate-a img")).to_be_visible(timeout=LONG)
     expect(page.get_by_label("In words")).to_have_value("a red rose", timeout=LONG)
-    before = page.locator("#picture-a img").get_attribute("src")
-    page.click("#swap")
-    expect(page.locator("#picture-a img")).not_to_have_attribute("src", before, timeout=LONG)
+    before = page.locator("#interpolate-a img").get_attribute("src")
+    page.click("#interpolate-swap")
+    expect(page.locator("#interpolate-a img")).not_to_have_attribute("src", before, timeout=LONG)
     seed = page.get_by_label("Seed", exact=True)
-    page.click("#dice")
+    page.click("#interpolate-dice")
     expect(seed).not_to_have_value("7", timeout=LONG)
 
 
@@ -125,60 +127,62 @@ def set_steps(page, n):
 def test_stop_keeps_what_is_finished_and_the_next_job_runs(page):
     drop(page)
     set_steps(page, 500)
-    page.click("#make")
-    page.wait_for_selector("#player .cell[data-state=forming]", timeout=LONG)
-    page.click("#stop")
-    expect(page.locator("#status")).to_contain_text("Stopped", timeout=LONG)
+    page.click("#interpolate-make")
+    page.wait_for_selector("#interpolate-player .cell[data-state=forming]", timeout=LONG)
+    page.click("#interpolate-stop")
+    expect(page.locator("#interpolate-status")).to_contain_text("Stopped", timeout=LONG)
     finished(page)
     assert cells(page, "forming").count() == 0 and 2 <= cells(page, "done").count() < 9
     set_steps(page, 4)
-    page.click("#make")
-    expect(page.locator("#status")).to_contain_text("9 frames", timeout=LONG)
+    page.click("#interpolate-make")
+    expect(page.locator("#interpolate-status")).to_contain_text("9 frames", timeout=LONG)
 
 
-PIXELS = """async () => Promise.all([...document.querySelectorAll('#player .cell img')].map(async i => {
+PIXELS = """async () => Promise.all([...document.querySelectorAll('#interpolate-player .cell img')].map(async i => {
     const block = new Uint8Array(await (await fetch(i.src)).arrayBuffer()); return block.join(); }))"""
 
 
 def test_one_frame_made_again(page):
     drop(page)
     set_steps(page, 8)
-    page.click("#make")
-    expect(page.locator("#status")).to_contain_text("9 frames", timeout=LONG)
+    page.click("#interpolate-make")
+    expect(page.locator("#interpolate-status")).to_contain_text("9 frames", timeout=LONG)
     before = page.evaluate(PIXELS)
-    page.click("#player .cell >> nth=6")
-    page.click("#again", timeout=LONG)
+    page.click("#interpolate-player .cell >> nth=6")
+    page.click("#interpolate-again", timeout=LONG)
     expect(cells(page, "done")).not_to_have_count(9, timeout=LONG)
-    expect(page.locator("#status")).to_contain_text("9 frames", timeout=LONG)
+    expect(page.locator("#interpolate-status")).to_contain_text("9 frames", timeout=LONG)
     after = page.evaluate(PIXELS)
     assert [i for i in range(9) if before[i] != after[i]] == [5, 6, 7]
 
 
 def test_no_picture_and_a_broken_one_get_a_sentence(page, tmp_path):
-    page.click("#make")
-    expect(page.locator("#status")).to_contain_text("Picture A (From) must be a picture, got nothing", timeout=LONG)
+    page.click("#interpolate-make")
+    expect(page.locator("#interpolate-status")).to_contain_text(
+        "Picture A (From) must be a picture, got nothing", timeout=LONG
+    )
     broken = tmp_path / "cut.jpg"
     broken.write_bytes(ROSE.read_bytes()[:500])
-    page.set_input_files("#picture-a input[type=file]", broken)
-    page.set_input_files("#picture-b input[type=file]", DAISY)
-    expect(page.locator("#picture-b img")).to_be_visible(timeout=LONG)
-    page.click("#make")
-    expect(page.locator("#status")).to_contain_text("must be a", timeout=LONG)
-    expect(page.locator("#status .problem")).to_be_visible()
-    expect(page.locator("#make")).to_be_visible()
+    page.set_input_files("#interpolate-a input[type=file]", broken)
+    page.set_input_files("#interpolate-b input[type=file]", DAISY)
+    expect(page.locator("#interpolate-b img")).to_be_visible(timeout=LONG)
+    page.click("#interpolate-make")
+    expect(page.locator("#interpolate-status")).to_contain_text("must be a", timeout=LONG)
+    expect(page.locator("#interpolate-status .problem")).to_be_visible()
+    expect(page.locator("#interpolate-make")).to_be_visible()
 
 
 def test_a_closed_tab_frees_the_device(browser, studio):
     """The tab's job alone would take many minutes; the next has to be let in before its time is up."""
     page = browser.new_page()
     page.goto(studio)
-    expect(page.locator("#make")).to_be_visible(timeout=LONG)
+    expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
     drop(page)
     set_steps(page, 500)
     page.get_by_role("combobox", name="Frames", exact=True).click()
     page.get_by_role("option", name="129").click()
-    page.click("#make")
-    page.wait_for_selector("#player .cell[data-state=forming]", timeout=LONG)
+    page.click("#interpolate-make")
+    page.wait_for_selector("#interpolate-player .cell[data-state=forming]", timeout=LONG)
     page.close()
     short = Client(studio, verbose=False).submit(
         handle_file(ROSE), handle_file(DAISY), frames=3, scheme="interpolate", api_name="/interpolate"
@@ -189,9 +193,12 @@ def test_a_closed_tab_frees_the_device(browser, studio):
 def test_it_fits_a_phone(browser, studio):
     page = browser.new_page(viewport={"width": 390, "height": 800}, is_mobile=True, has_touch=True)
     page.goto(studio)
-    expect(page.locator("#make")).to_be_visible(timeout=LONG)
+    expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
-    order = [page.locator(s).first.bounding_box()["y"] for s in ("#pair", "#make", "#player", "#settings")]
+    order = [
+        page.locator(s).first.bounding_box()["y"]
+        for s in ("#interpolate-pair", "#interpolate-make", "#interpolate-player", "#interpolate-settings")
+    ]
     assert order == sorted(order)  # the picture comes before the small print
     page.close()
 

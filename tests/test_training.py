@@ -10,7 +10,8 @@ from conftest import make_network, picture
 from diffusers import UNet2DConditionModel
 
 from engine.methods import run
-from engine.models import LIVE, Models, Row
+from engine.models import Models
+from engine.network import LIVE, Row
 from engine.schema import EngineError, Frame, InterpolateRequest, Progress
 from training.data import Look, caption, colour_name, look
 from training.distil import adapted, save, target_of

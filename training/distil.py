@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from engine.models import LIVE
+from engine.network import LIVE
 from training.data import caption, photographs, rows
 from training.loop import FLORA, Trainer, autocast, spent
 from training.text import LENGTH, looks

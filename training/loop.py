@@ -77,6 +77,14 @@ class Trainer:
                     module.load_state_dict({k: v.float() for k, v in load_file(shipped).items()})
                     print(f"{name}: {key} starts from {shipped}", flush=True)
             self.ema = [p.detach().clone() for p in params]
+            noted = FLORA / "training.json"  # what the shipped weights have seen counts on
+            if (
+                any(key in SHIPPED for key in modules)
+                and noted.exists()
+                and name in (seen := json.loads(noted.read_text()))
+            ):
+                self.samples, self.seconds = seen[name]["samples"], seen[name]["minutes"] * 60
+        self.begun = 0 if self.path.exists() else self.samples  # a fresh optimiser warms up from here
 
     def save(self) -> None:
         WORK.mkdir(parents=True, exist_ok=True)
@@ -107,7 +115,7 @@ class Trainer:
     def step(self, loss: torch.Tensor, batch: int) -> float:
         """One optimiser step on ``loss`` (a scalar over ``batch`` samples). Returns the learning rate used."""
         progress = min(self.samples / self.horizon, 1.0)
-        warm = min(1.0, (self.samples + batch) / min(200 * batch, 0.05 * self.horizon))
+        warm = min(1.0, (self.samples - self.begun + batch) / min(200 * batch, 0.05 * self.horizon))
         lr = self.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in self.optimiser.param_groups:
             group["lr"] = lr
@@ -126,7 +134,7 @@ class Trainer:
         while time.monotonic() - started < minutes * 60:
             yield
             now = time.monotonic()
-            self.seconds, last = self.seconds + now - last, now
+            self.seconds, last = self.seconds + min(now - last, 60), now  # a long pause is no training
             if now - saved > save_every:
                 self.save()
                 saved = time.monotonic()

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
-from engine.models import Models, Network
+from engine.models import Models
+from engine.network import Network
 from engine.perceptual import distance
 from engine.ranking import Ranker
 from training import samples as s

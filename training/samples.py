@@ -11,8 +11,9 @@ from torch import Tensor
 
 from engine import images, lora
 from engine.drawing import sketch_of, strokes_of
-from engine.models import Network, Row, guided
+from engine.network import Network, Row, guided
 from engine.sampling import flow, gaussian, generator
+from engine.schema import result
 from training.unet import PALETTES
 
 BATCH = 16
@@ -125,13 +126,7 @@ def fitted(net: Network, block: np.ndarray, steps: int = 60) -> tuple[np.ndarray
     levels = [s for s in net.levels(25) if s <= float(net.sigmas[700])]
     x = z + levels[0] * noise(net, len(z), z.shape[-1], 7)
     before = arrays(net.decode(walk(net, x, levels, [Row(words)])))
-    fitting = lora.fit(net, z, words, steps, 16, 1e-3, patience=0)
-    while True:
-        try:
-            next(fitting)
-        except StopIteration as end:
-            bank = end.value
-            break
+    bank = result(lora.fit(net, z, words, steps, 16, 1e-3, patience=0))
     with lora.attached(net, bank):
         after = walk(net, x, levels, [Row(words, mix=torch.eye(len(z)))])
     return before, arrays(net.decode(after))

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from engine.methods.interpolate import interpolate
-from engine.models import Models, Row
-from engine.schema import Event, InterpolateRequest, LoadRequest, Progress
+from engine.methods.morph import morph
+from engine.models import Models
+from engine.network import Row
+from engine.schema import Event, InterpolateRequest, LoadRequest, MorphRequest, Progress
 
 
 def load(models: Models, request: LoadRequest) -> Iterator[Event]:
@@ -21,7 +23,7 @@ def load(models: Models, request: LoadRequest) -> Iterator[Event]:
     yield Progress(1.0, f"{request.model} is ready")
 
 
-METHODS = {InterpolateRequest: interpolate, LoadRequest: load}
+METHODS = {InterpolateRequest: interpolate, MorphRequest: morph, LoadRequest: load}
 
 
 def run(models: Models, request: Any) -> Iterator[Event]:

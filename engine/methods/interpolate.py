@@ -18,10 +18,12 @@ from torch import Tensor
 
 from engine import images
 from engine.geometry import MIX, noise_steps, slerp, tree
-from engine.models import Models, Network, guided
+from engine.models import Models
+from engine.network import Network, guided
+from engine.perceptual import quality
 from engine.ranking import Ranker, ranker
 from engine.sampling import ancestral, euler, flow, gaussian, generator
-from engine.schema import Done, Event, Frame, InterpolateRequest, Preview, Progress
+from engine.schema import Done, Event, Frame, InterpolateRequest, Preview, Progress, within
 from engine.textual import invert_text
 
 DECODE = 3  # a decoded picture counts as so many network rows in the progress bar
@@ -120,9 +122,11 @@ def interpolate(models: Models, request: InterpolateRequest) -> Iterator[Event]:
     notes = [f"the prompt is {n} tokens too long for {net.name}; its end was left out"
              for n in map(net.overlong, prompts) if n]  # fmt: skip
     frames = tuple(run.pictures[i] for i in range(request.frames))
+    yield Progress(0.999, "measuring the way")
+    measured = quality(net, images.to_tensor(list(frames)), x, (0, last))
     yield Progress(1.0, "done")
     settings |= {"width": size[0], "height": size[1]}
-    yield Done(frames, settings, perf_counter() - started, net.evaluations - before, tuple(notes))
+    yield Done(frames, settings, perf_counter() - started, net.evaluations - before, tuple(notes), measured)
 
 
 def _inverted(models, net, request, x, words, digests):
@@ -134,13 +138,7 @@ def _inverted(models, net, request, x, words, digests):
         steps = invert_text(
             net, x, words[:2], words[2:], request.invert_steps, request.invert_rate, request.guidance, request.seed
         )
-        found = None
-        while found is None:
-            try:
-                event = next(steps)
-                yield Progress(INVERSION * event.fraction, event.doing)
-            except StopIteration as end:
-                found = end.value
+        found = yield from within(steps, 0.0, INVERSION)
         models.memo.put(key, found, found.numel() * 4)
     return found
 

@@ -1,66 +1,19 @@
-"""Requests and events: plain frozen values that cross between the clients and the engine.
-
-A request says everything that matters to its result: the same request gives the same pictures. Its
-``__post_init__`` refuses what cannot be, in a sentence with the field's name, what was expected and what came.
-"""
+"""The request of *Interpolate*, and its presets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from PIL.Image import Image
 
-
-class EngineError(ValueError):
-    """Something the person can mend. Its text is shown as it is: name, expectation, value."""
-
-
-class Cancelled(Exception):
-    """The job was stopped by the person; nothing is wrong."""
-
-
-# --------------------------------------------------------------------------------------------- bounds
-
-
-@dataclass(frozen=True)
-class Range:
-    """Closed range of a number, its step in the page, and the words that explain it."""
-
-    low: float
-    high: float
-    step: float
-    help: str = ""
-
-
-def _number(name: str, value: Any, bound: Range, whole: bool) -> None:
-    ok = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not ok or not bound.low <= value <= bound.high:  # a NaN is not between anything
-        kind = "a whole number" if whole else "a number"
-        raise EngineError(f"{name} must be {kind} from {bound.low:g} to {bound.high:g}, got {str(value)[:40]}")
-
-
-def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise EngineError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def _picture(name: str, value: Any) -> None:
-    if not isinstance(value, Image):
-        raise EngineError(f"{name} must be a picture, got {'nothing' if value is None else type(value).__name__}")
-
+from engine.schema.base import FITS, MIXES, EngineError, Range, bounded, choice, picture, plain
 
 SCHEMES = ("branch", "did", "did-independent", "interpolate-denoise", "interpolate")
 SCHEDULES = ("linear", "convex", "concave")
-MIXES = ("slerp", "lerp")
-FITS = ("fit", "crop", "pad")
 PICKERS = ("smoothest", "first", "clip")
 SAMPLERS = ("ddim", "live")
-CATALOGUE_NAMES = ("flora", "sd15", "sd21-base")
 FRAMES = (3, 5, 9, 17, 33, 65, 129)
-
-
-# ------------------------------------------------------------------------------------------- requests
 
 
 @dataclass(frozen=True)
@@ -102,7 +55,7 @@ class InterpolateRequest:
     picks: tuple[tuple[int, int], ...] = ()
     reseeds: tuple[tuple[int, int], ...] = ()
 
-    BOUNDS = {
+    BOUNDS: ClassVar = {
         "low": Range(0.0, 1.0, 0.01, "least noise, given to the frames closest to their parents"),
         "high": Range(0.0, 1.0, 0.01, "most noise, given to the middle frame; .25 to .65 is useful"),
         "steps": Range(4, 500, 1, "steps of the whole noise schedule; a frame walks its share of them"),
@@ -115,46 +68,36 @@ class InterpolateRequest:
         "invert_rate": Range(1e-6, 0.1, 1e-4, "learning rate of textual inversion"),
         "size": Range(0, 1536, 8, "longer side in pixels; 0 is the network's own"),
     }
-    WHOLE = ("steps", "seed", "candidates", "invert_steps", "size")
+    WHOLE: ClassVar = ("steps", "seed", "candidates", "invert_steps", "size")
+    TEXTS: ClassVar = ("prompt", "prompt_b", "negative", "rank_for", "rank_against", "model")
+    CHOICES: ClassVar = {"scheme": SCHEMES, "schedule": SCHEDULES, "mix": MIXES, "picker": PICKERS,
+                         "sampler": SAMPLERS, "fit": FITS}  # fmt: skip
 
     def __post_init__(self) -> None:
-        _picture("picture A", self.a)
-        _picture("picture B", self.b)
+        picture("picture A", self.a)
+        picture("picture B", self.b)
         if not isinstance(self.frames, int) or self.frames not in FRAMES:
             raise EngineError(f"frames must be a power of two plus one, 3 to 129 (3, 5, 9, 17 …), got {self.frames!r}")
-        for name, bound in self.BOUNDS.items():
-            _number(name, getattr(self, name), bound, name in self.WHOLE)
+        bounded(self)
         if self.sampler == "live" and self.scheme != "branch":
             raise EngineError(f"sampler must be ddim for the scheme {self.scheme}, got 'live'")
         if self.picker == "clip" and not (self.rank_for or self.prompt):
             raise EngineError("rank_for or prompt must be words for the picker clip, got neither")
         if self.low > self.high:
             raise EngineError(f"low must not be above high, got low {self.low:g} and high {self.high:g}")
-        _choice("scheme", self.scheme, SCHEMES)
-        _choice("schedule", self.schedule, SCHEDULES)
-        _choice("mix", self.mix, MIXES)
-        _choice("picker", self.picker, PICKERS)
-        _choice("sampler", self.sampler, SAMPLERS)
-        _choice("fit", self.fit, FITS)
-        for name in ("prompt", "prompt_b", "negative", "rank_for", "rank_against", "model"):
-            if not isinstance(getattr(self, name), str):
-                raise EngineError(f"{name} must be text, got {getattr(self, name)!r}")
         for name in ("picks", "reseeds"):
             for pair in getattr(self, name):
                 if len(pair) != 2 or not 0 < pair[0] < self.frames - 1 or pair[1] < 0:
                     raise EngineError(f"{name} must be pairs of an inner frame and a number, got {pair!r}")
 
+    @property
+    def total(self) -> int:
+        """Frames of the whole."""
+        return self.frames
+
     def settings(self) -> dict[str, Any]:
         """All but the pictures, as plain values: what the files carry and the page reads back."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("a", "b")}
-        return {"method": "interpolate"} | plain
-
-
-@dataclass(frozen=True)
-class LoadRequest:
-    """Make a network resident, so that the first picture need not wait for it."""
-
-    model: str = "flora"
+        return plain(self, "interpolate", ("a", "b"))
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -169,55 +112,5 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def preset(request: InterpolateRequest, name: str) -> InterpolateRequest:
     """The request with a preset's values in place of its own."""
-    _choice("preset", name, tuple(PRESETS))
+    choice("preset", name, tuple(PRESETS))
     return replace(request, **PRESETS[name])
-
-
-# --------------------------------------------------------------------------------------------- events
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A heartbeat: nothing new. ``place`` is the number of jobs before this one; 0 when it runs."""
-
-    place: int
-
-
-@dataclass(frozen=True)
-class Progress:
-    """``fraction`` of the work done, 0 … 1, and what is being done."""
-
-    fraction: float
-    doing: str
-
-
-@dataclass(frozen=True)
-class Preview:
-    """How frame ``index`` looks while it forms; small and rough."""
-
-    index: int
-    picture: Image
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A finished frame, with every candidate tried for it (``picture`` is the chosen one)."""
-
-    index: int
-    picture: Image
-    candidates: tuple[Image, ...] = ()
-    chosen: int = 0
-
-
-@dataclass(frozen=True)
-class Done:
-    """The result, whole. ``settings`` makes it again; ``evaluations`` counts network rows (guidance included)."""
-
-    frames: tuple[Image, ...]
-    settings: dict[str, Any]
-    seconds: float
-    evaluations: int
-    notes: tuple[str, ...] = field(default=())
-
-
-Event = Waiting | Progress | Preview | Frame | Done
