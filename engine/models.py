@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from engine.cache import Cache
-from engine.catalogue import PARTS, locate
+from engine.catalogue import CATALOGUE, PARTS, locate
 from engine.network import Network
 from engine.schema import EngineError
 
@@ -81,6 +81,8 @@ class Models:
                 self._resident.popitem(last=False)
             try:
                 self._resident[name] = Network(folder, self.device, self.dtype, name)
+                if name in CATALOGUE:
+                    self._resident[name].lora_rate = CATALOGUE[name].lora_rate
             except (OSError, KeyError, AttributeError, json.JSONDecodeError) as e:
                 raise EngineError(f"model {name} must be whole in {folder}, got {type(e).__name__}: {e}") from None
         self._resident.move_to_end(name)

@@ -96,6 +96,7 @@ class Network:
         self.multiple = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.batch = 64 if device.type == "cuda" else 16
         self.evaluations = 0
+        self.lora_rate = 1e-3
         self._nulls: dict[tuple[int, int], Tensor] = {}
         self._live: dict[str, Tensor] = {}
         self.now: Now | None = None

@@ -58,7 +58,8 @@ def controls() -> dict[str, gr.components.Component]:
             c["lora_draws"] = slider(R, "lora_draws", "Noise levels a step", info="", min_width=150)
             c["lora_patience"] = slider(R, "lora_patience", "Patience", info="least gain in 20 steps; 0 goes on",
                                         min_width=150)  # fmt: skip
-        c["lora_rate"] = gr.Number(default(R, "lora_rate"), label="Learning rate", min_width=140)
+        c["lora_rate"] = gr.Number(default(R, "lora_rate"), label="Learning rate", info="0 is the network's own",
+                                   min_width=140)  # fmt: skip
         c["loras"] = gr.File(label="LoRAs of your own, for the pictures in their order", file_count="multiple",
                              file_types=[".safetensors"], height=110)  # fmt: skip
         with gr.Row():

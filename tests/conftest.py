@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -19,6 +21,10 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure():
+    os.environ["CHRYSALIS_CACHE"] = tempfile.mkdtemp(prefix="chrysalis-cache-")  # not the person's own
 
 
 def pytest_collection_modifyitems(items):
@@ -35,8 +41,12 @@ def pytest_collection_modifyitems(items):
         "models",
         "ranking",
         "perceptual",
+        "cache",
+        "hooks",
         "lora",
+        "lorafile",
         "interpolate",
+        "morph",
     ]
     order += ["benchmarks", "training", "cli", "flora", "api", "page"]
     items.sort(key=lambda i: order.index(i.path.stem.removeprefix("test_")))

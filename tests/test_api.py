@@ -1,6 +1,8 @@
 """The served studio through gradio_client: stable names, two visitors at once, errors as sentences, cancel."""
 
 import threading
+import zipfile
+from pathlib import Path
 
 import pytest
 from conftest import picture
@@ -22,7 +24,7 @@ def pair(tmp_path_factory):
 
 def test_the_api_is_named_and_documented(studio):
     info = Client(studio, verbose=False).view_api(return_format="dict")["named_endpoints"]
-    assert list(info) == ["/interpolate"]
+    assert list(info) == ["/interpolate", "/morph"]
     names = [p["parameter_name"] for p in info["/interpolate"]["parameters"]]
     assert names[:4] == ["a", "b", "prompt", "prompt_b"] and {
         "frames",
@@ -90,3 +92,29 @@ def test_cancel_frees_the_device_for_the_next(studio, pair, tiny):
     short = Client(studio, verbose=False).submit(*pair, frames=3, model=str(tiny), scheme="interpolate",
                                                  api_name="/interpolate")  # fmt: skip
     assert short.result(timeout=60)[2]["frames"] == 3
+
+
+def test_morph(studio, pair, tiny):
+    client = Client(studio, verbose=False)
+    small = {"frames": 4, "steps": 5, "lora_steps": 2, "model": str(tiny), "seed": 9}
+    film, pngs, report, loras = client.predict([*pair, pair[0]], prompts="a rose\na daisy", **small, api_name="/morph")
+    assert video.read_settings(film)["method"] == "morph" and video.read_settings(pngs)["prompts"] == [
+        "a rose",
+        "a daisy",
+    ]
+    assert report["keyframes"] == 3 and report["quality"]["length"] > 0 and report["seed"] == 9
+    with zipfile.ZipFile(loras) as z:
+        assert z.namelist() == [f"lora-{i}.safetensors" for i in (1, 2, 3)]
+        files = z.extract("lora-1.safetensors", Path(loras).parent)
+    again = client.predict(list(pair), loras=[handle_file(files)], **small, api_name="/morph")
+    assert again[2]["loras"][0]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "wrong", "sentence"),
+    [(1, {}, "Pictures must be two or more, got 1"), (2, {"attention": 3}, "Attention must be a number from 0 to 1"),
+     (2, {"loop": True, "frames": 2}, "Frames must be a whole number from 3 to 65")],
+)  # fmt: skip
+def test_morphs_errors_are_sentences(studio, pair, pictures, wrong, sentence):
+    with pytest.raises(AppError, match=sentence):
+        Client(studio, verbose=False).predict(list(pair[:pictures]), **wrong, api_name="/morph")

@@ -33,7 +33,8 @@ def test_interpolate(pair, tmp_path):
     done = engine(*args, "--out", tmp_path / "m.mp4", "--frames-dir", tmp_path / "frames", "--zip", tmp_path / "m.zip")
     assert done.returncode == 0, done.stderr
     last = json.loads(done.stdout.splitlines()[-1])
-    assert set(last) == {"frames", "size", "seed", "seconds", "unet_evaluations", "model"}
+    assert set(last) == {"frames", "size", "seed", "seconds", "unet_evaluations", "model", "quality"}
+    assert last["quality"]["ends"] == 0 and last["quality"]["length"] > 0
     assert (last["frames"], last["size"], last["seed"], last["model"]) == (5, [256, 256], 7, "flora")
     frames = sorted((tmp_path / "frames").iterdir())
     assert [f.name for f in frames] == [f"{i:04d}.png" for i in range(5)]
@@ -47,6 +48,39 @@ def test_interpolate(pair, tmp_path):
         ["ffprobe", "-v", "error", "-show_streams", tmp_path / "m.mp4"], capture_output=True, text=True
     )
     assert "codec_name=h264" in probe.stdout and "pix_fmt=yuv420p" in probe.stdout
+
+
+def test_morph_its_loras_and_the_cache(pair, tmp_path, monkeypatch):
+    monkeypatch.setenv("CHRYSALIS_CACHE", str(tmp_path / "cache"))
+    fast = ["--frames", 4, "--steps", 6, "--lora-steps", 3, "--seed", 5]
+    files = ["--out", tmp_path / "m.mp4", "--frames-dir", tmp_path / "frames", "--lora-dir", tmp_path / "loras"]
+    done = engine("morph", *pair, pair[0], *fast, "--loop", "--prompts", "a rose", "a daisy", *files)
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["frames"], last["size"], last["model"]) == (9, [256, 256], "flora")
+    assert set(last["quality"]) == {"length", "variance", "ends", "fade_length", "fade_variance"}
+    assert len(list((tmp_path / "frames").iterdir())) == 9
+    assert video.read_settings(tmp_path / "m.mp4")["prompts"] == ["a rose", "a daisy"]
+    # The third picture is the first without words of its own: a picture with other words is learnt anew.
+    loras = sorted((tmp_path / "loras").iterdir())
+    assert [f.name for f in loras] == [f"lora-{i}.safetensors" for i in (1, 2, 3)]
+    listed = engine("cache").stdout
+    assert listed.count("lora ") == listed.count("inversion ") == listed.count("features ") == 3
+    again = engine("morph", *pair, *fast, "--prompts", "a rose", "a daisy", "--loras", "-", loras[1])
+    assert again.returncode == 0, again.stderr
+    assert "entries thrown away\n0 entries" in engine("cache", "--clear").stdout
+
+
+def test_morph_refusals(pair, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    for args, sentence in (
+        ([pair[0]], "pictures must be 2 to 12, got 1"),
+        ([*pair, "--attention", "2"], "attention must be a number from 0 to 1, got 2"),
+        ([*pair, "--loras", tmp_path / "no.safetensors"], "loras must be files"),
+        ([*pair, "--loras", tmp_path / "x.safetensors"], "LoRA of picture 1 must be a safetensors file"),
+    ):
+        done = engine("morph", *args)
+        assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
 
 
 def test_models():

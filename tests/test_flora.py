@@ -9,13 +9,14 @@ from conftest import ROOT
 from PIL import Image
 
 from engine import images
+from engine.cache import Cache
 from engine.drawing import sketch_of, strokes_of
 from engine.methods import run
 from engine.models import Models
 from engine.network import Row, guided
 from engine.ranking import ranker
 from engine.sampling import flow, gaussian, generator
-from engine.schema import InterpolateRequest
+from engine.schema import InterpolateRequest, MorphRequest, result
 from engine.textual import invert_text
 
 pytestmark = pytest.mark.slow
@@ -23,7 +24,7 @@ FLORA = ROOT / "assets/models/flora"
 
 
 def example(name):
-    return images.read(next((ROOT / "assets/examples").glob(f"{name}-*.webp")))
+    return images.read(next((ROOT / "assets/examples").glob(f"{name}*.webp")))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_copies_look_like_their_originals(resident):
 def test_it_sees_noise_for_what_it_is(resident):
     """On a photograph under noise the prediction explains most of the noise: far better than guessing 0."""
     net = resident.load("flora")
-    z = net.encode(images.to_tensor([example("rose"), example("daisy")]))
+    z = net.encode(images.to_tensor([example("rose-22325299158"), example("daisy-2520369272")]))
     eps = gaussian(z.shape[1:], [generator(0), generator(1)])
     for s, most in ((3.0, 0.1), (1.0, 0.35), (0.5, 0.7)):
         d = net.field(guided(net.embed(["", ""]), net.embed([""]), 1.0))(z + s * eps, s)
@@ -103,7 +104,7 @@ def test_clip_tells_flowers_apart(resident):
 
 def test_a_morph_is_smooth_and_its_middle_is_neither_end(resident):
     request = InterpolateRequest(
-        example("rose"), example("daisy"), prompt="a red rose", prompt_b="a pink daisy", frames=5
+        example("rose-22325299158"), example("daisy-2520369272"), prompt="a red rose", prompt_b="a pink daisy", frames=5
     )
     done = list(run(resident, request))[-1]
     blocks = [np.asarray(f.resize((32, 32)), float) for f in done.frames]
@@ -115,7 +116,7 @@ def test_a_morph_is_smooth_and_its_middle_is_neither_end(resident):
 
 
 def test_bfloat16_and_float32_make_the_same_picture(resident):
-    request = InterpolateRequest(example("rose"), example("daisy"), frames=3, steps=12)
+    request = InterpolateRequest(example("rose-22325299158"), example("daisy-2520369272"), frames=3, steps=12)
     fast = list(run(Models("cpu", torch.bfloat16), request))[-1].frames[1]
     exact = list(run(Models("cpu", torch.float32), request))[-1].frames[1]
     assert np.abs(np.asarray(fast, float) - np.asarray(exact, float)).mean() < 4  # of 255
@@ -123,7 +124,7 @@ def test_bfloat16_and_float32_make_the_same_picture(resident):
 
 def test_fitting_the_words_helps(resident):
     net = resident.load("flora")
-    x = images.to_tensor([example("rose"), example("daisy")])
+    x = images.to_tensor([example("rose-22325299158"), example("daisy-2520369272")])
     with torch.no_grad():
         z, start = net.encode(x), net.embed(["", "", ""])
 
@@ -138,12 +139,7 @@ def test_fitting_the_words_helps(resident):
         return total
 
     steps = invert_text(net, x, start[:2], start[2:], 25, 0.02, 1.0, seed=1)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            assert loss(end.value) < loss(start)
-            return
+    assert loss(result(steps)) < loss(start)
 
 
 def test_diffusers_own_classes_load_it():
@@ -153,3 +149,13 @@ def test_diffusers_own_classes_load_it():
     assert AutoencoderDC.from_pretrained(FLORA / "vae").config.latent_channels == 4
     assert DDIMScheduler.from_pretrained(FLORA / "scheduler").config.prediction_type == "epsilon"
     assert Image.open(FLORA / "sheets/unconditional.jpg").width == 8 * 192
+
+
+def test_morph_knows_its_pictures_by_their_loras_and_takes_even_steps(resident, tmp_path):
+    resident.cache = Cache(tmp_path)
+    ends = (example("rose-22325299158"), example("daisy-2520369272"))
+    small = {"frames": 9, "steps": 12, "lora_steps": 15}
+    asked = {"whole": {}, "uneven": {"reschedule": False}, "no LoRA": {"lora": "none"}}
+    ways = {n: list(run(resident, MorphRequest(ends, **small | kw)))[-1].quality for n, kw in asked.items()}
+    assert ways["whole"]["variance"] < ways["uneven"]["variance"]
+    assert ways["whole"]["ends"] < ways["no LoRA"]["ends"]

@@ -12,7 +12,7 @@ from engine.methods import run
 from engine.methods.interpolate import _stack, _tries, smoothest
 from engine.network import guided
 from engine.sampling import gaussian, generator
-from engine.schema import SCHEMES, Done, EngineError, Frame, InterpolateRequest, LoadRequest, Preview, Progress
+from engine.schema import SCHEMES, Done, EngineError, Frame, InterpolateRequest, LoadRequest, Preview, Progress, result
 from engine.textual import invert_text
 
 A, B = picture(0), picture(1)
@@ -154,12 +154,7 @@ def test_inversion_of_the_words_lowers_its_loss(models, tiny):
         return total
 
     steps = invert_text(net, x, start[:2], start[2:], 60, 0.05, 2.0, seed=1)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            fitted = end.value
-            break
+    fitted = result(steps)
     assert fitted.shape == start.shape and loss(fitted) < loss(start) - 0.01
 
 

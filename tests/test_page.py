@@ -3,6 +3,7 @@
 import base64
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from conftest import ROOT
@@ -10,6 +11,7 @@ from gradio_client import Client, handle_file
 from playwright.sync_api import expect, sync_playwright
 
 from engine import video
+from engine.schema import EngineError
 
 pytestmark = pytest.mark.slow
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -201,6 +203,103 @@ def test_it_fits_a_phone(browser, studio):
     ]
     assert order == sorted(order)  # the picture comes before the small print
     page.close()
+
+
+def keys(page):
+    return page.locator("#morph-timeline .key:not(.coming)")
+
+
+def words(page):
+    return page.eval_on_selector_all("#morph-timeline .key input", "inputs => inputs.map(i => i.value)")
+
+
+@pytest.fixture
+def morph(page):
+    page.get_by_role("tab", name="Morph").click()
+    expect(page.locator("#morph-make")).to_be_visible(timeout=LONG)
+    return page
+
+
+def quick(page, steps=5):
+    box = page.locator("#morph-make").locator("xpath=ancestor::*[contains(@class,'left')]").get_by_label("Steps").first
+    box.fill(str(steps))
+    box.press("Enter")
+
+
+def test_a_timeline_of_pictures(morph):
+    """Add, words, reorder by drag and by keys, remove, paste."""
+    page, field = morph, "#morph-timeline input[type=file]"
+    page.set_input_files(field, [ROSE, DAISY])
+    expect(keys(page)).to_have_count(2, timeout=LONG)
+    for i, text in enumerate(("rose", "daisy")):
+        page.locator("#morph-timeline .key input").nth(i).fill(text)
+    page.evaluate(
+        """async () => { const dot = new OffscreenCanvas(20, 20); dot.getContext('2d').fillRect(0, 0, 20, 20);
+           const png = await dot.convertToBlob();
+           const data = new DataTransfer(); data.items.add(new File([png], 'p.png', { type: 'image/png' }));
+           document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data })); }"""
+    )
+    expect(keys(page)).to_have_count(3, timeout=LONG)
+    page.locator("#morph-timeline .key input").nth(2).fill("dot")
+    boxes = [page.locator("#morph-timeline .key .pic").nth(i).bounding_box() for i in (0, 2)]
+    page.mouse.move(boxes[1]["x"] + 50, boxes[1]["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(boxes[0]["x"] + 50, boxes[0]["y"] + 50, steps=12)
+    page.mouse.up()
+    assert words(page) == ["dot", "rose", "daisy"]
+    page.locator("#morph-timeline .key").nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    assert words(page) == ["rose", "dot", "daisy"]
+    page.locator("#morph-timeline .key .off").nth(1).click()
+    assert words(page) == ["rose", "daisy"]
+
+
+def test_morph_through_two_pictures(morph, tmp_path):
+    page = morph
+    page.click("#morph-make")
+    expect(page.locator("#morph-status")).to_contain_text("Pictures must be two or more, got none", timeout=LONG)
+    page.set_input_files("#morph-timeline input[type=file]", [ROSE, DAISY])
+    expect(keys(page)).to_have_count(2, timeout=LONG)
+    page.locator("#morph-timeline .key input").nth(1).fill("a pink daisy")
+    quick(page)
+    page.click("#morph-make")
+    expect(page.locator("#morph-player .cell[data-state=forming]")).not_to_have_count(0, timeout=LONG)
+    expect(page.locator("#morph-status")).to_contain_text("fitting LoRAs", timeout=LONG)
+    page.click("#morph-stop")
+    expect(page.locator("#morph-status")).to_contain_text("Stopped", timeout=LONG)
+    expect(page.locator("#morph-make")).to_be_visible(timeout=LONG)
+    page.click("#morph-make")
+    expect(page.locator("#morph-status")).to_contain_text("16 frames of 256 × 256", timeout=LONG)
+    expect(page.locator("#morph-status")).to_contain_text("as long as a cross-fade")
+    expect(page.locator("#morph-player .cell[data-state=done]")).to_have_count(16)
+    saved = {}
+    for name in ("mp4", "files"):
+        with page.expect_download() as download:
+            page.click(f"#morph-{name}")
+        saved[name] = tmp_path / f"{name}-{download.value.suggested_filename}"
+        download.value.save_as(saved[name])
+    assert video.read_settings(saved["mp4"])["prompts"] == ["", "a pink daisy"]
+    with zipfile.ZipFile(saved["files"]) as z:
+        assert z.namelist() == ["lora-1.safetensors", "lora-2.safetensors"]
+    # Settings come back, words under their pictures too.
+    page.reload()
+    page.get_by_role("tab", name="Morph").click()
+    page.set_input_files("input:has(+ #morph-load)", saved["mp4"])
+    expect(page.locator("#morph-status")).to_contain_text("Drop the same 2 pictures", timeout=LONG)
+    page.set_input_files("#morph-timeline input[type=file]", [ROSE, DAISY])
+    expect(keys(page)).to_have_count(2, timeout=LONG)
+    assert words(page) == ["", "a pink daisy"]
+
+
+def test_the_timeline_takes_only_uploads(studio):
+    """The page's own value is not believed: a path of the server's is refused."""
+    from morph_ui.morph import keyframes
+
+    with pytest.raises(EngineError, match="pictures must be uploaded here, got passwd"):
+        keyframes('{"items": [{"path": "/etc/passwd"}]}')
+    with pytest.raises(EngineError, match="pictures must be a timeline"):
+        keyframes("[1, 2]")
+    assert keyframes(None) == [] and keyframes('{"items": []}') == []
 
 
 CUT = """

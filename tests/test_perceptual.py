@@ -1,9 +1,11 @@
 """The perceptual distance over the resident network's features."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
-from engine.perceptual import distance
+from engine.perceptual import arc, distance, even, quality, steps
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +41,51 @@ def test_chunks_do_not_change_it(net):
         assert torch.allclose(distance(net, x, y), whole, atol=1e-5)
     finally:
         net.batch = kept
+
+
+def test_even_steps_on_a_curve_known_in_closed_form():
+    """Places w whose looks move as w²: even steps in looks stand at √."""
+    places = [i / 64 for i in range(65)]
+    lengths = [(b * b - a * a) * 3 for a, b in pairwise(places)]
+    assert arc(places, lengths) == pytest.approx([w * w for w in places])
+    found = even(places, lengths, 9)
+    assert found == pytest.approx([(i / 8) ** 0.5 for i in range(9)], abs=0.01)
+    assert found[0] == 0 and found[-1] == 1
+
+
+def test_the_arc_and_its_inverse_are_each_others():
+    places, lengths = [0.0, 0.1, 0.5, 0.6, 1.0], [1.0, 0.0, 4.0, 2.0]
+    shares = arc(places, lengths)
+    assert shares == pytest.approx([0, 1 / 7, 1 / 7, 5 / 7, 1])
+    assert even(places, lengths, 8)[1] in (pytest.approx(0.1), pytest.approx(0.5))
+    assert even(places, lengths, 8)[5] == pytest.approx(0.6)
+
+
+def test_a_way_without_length_is_walked_evenly():
+    """Identical frames: the published code divides by zero."""
+    assert even([0.0, 0.5, 1.0], [0.0, 0.0], 5) == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+
+
+@torch.no_grad()
+def test_quality_of_a_fade_is_that_of_a_fade(net):
+    keys = pictures(2)
+    fade = torch.stack([torch.lerp(keys[0], keys[1], w) for w in (0.0, 0.25, 0.5, 0.75, 1.0)])
+    q = quality(net, fade, keys, (0, 4))
+    assert q["length"] == q["fade_length"] > 0 and q["variance"] == q["fade_variance"] and q["ends"] == 0
+    apart = steps(net, fade)
+    assert q["length"] == pytest.approx(float(apart.sum()), rel=1e-3)
+    assert q["variance"] == pytest.approx(float(apart.var(correction=0)), rel=1e-3)
+
+
+@torch.no_grad()
+def test_quality_sees_a_jump_a_detour_and_ends_that_are_off(net):
+    keys, other = pictures(2), pictures(1, 7)
+    jump = quality(net, torch.cat([keys[:1]] * 3 + [keys[1:]] * 2), keys, (0, 4))
+    assert jump["variance"] > 10 * max(jump["fade_variance"], 1e-9)
+    detour = quality(net, torch.cat([keys[:1], other, keys[1:]]), keys, (0, 2))
+    assert detour["length"] > 1.3 * detour["fade_length"]
+    assert quality(net, torch.cat([other, keys[1:]]), keys, (0, 1))["ends"] > 0
+    loop = quality(net, torch.cat([keys[:1], keys[1:]]), keys, (0, 1), loop=True)
+    assert (
+        loop["length"] == loop["fade_length"] == pytest.approx(2 * float(distance(net, keys[:1], keys[1:])), rel=1e-3)
+    )

@@ -66,6 +66,10 @@ class Run:
         return Progress(min(self.done / self.total, 0.999), doing)
 
     @property
+    def rate(self) -> float:
+        return self.request.lora_rate or self.net.lora_rate
+
+    @property
     def depth(self) -> int:
         """How many steps look at both pictures: the first λ of them, whatever their number."""
         return math.ceil(self.request.attention * self.request.steps - 1e-9)
@@ -210,7 +214,7 @@ def fitted(run: Run) -> Generator[Event, None, Bank]:
         yield run.progress(budget, "LoRAs are remembered")
     for start in range(0, len(missing), TOGETHER):
         now = missing[start : start + TOGETHER]
-        fit = lora.fit(run.net, run.z[now], run.words[now], r.lora_steps, r.lora_rank, r.lora_rate, r.seed,
+        fit = lora.fit(run.net, run.z[now], run.words[now], r.lora_steps, r.lora_rank, run.rate, r.seed,
                        r.lora_draws, r.lora_patience)  # fmt: skip
         begun = run.done / run.total
         run.done += budget * len(now)
@@ -227,7 +231,7 @@ def fitted(run: Run) -> Generator[Event, None, Bank]:
 def _fit_key(run: Run, k: int) -> Any:
     """All that a LoRA depends on."""
     r = run.request
-    return run.names[k], r.lora_steps, r.lora_rank, r.lora_rate, r.lora_draws, r.lora_patience, r.seed
+    return run.names[k], r.lora_steps, r.lora_rank, run.rate, r.lora_draws, r.lora_patience, r.seed
 
 
 def _about(run: Run, k: int) -> str:

@@ -35,9 +35,9 @@ class MorphRequest:
     lora: str = "mix"
     fix: float = 0.5
     form: str = "sum"
-    lora_steps: int = 60
+    lora_steps: int = 40
     lora_rank: int = 16
-    lora_rate: float = 2e-3
+    lora_rate: float = 0.0
     lora_draws: int = 2
     lora_patience: float = 0.01
     attention: float = 0.6
@@ -57,7 +57,7 @@ class MorphRequest:
         "fix": Range(0.0, 1.0, 0.05, "the one mix: 0 the first picture's LoRA, 1 the last's"),
         "lora_steps": Range(1, 1000, 1, "at most so many steps of fitting"),
         "lora_rank": Range(1, 64, 1, "rank of the LoRAs fitted here"),
-        "lora_rate": Range(1e-6, 0.1, 1e-4, "their learning rate"),
+        "lora_rate": Range(0.0, 0.1, 1e-4, "their learning rate; 0 is the network's own"),
         "lora_draws": Range(1, 16, 1, "noise levels a picture sees in one step"),
         "lora_patience": Range(0.0, 0.5, 0.005, "fitting stops when 20 steps gain less than this share; 0 is never"),
         "attention": Range(0.0, 1.0, 0.05, "share of the steps that look at both pictures (λ); above .6 blurs"),
@@ -108,8 +108,8 @@ class MorphRequest:
 
 MORPH_PRESETS: dict[str, dict[str, Any]] = {
     "instant": {"steps": 12, "lora": "none"},
-    "draft": {"steps": 16, "lora_steps": 20, "lora_rate": 4e-3},
-    "standard": {"steps": 30, "lora_steps": 60},
+    "draft": {"steps": 16, "lora_steps": 20},
+    "standard": {"steps": 30, "lora_steps": 40},
     "paper": {"steps": 50, "lora_steps": 200, "lora_rate": 2e-4, "lora_draws": 1, "lora_patience": 0.0,
               "form": "factors"},
 }  # fmt: skip

@@ -1,0 +1,104 @@
+"""The published measures over a folder of pairs: cross-fade, *Interpolate*, and *Morph* with the paper's ablations.
+
+FID between the inputs and two random frames of every way (mean of ten draws), PPL = Σ and PDV = variance of the LPIPS
+distances between neighbours among 17 frames at 512 × 512, averaged over the pairs (methods.md §2.5). LPIPS is the
+shift-tolerant one (Ghildyal & Liu 2022) on AlexNet, whose weights travel in a wheel. Development requirements only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image, Resampling, blend
+
+from engine import images
+from engine.methods import run
+from engine.models import Models
+from engine.schema import PRESETS, Done, InterpolateRequest, MorphRequest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
+FRAMES, SIDE, DRAWS = 17, 512, 10
+WAYS: dict[str, dict[str, Any] | None] = {  # the rows of the paper's ablation, each on top of the last
+    "cross-fade": None,
+    "interpolate": None,
+    "DDIM": {"lora": "none", "attention": 0.0, "adain": False, "reschedule": False},
+    "+ LoRA": {"attention": 0.0, "adain": False, "reschedule": False},
+    "+ attention": {"adain": False, "reschedule": False},
+    "+ AdaIN": {"reschedule": False},
+    "morph": {},
+}
+
+
+def pairs(folder: Path) -> Iterator[tuple[Image, Image, str, str]]:
+    """Pictures and words: of ``pairs.json`` (a, b, prompt, prompt_b), or of subfolders with two pictures each."""
+    if (folder / "pairs.json").is_file():
+        for p in json.loads((folder / "pairs.json").read_text()):
+            yield images.read(folder / p["a"]), images.read(folder / p["b"]), p["prompt"], p["prompt_b"]
+        return
+    for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
+        files = sorted(p for p in sub.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+        if len(files) == 2:
+            yield images.read(files[0]), images.read(files[1]), "", ""
+
+
+def way(models: Models, name: str, pair: tuple[Image, Image, str, str], model: str, steps: int) -> list[Image]:
+    """The 17 frames of one way."""
+    a, b, prompt, prompt_b = pair
+    request: Any
+    if name == "interpolate":
+        request = InterpolateRequest(a, b, prompt, prompt_b, frames=FRAMES, model=model, **PRESETS["draft"])
+    else:
+        change = WAYS[name] or {"lora": "none", "steps": 4, "reschedule": False}
+        request = MorphRequest((a, b), prompts=(prompt, prompt_b or prompt), frames=FRAMES, model=model,
+                               **{"steps": steps, "lora_steps": 20} | change)  # fmt: skip
+    if name == "cross-fade":
+        net = models.load(model)
+        size = images.frame_size(a, request.fit, net.size, net.multiple)
+        p, q = (images.fitted(x, size, request.fit) for x in (a, b))
+        return [blend(p, q, i / (FRAMES - 1)) for i in range(FRAMES)]
+    event = None
+    for event in run(models, request):  # noqa: B007, only the last one counts
+        pass
+    assert isinstance(event, Done)
+    return list(event.frames)
+
+
+def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str, Any]:
+    """The table, row by row."""
+    from training.autoencoder import perceptual
+    from training.measures import fid, inception_features
+
+    models, lpips = Models(device), perceptual(torch.device("cpu"))
+    found = list(pairs(folder))
+    if not found:
+        raise SystemExit(f"pairs must be in {folder} (pairs.json, or folders of two pictures), got none")
+    ends = np.stack([np.asarray(images.fitted(p, (256, 256), "crop")) for pair in found for p in pair[:2]])
+    known = inception_features(ends, models.device)
+    out: dict[str, Any] = {"model": model, "pairs": len(found), "frames": FRAMES, "steps": steps}
+    for name in WAYS:
+        lengths, features = [], []
+        for pair in found:
+            frames = way(models, name, pair, model, steps)
+            x = images.to_tensor([f.resize((SIDE, SIDE), Resampling.BICUBIC) for f in frames])
+            with torch.no_grad():
+                lengths.append(torch.cat([lpips(p, q).flatten() for p, q in zip(x[:-1].split(1), x[1:].split(1),
+                                                                                strict=True)]))  # fmt: skip
+            block = np.stack([np.asarray(images.fitted(f, (256, 256), "crop")) for f in frames])
+            features.append(inception_features(block, models.device))
+        draw = np.random.default_rng(0)
+        drawn = [np.concatenate([f[draw.choice(FRAMES, 2, replace=False)] for f in features]) for _ in range(DRAWS)]
+        steps_apart = torch.stack(lengths)
+        row = {
+            "FID": round(float(np.mean([fid(known, d) for d in drawn])), 1),
+            "PPL": round(float(steps_apart.sum(1).mean()), 3),
+            "PDV": round(1e4 * float(steps_apart.var(1, correction=0).mean()), 3),
+        }
+        out[name] = row
+        print(f"{name:12} " + "  ".join(f"{k} {v:8}" for k, v in row.items()), flush=True)
+    out["units"] = f"PDV × 10⁻⁴; FID of {2 * len(found)} against {2 * len(found)} pictures: biased, for this table only"
+    return out
