@@ -50,7 +50,7 @@ class Naive:
 
     def eps(self, x: Tensor, t: int, words: Tensor) -> Tensor:
         phi = [] if not self.net.extra else [self.net.null((x.shape[2], x.shape[3]))] * (self.net.extra // x.shape[1])
-        return self.unet(torch.cat([x, *phi], 1), torch.tensor([t]), encoder_hidden_states=words).sample
+        return self.unet(torch.cat([x, *phi], 1), torch.tensor(t), encoder_hidden_states=words).sample
 
     def move(self, x: Tensor, t: int, words: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """From the level ā = a, seen at timestep t, to b."""
@@ -66,8 +66,8 @@ class Naive:
         """One picture's factors (A, B): one timestep a step."""
         torch.manual_seed(seed)
         layers = targets(self.unet)
-        a = {n: (torch.randn(rank, m.in_features) / rank).requires_grad_() for n, m in layers.items()}
-        b = {n: torch.zeros(m.out_features, rank).requires_grad_() for n, m in layers.items()}
+        a = {n: (torch.randn(rank, m.in_features, device=z.device) / rank).requires_grad_() for n, m in layers.items()}
+        b = {n: torch.zeros(m.out_features, rank, device=z.device).requires_grad_() for n, m in layers.items()}
         hooks = [m.register_forward_hook(lambda mod, x, y, n=n: y + x[0] @ a[n].T @ b[n].T) for n, m in layers.items()]
         optimiser = torch.optim.AdamW([*a.values(), *b.values()], lr=rate, weight_decay=1e-2)
         with torch.enable_grad():

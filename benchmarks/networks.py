@@ -30,7 +30,7 @@ def sd_shaped(folder: Path) -> Path:
         ),
         "text_encoder": CLIPTextModel(CLIPTextConfig(
             vocab_size=4096, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-            max_position_embeddings=24, projection_dim=64,
+            max_position_embeddings=24, projection_dim=64, bos_token_id=1, eos_token_id=2,
         )),
     }  # fmt: skip
     for name, part in parts.items():

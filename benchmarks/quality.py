@@ -49,17 +49,16 @@ def pairs(folder: Path) -> Iterator[tuple[Image, Image, str, str]]:
 def way(models: Models, name: str, pair: tuple[Image, Image, str, str], model: str, steps: int) -> list[Image]:
     """The 17 frames of one way."""
     a, b, prompt, prompt_b = pair
-    request: Any
+    change, request = WAYS[name], None
     if name == "interpolate":
         request = InterpolateRequest(a, b, prompt, prompt_b, frames=FRAMES, model=model, **PRESETS["draft"])
-    else:
-        change = WAYS[name] or {"lora": "none", "steps": 4, "reschedule": False}
+    elif change is not None:
         request = MorphRequest((a, b), prompts=(prompt, prompt_b or prompt), frames=FRAMES, model=model,
                                **{"steps": steps, "lora_steps": 20} | change)  # fmt: skip
-    if name == "cross-fade":
+    else:
         net = models.load(model)
-        size = images.frame_size(a, request.fit, net.size, net.multiple)
-        p, q = (images.fitted(x, size, request.fit) for x in (a, b))
+        size = images.frame_size(a, "fit", net.size, net.multiple)
+        p, q = (images.fitted(x, size, "fit") for x in (a, b))
         return [blend(p, q, i / (FRAMES - 1)) for i in range(FRAMES)]
     event = None
     for event in run(models, request):  # noqa: B007, only the last one counts

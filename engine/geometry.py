@@ -8,14 +8,21 @@ import torch
 from torch import Tensor
 
 
+def _wide(x: Tensor) -> Tensor:
+    """In float64; on the CPU where the device (MPS) has none."""
+    return x.cpu().double() if x.device.type == "mps" else x.double()
+
+
 def _rows(w: Tensor | float, like: Tensor) -> Tensor:
     """Weights (B,) or a number → (B, 1, …), to go with ``like`` (B, …)."""
-    return torch.as_tensor(w, dtype=torch.float64, device=like.device).reshape(-1, *[1] * (like.ndim - 1))
+    w = w.cpu().double() if isinstance(w, Tensor) else torch.tensor(w, dtype=torch.float64)
+    return w.to(like.device).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def lerp(a: Tensor, b: Tensor, w: Tensor | float) -> Tensor:
     """Straight line from ``a`` (w = 0) to ``b`` (w = 1); a, b (B, …), ``w`` a number or (B,)."""
-    return torch.lerp(a.double(), b.double(), _rows(w, a).expand_as(a)).to(a.dtype)
+    x, y = _wide(a), _wide(b)
+    return torch.lerp(x, y, _rows(w, x).expand_as(x)).to(a)
 
 
 def slerp(a: Tensor, b: Tensor, w: Tensor | float) -> Tensor:
@@ -23,14 +30,15 @@ def slerp(a: Tensor, b: Tensor, w: Tensor | float) -> Tensor:
 
     Computed in float64; rows that are nearly parallel (or zero) fall back to the straight line.
     """
-    x, y, w = a.double().flatten(1), b.double().flatten(1), _rows(w, a).flatten(1)
+    x, y = _wide(a).flatten(1), _wide(b).flatten(1)
+    w = _rows(w, x)
     cos = (x * y).sum(1, keepdim=True) / (x.norm(dim=1, keepdim=True) * y.norm(dim=1, keepdim=True)).clamp(min=1e-12)
     angle = torch.acos(cos.clamp(-1, 1))
     sin = torch.sin(angle)
     near = sin.abs() < 1e-6
     safe = torch.where(near, torch.ones_like(sin), sin)
     round_way = (torch.sin((1 - w) * angle) * x + torch.sin(w * angle) * y) / safe
-    return torch.where(near, (1 - w) * x + w * y, round_way).reshape(a.shape).to(a.dtype)
+    return torch.where(near, (1 - w) * x + w * y, round_way).reshape(a.shape).to(a)
 
 
 MIX = {"slerp": slerp, "lerp": lerp}

@@ -26,7 +26,7 @@ def read(source: str | Path | bytes | Image.Image, name: str = "picture") -> Ima
     if isinstance(source, Image.Image):
         return _upright(source, name)
     if isinstance(source, str | Path) and not Path(source).is_file():
-        raise EngineError(f"{name} must be a picture file, got {str(source)!r}, which is not there")
+        raise EngineError(f"{name} must be a picture file, got {Path(source).name!r}, which is not there")
     what = Path(source).name if isinstance(source, str | Path) else f"{len(source)} bytes"
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:

@@ -37,10 +37,6 @@ class Bank:
     def rank(self) -> int:
         return next(iter(self.factors.values()))[0].shape[1]
 
-    @property
-    def bytes(self) -> int:
-        return sum(a.numel() * a.element_size() + b.numel() * b.element_size() for a, b in self.factors.values())
-
     def only(self, k: int) -> Bank:
         """The bank of LoRA ``k`` alone."""
         return Bank({name: (a[k : k + 1], b[k : k + 1]) for name, (a, b) in self.factors.items()})
@@ -95,12 +91,13 @@ def attached(net: Network, bank: Bank, form: str = "sum") -> Iterator[None]:
         def add(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
             if net.now is None or net.now.mix is None:
                 return out
-            x = args[0]
-            w = net.now.mix.to(x.dtype)[:, None, :, None]  # (rows, 1, K, 1)
+            x = args[0].movedim(1, -1) if isinstance(module, nn.Conv2d) else args[0]
+            w = net.now.mix.to(x.dtype).view(len(x), *[1] * (x.ndim - 2), count, 1)
             h = linear(x, a.flatten(0, 1).to(x.dtype)).unflatten(-1, (count, rank)) * w
             if form == "factors":
-                h = h.sum(2, keepdim=True) * w
-            return out + linear(h.flatten(2), b.permute(1, 0, 2).flatten(1).to(x.dtype))
+                h = h.sum(-2, keepdim=True) * w
+            h = linear(h.flatten(-2), b.permute(1, 0, 2).flatten(1).to(x.dtype))
+            return out + (h.movedim(-1, 1) if isinstance(module, nn.Conv2d) else h)
 
         return add
 
@@ -135,8 +132,9 @@ def fit(
     params = [p.requires_grad_(True) for pair in bank.factors.values() for p in pair]
     optimiser = torch.optim.AdamW(params, lr=rate, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
     words = embeds.expand(count, -1, -1)
-    ready: dict[int, Bank] = {}
+    ready: dict[int, Bank] = {}  # as well as each picture was known at the last look
     size = count * draws  # rows a time
+    boost = 1024.0 if net.dtype == torch.float16 else 1.0  # or the gradients would vanish; AdamW does not mind
 
     def rows(active: list[int], n: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Whose row it is, its timestep and its noise; ``n`` stratified ones for each active picture."""
@@ -162,7 +160,7 @@ def fit(
                 total = 0.0
                 for part in torch.arange(len(who)).split(size):
                     loss = errors(who[part], t[part], eps[part]).sum() / draws
-                    loss.backward()
+                    (boost * loss).backward()
                     total += loss.item()
                 return total / len(active)
             except SHORT as e:
@@ -171,14 +169,19 @@ def fit(
 
     best = torch.full((count,), float("inf"), device=net.device)
     active = list(range(count))
-    with attached(net, bank), net.learning():
+    with attached(net, bank), net.learning(z):
         for i in range(steps):
             if patience and i % CHECK == 0:
                 with torch.no_grad():
                     now = errors(*rows(active, 16, generator(seed, 5))).unflatten(0, (len(active), 16)).mean(1)
                 for k, error in zip(list(active), now, strict=True):
-                    if i and error > best[k] * (1 - patience):
+                    if not error.isfinite():
+                        raise EngineError(
+                            f"lora_rate must be smaller for {net.name}, got {rate:g}: the fit went astray"
+                        )
+                    if error <= best[k]:
                         ready[k] = bank.only(k).copied()
+                    if i and error > best[k] * (1 - patience):
                         active.remove(k)
                     best[k] = torch.minimum(best[k], error)
                 if not active:
@@ -188,4 +191,8 @@ def fit(
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             yield Progress((i + 1) / steps, f"fitting LoRAs, step {i + 1} of at most {steps} (error {error:.3f})")
-    return Bank.joined([ready.get(k) or bank.only(k).copied() for k in range(count)])
+    yield Progress(1.0, "LoRAs are fitted")
+    last = [bank.only(k).copied() if k in active else ready[k] for k in range(count)]
+    if not all(t.isfinite().all() for one in last for pair in one.factors.values() for t in pair):
+        raise EngineError(f"lora_rate must be smaller for {net.name}, got {rate:g}: the fit went astray")
+    return Bank.joined(last)

@@ -86,4 +86,6 @@ class Models:
             except (OSError, KeyError, AttributeError, json.JSONDecodeError) as e:
                 raise EngineError(f"model {name} must be whole in {folder}, got {type(e).__name__}: {e}") from None
         self._resident.move_to_end(name)
-        return self._resident[name]
+        net = self._resident[name]
+        net.room = 2**16  # a lack of memory was the last job's
+        return net

@@ -95,6 +95,8 @@ class Network:
         # The UNet halves its input between levels: frames must be whole at the deepest one.
         self.multiple = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.batch = 64 if device.type == "cuda" else 16
+        self.room = 2**16  # rows for which there was memory in this job
+        self._first = 0  # of the rows that are in a chunk at this moment
         self.evaluations = 0
         self.lora_rate = 1e-3
         self._nulls: dict[tuple[int, int], Tensor] = {}
@@ -217,17 +219,16 @@ class Network:
         carried = {k: v for k in ("mix", "blend") if (v := _carried(rows, k, n)) is not None}
         level = next(iter(known)) if len(known) == 1 else None
 
-        def one(part: Tensor, text: Tensor, times: Tensor, numbers: Tensor, *own: Tensor) -> Tensor:
+        def one(part: Tensor, text: Tensor, times: Tensor, *own: Tensor) -> Tensor:
             part = part.to(self.dtype, memory_format=torch.channels_last)
             held = dict(zip(carried, own, strict=True))
-            self.now = Now(int(numbers[0]), level, held.get("mix"), held.get("blend"))
+            self.now = Now(self._first, level, held.get("mix"), held.get("blend"))
             try:
                 return self.unet(part, times, encoder_hidden_states=text.to(self.dtype)).sample.float()
             finally:
                 self.now = None
 
-        numbers = torch.arange(len(inputs))
-        out = self.chunked(one, inputs, embeds, t.repeat(len(rows)), numbers, *carried.values())
+        out = self.chunked(one, inputs, embeds, t.repeat(len(rows)), *carried.values())
         self.evaluations += out.shape[0]
         out = out.unflatten(0, (len(rows), n))
         if self.prediction == "v_prediction":  # v = √ā·ε − √(1−ā)·x0, so ε = √ā·v + √(1−ā)·x
@@ -246,13 +247,15 @@ class Network:
         """Runs ``fn`` over the rows in chunks of `batch`; when memory runs out, halves the chunk and goes on."""
         out, start, total = [], 0, tensors[0].shape[0]
         while start < total:
+            size = min(self.batch, self.room)
+            self._first = start
             try:
-                out.append(fn(*(t[start : start + self.batch].to(self.device) for t in tensors)))
-                start += self.batch
+                out.append(fn(*(t[start : start + size].to(self.device) for t in tensors)))
+                start += size
             except SHORT as e:
                 if torch.is_grad_enabled():
                     raise  # what earlier chunks keep for the way back is not freed by smaller ones
-                self.batch = self.smaller(e, min(self.batch, total), tensors[0])
+                self.room = self.smaller(e, min(size, total), tensors[0])
         return torch.cat(out)
 
     def smaller(self, error: BaseException, rows: int, like: Tensor) -> int:
@@ -260,7 +263,10 @@ class Network:
 
         When one row is too much, the lack of memory becomes a sentence (EngineError).
         """
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+        said = str(error).lower()
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
+            words in said for words in ("out of memory", "not enough memory", "allocate memory")
+        ):
             raise error
         if rows <= 1:
             raise EngineError(
@@ -273,12 +279,12 @@ class Network:
         return rows // 2
 
     @contextmanager
-    def learning(self) -> Iterator[None]:
-        """Inside, attention is what is fastest forwards and backwards: plain products for small pictures on a CPU.
+    def learning(self, z: Tensor) -> Iterator[None]:
+        """Inside, attention is what is fastest forwards and backwards: plain products for small latents on a CPU.
 
         The fused attention of CPUs takes 1.4 to 1.7 times as long a step there (training/README.md).
         """
-        if self.device.type != "cpu" or self.size // self.factor > 32:
+        if self.device.type != "cpu" or z.shape[2] * z.shape[3] > 32 * 32:
             yield
             return
         from diffusers.models.attention_processor import AttnProcessor
@@ -293,7 +299,8 @@ class Network:
     @cached_property
     def fingerprint(self) -> str:
         """What tells these weights from others of the same name: a hash over a few numbers of every tensor."""
-        found = hashlib.blake2b(f"{self.dtype} {self.prediction}".encode(), digest_size=8)
+        said = self.dtype, self.scheduler.config, self.unet.config, self.scale, self.sigmas.sum()
+        found = hashlib.blake2b(repr(said).encode(), digest_size=8)
         for part in (self.unet, self.vae, self.text_encoder):
             for name, p in part.named_parameters():
                 few = p.data.flatten()[:: max(1, p.numel() // 8)].float().cpu()

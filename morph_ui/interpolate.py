@@ -23,7 +23,7 @@ from engine.schema import (
     EngineError,
     InterpolateRequest,
 )
-from morph_ui.stage import QUIET, api, ended, loaded, refilm, stage, stream
+from morph_ui.stage import QUIET, api, ended, loaded, refilm, refused, stage, stream
 from morph_ui.stream import Session, sentence
 from morph_ui.widgets import default, drop_zone, new_seed, seed_box, slider, thumbnails
 
@@ -170,7 +170,7 @@ def fresh(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]]]:
         try:
             request = as_loaded(request_of(dict(zip(names, values, strict=True))), session.loaded)
         except Exception as e:
-            yield ended(session, sentence(e), "problem", back)
+            yield refused(sentence(e))
             return
         yield from stream(worker, session, request, set(), back)
 

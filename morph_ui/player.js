@@ -1,7 +1,7 @@
 // One closure a page: what Python last sent, and where the scrubber stands. Python never hears of playing.
 const q = s => element.querySelector(s);
 const big = q('.big'), scrub = q('.scrub'), strip = q('.strip'), play = q('.play'), where = q('.where');
-let cells = [], at = 0, run = -1, timer = null, step = 1, touched = false, over = false;
+let cells = [], at = 0, run = -1, timer = null, step = 1, touched = false, over = false, looped = false;
 
 function show(i) {
   at = Math.max(0, Math.min(i, cells.length - 1));
@@ -36,7 +36,7 @@ function draw() {
   if (typeof v === 'string') { try { v = JSON.parse(v); } catch { v = null; } }
   if (!v) return;
   const before = cells;
-  if (v.run !== run) { run = v.run; touched = over = false; pause(); }
+  if (v.run !== run) { run = v.run; touched = over = false; pause(); if (v.loop !== undefined && v.loop !== looped) { looped = v.loop; q('.mode').value = looped ? 'loop' : 'back'; } }
   const ends = v.done && !over;
   over = v.done;
   cells = v.cells;

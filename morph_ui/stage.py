@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from engine import video
-from engine.schema import Cancelled, Done, EngineError, Frame, Progress
+from engine.schema import Cancelled, Done, EngineError, Frame, Preview, Progress
 from morph_ui.stream import Clock, Session, begin, events, human, message, meter, sentence, strip, take
 from morph_ui.widgets import player
 
@@ -65,6 +65,12 @@ def busy(session: Session, status: str, seed: Any = None) -> list[Any]:
     return [json.dumps(strip(session)), status, seed, off, gr.update(visible=True), nothing, nothing, off, off, off]
 
 
+def refused(text: str) -> list[Any]:
+    """The same when a request was refused before it began: one sentence, and everything stays."""
+    on, off = gr.update(visible=True), gr.update(visible=False)
+    return [gr.skip(), message(text, "problem"), gr.skip(), on, off, *[gr.skip()] * 5]
+
+
 def ended(session: Session, text: str, kind: str, back: bool) -> list[Any]:
     """The same when a run has ended, however it did: what is finished stays and can be taken away."""
     session.cells = {i: c for i, c in session.cells.items() if c["state"] == "done"}
@@ -89,7 +95,8 @@ def ended(session: Session, text: str, kind: str, back: bool) -> list[Any]:
 def stream(worker: Any, session: Session, request: Any, keep: set[int], back: bool) -> Iterator[list[Any]]:
     """Runs a request and shows it. Every heartbeat is a chance to notice a closed tab."""
     before = (session.request, session.frames, session.cells, session.done) if keep else None
-    number, clock, shown = begin(session, request, keep), Clock(), 0.0
+    number, clock, shown, drawn = begin(session, request, keep), Clock(), 0.0, 0.0
+    late: dict[int, Preview] = {}  # previews that came too soon after the last ones
     text, kind = "", "note"
     yield busy(session, clock.line, request.seed)
     try:
@@ -97,12 +104,23 @@ def stream(worker: Any, session: Session, request: Any, keep: set[int], back: bo
             if session.run != number:
                 return  # this visit has begun another run, which shows itself
             clock.see(event)
-            take(session, event)
-            if isinstance(event, Progress):
+            if isinstance(event, Preview):
+                late[event.index] = event
+            else:
+                take(session, event)
+            if isinstance(event, Frame):
+                late.pop(event.index, None)
+            if isinstance(event, Frame) or (late and monotonic() - drawn > 0.15):
+                for preview in late.values():
+                    take(session, preview)
+                late.clear()
+                drawn = monotonic()
+                yield busy(session, clock.line)
+            elif isinstance(event, Progress):
                 if monotonic() - shown > 0.15:
                     yield [gr.skip(), clock.line, *[gr.skip()] * 8]
                     shown = monotonic()
-            elif not isinstance(event, Done):
+            elif not isinstance(event, Done | Preview):
                 yield busy(session, clock.line)
         done = session.done
         assert done is not None
@@ -136,7 +154,7 @@ def files_of(session: Session, back: bool) -> tuple[Any, Any, str]:
 
 
 def extra_of(session: Session) -> Any:
-    """The download of what else was made (LoRAs): the file itself, or a zip of several."""
+    """The download of what else was made: LoRAs, in a zip."""
     files = session.done.files if session.done else {}
     if not files:
         return gr.update(visible=False, value=None)
@@ -160,7 +178,9 @@ def write_files(session: Session, order: list[int], back: bool) -> tuple[str, st
     settings = session.done.settings if session.done else session.request.settings()
     name = f"chrysalis-{session.request.seed}-{session.run}"
     film, pngs = session.path(f"{name}{'-back' if back else ''}.mp4"), session.path(f"{name}.zip")
-    video.save_mp4(frames, film, settings, fps=8, there_and_back=back)
+    video.save_mp4(
+        frames, film, settings, fps=8, there_and_back=back and not settings.get("loop")
+    )  # a loop closes itself
     video.save_zip(frames, pngs, settings)
     return str(film), str(pngs)
 
@@ -174,7 +194,7 @@ def read_for(method: str, path: str) -> dict[str, Any]:
     """The settings inside a file of ours. EngineError if there are none, or if they are of another method."""
     settings = video.read_settings(path)
     if settings["method"] != method:
-        raise EngineError(f"settings must be of {method}, got {settings['method']}")
+        raise EngineError(f"settings must be of {method.title()}, got those of {str(settings['method']).title()}")
     return settings
 
 
@@ -218,7 +238,7 @@ def api(worker: Any, name: str, about: str, R: type, request_of: Callable, pictu
             film, pngs = write_files(session, sorted(session.frames), False)
             report = done.settings | {"seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations,
                                       "quality": done.quality, "notes": list(done.notes)}  # fmt: skip
-            yield film, pngs, report, *[write_extra(session)] * more
+            yield film, pngs, report, *[write_extra(session) if done.files else None] * more
         except Exception as e:
             raise gr.Error(sentence(e), print_exception=False) from None
         finally:

@@ -90,8 +90,9 @@ def take(session: Session, event: Event) -> None:
 
 
 def _inline(picture: Image) -> str:
-    block = io.BytesIO()
-    picture.save(block, "JPEG", quality=70)
+    block, small = io.BytesIO(), picture.copy()
+    small.thumbnail((288, 288))
+    small.save(block, "JPEG", quality=70)
     return "data:image/jpeg;base64," + base64.b64encode(block.getvalue()).decode()
 
 
@@ -102,6 +103,7 @@ def strip(session: Session) -> dict[str, Any]:
         "run": session.run,
         "cells": [session.cells.get(i, {"state": "waiting", "src": ""}) for i in range(n)],
         "ratio": session.ratio,
+        "loop": bool(getattr(session.request, "loop", False)),
         "done": session.done is not None,
     }
 
@@ -132,9 +134,13 @@ def meter(done: Done) -> list[str]:
     q, n = done.quality, len(done.frames)
     if not q or not q["length"] or not q["fade_length"]:
         return []
-    uneven = q["variance"] ** 0.5 / (q["length"] / (n - 1))
+    steps = n if done.settings.get("loop") else n - 1
+    uneven = q["variance"] ** 0.5 / (q["length"] / steps)
     text = f"The way is {q['length'] / q['fade_length']:.2f} times as long as a cross-fade's, its steps ± {uneven:.0%}"
-    return [text + (f", its ends off by {q['ends']:.2f}" if q["ends"] > 0 else "")]
+    if not q["ends"]:
+        return [text]
+    # In steps of an even cross-fade, which says how far that is.
+    return [text + f", and the pictures drawn again are {q['ends'] / (q['fade_length'] / steps):.1f} of its steps off"]
 
 
 def human(seconds: float) -> str:

@@ -1,64 +1,106 @@
-// The keyframes. Only this script writes the value, but for examples and loaded settings; Python reads it at Make.
-const keys = element.querySelector('.keys'), add = element.querySelector('.add'), trouble = element.querySelector('.trouble');
-const file = add.querySelector('input'), MOST = 12;
-let items = [], waiting = [], sent = null, held = null;
+// The keyframes. This script owns the value; Python reads it at Make, and sends examples ("items") or loaded "words".
+const keys = element.querySelector('.keys'), add = element.querySelector('.add'), file = add.querySelector('input');
+const trouble = element.querySelector('.trouble span'), undo = element.querySelector('.trouble button'), MOST = 12;
+let items = [], waiting = [], sent = null, held = null, before = null;
 
 function tell() {
-  sent = JSON.stringify({ items: items.filter(k => k.path).map(({ path, url, words }) => ({ path, url, words })), waiting });
+  const there = items.filter(k => k.path).map(({ path, url, words }) => ({ path, url: url.startsWith('blob:') ? '' : url, words }));
+  sent = JSON.stringify({ items: there, coming: items.length - there.length });
   props.value = sent;
   trigger('change');
 }
+function say(text, back = null) { trouble.textContent = text; before = back; undo.hidden = !back; }
 function cell(key) {
   const div = document.createElement('div');
-  div.className = 'key'; div.tabIndex = 0;
-  div.innerHTML = '<img class="pic" alt="" draggable="false"><span class="num"></span><button type="button" class="off" aria-label="Remove this picture">×</button><input type="text" placeholder="in words">';
-  const pic = div.querySelector('.pic'), words = div.querySelector('input');
+  div.className = 'key'; div.setAttribute('role', 'listitem');
+  div.innerHTML = '<button type="button" class="grip"><img class="pic" alt="" draggable="false"></button><span class="num"></span>'
+    + '<span class="tools"><button type="button" class="left">‹</button><button type="button" class="right">›</button><button type="button" class="off">×</button></span>'
+    + '<input type="text" placeholder="in words">';
+  const pic = div.querySelector('.pic'), grip = div.querySelector('.grip'), words = div.querySelector('input');
+  pic.onerror = () => say('This browser cannot show one of the pictures; if Make refuses it too, save it as PNG or JPEG.');
   pic.src = key.url || '';
   words.value = key.words || '';
-  words.setAttribute('aria-label', 'Words for this picture');
   words.addEventListener('input', () => { key.words = words.value; tell(); });
-  div.querySelector('.off').addEventListener('click', () => { items = items.filter(k => k !== key); draw(); tell(); });
-  pic.addEventListener('pointerdown', e => { if (e.button) return; e.preventDefault(); held = key; pic.setPointerCapture(e.pointerId); div.classList.add('held'); div.focus(); });
-  pic.addEventListener('pointermove', e => { if (held === key) carry(e.clientX, e.clientY); });
-  for (const end of ['pointerup', 'pointercancel']) pic.addEventListener(end, () => { if (held === key) { held = null; div.classList.remove('held'); tell(); } });
-  div.addEventListener('keydown', e => {
-    if (e.target !== div) return;
+  div.querySelector('.off').addEventListener('click', () => remove(key));
+  div.querySelector('.left').addEventListener('click', () => step(key, -1));
+  div.querySelector('.right').addEventListener('click', () => step(key, 1));
+  grip.addEventListener('keydown', e => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[e.key];
-    if (by) { e.preventDefault(); move(key, items.indexOf(key) + by); tell(); div.focus(); }
-    if (e.key === 'Delete') { items = items.filter(k => k !== key); draw(); tell(); }
+    if (by) { e.preventDefault(); step(key, by); grip.focus(); }
+    if (e.key === 'Delete' || e.key === 'Backspace') { e.preventDefault(); remove(key); }
   });
+  // A mouse or a pen drags at once. A finger scrolls the page, unless it has rested for a moment.
+  let rest = null;
+  const hold = id => { held = key; grip.setPointerCapture(id); div.classList.add('held'); };
+  const drop = () => { clearTimeout(rest); if (held === key) { held = null; div.classList.remove('held'); tell(); } };
+  grip.addEventListener('pointerdown', e => {
+    if (e.button || held) return;
+    if (e.pointerType === 'touch') rest = setTimeout(() => hold(e.pointerId), 250); else { e.preventDefault(); grip.focus(); hold(e.pointerId); }
+  });
+  grip.addEventListener('touchmove', e => held === key && e.preventDefault(), { passive: false });
+  grip.addEventListener('contextmenu', e => held === key && e.preventDefault());
+  grip.addEventListener('pointermove', e => { if (held === key) carry(e.clientX, e.clientY); });
+  for (const end of ['pointerup', 'pointercancel', 'lostpointercapture']) grip.addEventListener(end, drop);
   key.cell = div;
-  return div;
 }
+function remove(key) {
+  const old = [...items], at = items.indexOf(key);
+  items = items.filter(k => k !== key);
+  draw(); tell(); say('', old);
+  const next = items[Math.min(at, items.length - 1)];
+  (next ? next.cell.querySelector('.grip') : add).focus();
+}
+function step(key, by) { move(key, items.indexOf(key) + by); tell(); }
 function move(key, to) {
   const from = items.indexOf(key);
   if (to < 0 || to >= items.length || to === from) return;
   items.splice(from, 1); items.splice(to, 0, key);
   draw();
 }
-// The held picture takes the place of the one under the pointer. Moving a node would end its pointer capture, so the
-// others are moved around it.
 function carry(x, y) {
   const over = items.findIndex(k => { const r = k.cell.getBoundingClientRect(); return x >= r.left && x < r.right && y >= r.top && y < r.bottom; });
   if (over >= 0 && items[over] !== held) move(held, over);
 }
+// Only what is out of place is moved: a node that is put in again loses its focus, and the held one its pointer.
 function draw() {
   for (const key of items) if (!key.cell) cell(key);
   for (const node of [...keys.querySelectorAll('.key')]) if (!items.some(k => k.cell === node)) node.remove();
-  const still = held ? held.cell : null, at = still ? items.indexOf(held) : items.length;
-  items.forEach((k, i) => { if (k.cell !== still) keys.insertBefore(k.cell, i < at && still ? still : add); });
-  items.forEach((k, i) => { k.cell.querySelector('.num').textContent = i + 1; k.cell.classList.toggle('coming', !k.path); k.cell.setAttribute('aria-label', `Picture ${i + 1}; arrow keys move it`); });
+  const still = held ? held.cell : document.activeElement && document.activeElement.closest('.key');
+  const wanted = items.map(k => k.cell), at = wanted.indexOf(still);
+  if (at < 0) wanted.forEach((c, i) => { if (keys.children[i] !== c) keys.insertBefore(c, keys.children[i]); });
+  else {
+    for (let i = at - 1; i >= 0; i--) if (wanted[i + 1].previousElementSibling !== wanted[i]) keys.insertBefore(wanted[i], wanted[i + 1]);
+    for (let i = at + 1; i < wanted.length; i++) if (wanted[i - 1].nextElementSibling !== wanted[i]) wanted[i - 1].after(wanted[i]);
+  }
+  items.forEach((k, i) => {
+    const part = s => k.cell.querySelector(s);
+    part('.num').textContent = i + 1;
+    k.cell.classList.toggle('coming', !k.path);
+    part('.grip').setAttribute('aria-label', `Picture ${i + 1} of ${items.length}; arrow keys move it`);
+    part('.off').setAttribute('aria-label', `Remove picture ${i + 1}`);
+    part('.left').setAttribute('aria-label', `Move picture ${i + 1} to the left`);
+    part('.right').setAttribute('aria-label', `Move picture ${i + 1} to the right`);
+    part('input').setAttribute('aria-label', `Words for picture ${i + 1}`);
+  });
   add.style.display = items.length < MOST ? '' : 'none';
   add.querySelector('span').textContent = items.length ? 'add' : 'Drop, paste or choose pictures, two or more';
 }
 async function take(files) {
   const all = [...files], list = all.slice(0, MOST - items.length);
-  trouble.textContent = list.length < all.length ? `At most ${MOST} pictures; ${all.length - list.length} were left out.` : '';
-  await Promise.all(list.map(async f => {
+  say(list.length < all.length ? `At most ${MOST} pictures; ${all.length - list.length} were left out.` : '');
+  const sending = list.map(f => {
     const key = { path: '', url: URL.createObjectURL(f), words: waiting.shift() || '' };
-    items.push(key); draw();
+    items.push(key);
+    return [f, key];
+  });
+  draw(); tell();
+  await Promise.all(sending.map(async ([f, key]) => {
     try { key.path = (await upload(f)).path; }
-    catch (e) { items = items.filter(k => k !== key); trouble.textContent = `${f.name} could not be sent: ${e.message || e}`; }
+    catch (e) {
+      items = items.filter(k => k !== key);
+      if (key.words) waiting.unshift(key.words);
+      say(`${f.name} could not be sent: ${e.message || e}`);
+    }
     draw(); tell();
   }));
 }
@@ -66,18 +108,34 @@ function read() {
   const v = props.value;
   if (!v || v === sent) return;
   let found; try { found = typeof v === 'string' ? JSON.parse(v) : v; } catch { return; }
-  items = (found.items || []).map(k => ({ ...k })); waiting = found.waiting || []; sent = v;
-  trouble.textContent = '';
-  draw();
+  if (found.words) {
+    items.forEach((k, i) => { k.words = found.words[i] || ''; k.cell.querySelector('input').value = k.words; });
+    waiting = found.words.slice(items.length);
+    say('');
+  } else {
+    const old = items.filter(k => !k.example);
+    items = (found.items || []).map(k => ({ ...k, example: true }));
+    waiting = [];
+    say('', old.length ? [...old] : null);
+  }
+  draw(); tell();
 }
+undo.addEventListener('click', () => { items = before; say(''); draw(); tell(); });
 file.addEventListener('change', () => { take(file.files); file.value = ''; });
 add.addEventListener('keydown', e => { if (e.key === 'Enter' || e.key === ' ') { e.preventDefault(); file.click(); } });
 keys.addEventListener('dragover', e => { e.preventDefault(); keys.classList.add('over'); });
 keys.addEventListener('dragleave', () => keys.classList.remove('over'));
-keys.addEventListener('drop', e => { e.preventDefault(); keys.classList.remove('over'); take([...e.dataTransfer.files]); });
+keys.addEventListener('drop', e => {
+  e.preventDefault(); keys.classList.remove('over');
+  if (e.dataTransfer.files.length) take(e.dataTransfer.files); else say('That was no file: save the picture first, then drop it.');
+});
+// A file let go beside the box would open in the place of the studio.
+for (const kind of ['dragover', 'drop']) document.addEventListener(kind, e => { if ([...e.dataTransfer.types].includes('Files')) e.preventDefault(); });
 document.addEventListener('paste', e => {
-  const files = [...(e.clipboardData || {}).files || []].filter(f => f.type.startsWith('image/'));
-  if (files.length && element.offsetParent) { e.preventDefault(); take(files); }
+  const data = e.clipboardData, files = [...(data ? data.files : [])].filter(f => f.type.startsWith('image/'));
+  const typing = e.target.closest && e.target.closest('input, textarea, [contenteditable]');
+  if (!files.length || !element.offsetParent || (typing && [...data.types].includes('text/plain'))) return;
+  e.preventDefault(); take(files);
 });
 watch('value', read);
 read(); draw();

@@ -109,9 +109,10 @@ def player(tab: str) -> gr.HTML:
 
 
 def timeline() -> gr.HTML:
-    """Pictures in a row, each with its words: add, remove, reorder by drag. Its value is JSON that only it writes.
+    """Pictures in a row, each with its words: add, remove, reorder by drag.
 
-    {"items": [{"path", "url", "words"} …], "waiting": [words for pictures still to come]}
+    Its value is JSON, {"items": [{"path", "words"} …], "coming": how many are still being sent}. Set from Python it may
+    hold "items" (examples) or "words" (for the pictures that are there, and the next ones).
     """
     return gr.HTML(
         value=None,

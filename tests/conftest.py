@@ -47,6 +47,7 @@ def pytest_collection_modifyitems(items):
         "lorafile",
         "interpolate",
         "morph",
+        "timeline",
     ]
     order += ["benchmarks", "training", "cli", "flora", "api", "page"]
     items.sort(key=lambda i: order.index(i.path.stem.removeprefix("test_")))

@@ -34,6 +34,8 @@ def test_the_api_is_named_and_documented(studio):
         "scheme",
         "model",
     } <= set(names)
+    morph = [p["parameter_name"] for p in info["/morph"]["parameters"]]
+    assert morph[:3] == ["pictures", "prompts", "loras"] and {"attention", "loop", "lora_steps"} <= set(morph)
     optional = [p["parameter_name"] for p in info["/interpolate"]["parameters"] if p["parameter_has_default"]]
     assert set(names) - set(optional) <= {"a", "b"}
 
@@ -108,11 +110,13 @@ def test_morph(studio, pair, tiny):
         files = z.extract("lora-1.safetensors", Path(loras).parent)
     again = client.predict(list(pair), loras=[handle_file(files)], **small, api_name="/morph")
     assert again[2]["loras"][0]
+    with zipfile.ZipFile(again[3]) as z:
+        assert z.namelist() == ["lora-2.safetensors"]  # the first was brought along
 
 
 @pytest.mark.parametrize(
     ("pictures", "wrong", "sentence"),
-    [(1, {}, "Pictures must be two or more, got 1"), (2, {"attention": 3}, "Attention must be a number from 0 to 1"),
+    [(1, {}, "Pictures must be 2 to 12, got 1"), (2, {"attention": 3}, "Attention must be a number from 0 to 1"),
      (2, {"loop": True, "frames": 2}, "Frames must be a whole number from 3 to 65")],
 )  # fmt: skip
 def test_morphs_errors_are_sentences(studio, pair, pictures, wrong, sentence):

@@ -90,6 +90,26 @@ def test_kohyas_names_and_alpha(net, bank):
         assert torch.equal(found.factors[n][0], a) and torch.allclose(found.factors[n][1], 0.5 * b)
 
 
+def test_layers_of_other_shapes(net):
+    """kohya's LoRAs also change 1 × 1 convolutions, and layers whose input is no sequence."""
+    draw, tensors, expected = torch.Generator().manual_seed(3), {}, copy.deepcopy(net.unet)
+    for name in (
+        "down_blocks.1.attentions.0.proj_in",
+        "down_blocks.1.resnets.0.time_emb_proj",
+        "time_embedding.linear_1",
+    ):
+        layer = net.unet.get_submodule(name)
+        out, inner = layer.weight.shape[:2]
+        a, b = torch.randn(2, inner, generator=draw) / 4, torch.randn(out, 2, generator=draw) / 4
+        shape = (1, 1) if layer.weight.ndim == 4 else ()
+        flat = "lora_unet_" + name.replace(".", "_")
+        tensors |= {f"{flat}.lora_down.weight": a.reshape(2, inner, *shape),
+                    f"{flat}.lora_up.weight": b.reshape(out, 2, *shape)}  # fmt: skip
+        expected.get_submodule(name).weight.data += (b @ a).reshape(layer.weight.shape)
+    found, _ = from_bytes(net, save(tensors))
+    assert torch.allclose(theirs(net, expected), ours(net, found), atol=1e-4)
+
+
 def test_the_published_codes_names(net, bank):
     """diffusers 0.17, which DiffMorpher used: <attention>.processor.to_q_lora.down.weight."""
     old = {}

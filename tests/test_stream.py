@@ -2,13 +2,15 @@
 
 import errno
 import json
+import zipfile
 from dataclasses import replace
 
+import av
 import pytest
 from conftest import picture
 
 from engine import video
-from engine.schema import Cancelled, Done, EngineError, Frame, InterpolateRequest, Preview, Progress
+from engine.schema import Cancelled, Done, EngineError, Frame, InterpolateRequest, MorphRequest, Preview, Progress
 from morph_ui import interpolate as tab
 from morph_ui import stage
 from morph_ui.stream import Clock, Session, begin, take
@@ -60,7 +62,8 @@ def states(update):
     return [c["state"] for c in json.loads(update[0])["cells"]]
 
 
-def test_frames_arrive_and_files_are_ready_at_the_end(session):
+def test_frames_arrive_and_files_are_ready_at_the_end(session, monkeypatch):
+    monkeypatch.setattr(stage, "monotonic", iter(range(100)).__next__)
     worker = Scripted(*frames(0, 4), Preview(2, picture(9, (16, 16))), *frames(2, 1, 3), done())
     updates = run(worker, session)
     assert updates[0][STOP]["visible"] and not updates[0][MAKE]["visible"]
@@ -167,3 +170,29 @@ def test_the_clock_counts_from_the_first_real_progress(monkeypatch):
     clock.see(Progress(0.2, "the middle"))
     clock.see(Progress(0.6, "level 2 of 3"))
     assert "about 10 s left" in clock.line and "60.0%" in clock.line
+
+
+def test_loras_are_offered_and_a_loop_is_not_turned_back(session):
+    request = MorphRequest(tuple(picture(i) for i in range(2)), frames=5, loop=True)
+    made = Done(tuple(picture(i, (32, 32)) for i in range(8)), request.settings(), 2.0, 10,
+                quality={"length": 4.0, "variance": 0.01, "ends": 0.25, "fade_length": 4.0, "fade_variance": 0.0},
+                files={"lora-1.safetensors": b"x"})  # fmt: skip
+    worker = Scripted(*(Frame(i, picture(i, (32, 32))) for i in range(8)), made)
+    last = list(stage.stream(worker, session, request, set(), True))[-1]
+    assert last[9]["visible"]
+    with zipfile.ZipFile(last[9]["value"]) as z:
+        assert z.namelist() == ["lora-1.safetensors"]
+    with av.open(last[5]["value"]) as film:
+        assert film.streams.video[0].frames == 8  # a loop closes itself
+    assert (
+        "1.00 times as long as a cross-fade" in last[1]
+        and "steps ± 20%" in last[1]
+        and "0.5 of its steps off" in last[1]
+    )
+    assert json.loads(last[0])["loop"] is True
+
+
+def test_many_previews_are_few_updates(session):
+    previews = [Preview(1 + i % 3, picture(i, (600, 300))) for i in range(60)]
+    updates = run(Scripted(*frames(0, 4), *previews, *frames(1, 2, 3), done()), session)
+    assert len(updates) < 20 and session.cells[1]["state"] == "done"

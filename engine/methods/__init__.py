@@ -11,7 +11,7 @@ from engine.methods.interpolate import interpolate
 from engine.methods.morph import morph
 from engine.models import Models
 from engine.network import Row
-from engine.schema import Event, InterpolateRequest, LoadRequest, MorphRequest, Progress
+from engine.schema import EngineError, Event, InterpolateRequest, LoadRequest, MorphRequest, Progress
 
 
 def load(models: Models, request: LoadRequest) -> Iterator[Event]:
@@ -36,6 +36,11 @@ def run(models: Models, request: Any) -> Iterator[Event]:
                     event = next(events)
                 except StopIteration:
                     return
+                except (torch.OutOfMemoryError, MemoryError):  # where no smaller chunk would help
+                    raise EngineError(
+                        f"memory of {models.device} must hold the pictures of the job, got too little; choose a "
+                        "smaller size or fewer pictures"
+                    ) from None
             yield event
     finally:
         events.close()

@@ -29,6 +29,7 @@ from engine.network import Network, Row
 from engine.sampling import flow
 from engine.schema import Done, Event, Frame, MorphRequest, Preview, Progress, within
 
+VERSION = 1  # of what is kept: with another one, nothing kept before is found
 TOGETHER = 4  # pictures fitted in one batch: every row also pays for the LoRAs of the others
 PROBE_FRAMES, PROBE_STEPS = 9, 8  # of the quick look
 PREVIEW_EVERY = 0.2  # seconds
@@ -49,17 +50,18 @@ class Run:
     words: Tensor  # (K, L, D)
     look: Any  # latents → small pictures
     levels: list[float]  # falling, the last one 0
-    bank: Bank | None = None
+    banks: list[Bank] = field(default_factory=list)  # of each different picture
+    bank: Bank | None = None  # all of them
     notes: list[str] = field(default_factory=list)
     total: float = 1.0
     done: float = 0.0
     shown: float = 0.0
 
     def known(self, key: Any, kind: str) -> dict[str, Tensor] | None:
-        return self.models.cache.get((kind, self.net.fingerprint, key))
+        return self.models.cache.get(kind, (VERSION, self.net.fingerprint, key))
 
     def keep(self, key: Any, kind: str, about: str, tensors: dict[str, Tensor]) -> None:
-        self.models.cache.put((kind, self.net.fingerprint, key), tensors, kind, about)
+        self.models.cache.put(kind, (VERSION, self.net.fingerprint, key), tensors, about)
 
     def progress(self, rows: float, doing: str) -> Progress:
         self.done += rows
@@ -124,6 +126,7 @@ def morph(models: Models, request: MorphRequest) -> Iterator[Event]:
     yield Progress(0.0, f"loading {r.model}")
     net = models.load(r.model)
     before = net.evaluations
+    models.cache.trouble = ""
     size = images.frame_size(r.pictures[0], r.fit, r.size or net.size, net.multiple)
     keys = [images.fitted(p, size, r.fit) for p in r.pictures]
     at = [k * (r.frames - 1) for k in range(len(keys))]
@@ -131,7 +134,8 @@ def morph(models: Models, request: MorphRequest) -> Iterator[Event]:
         yield Preview(i, picture)
     run = _run(net, models, r, keys)
     if r.lora != "none":
-        run.bank = yield from fitted(run)
+        run.banks = yield from fitted(run)
+        run.bank = Bank.joined(run.banks)
     with ExitStack() as stack:
         if run.bank:
             stack.enter_context(lora.attached(net, run.bank, r.form))
@@ -144,16 +148,13 @@ def morph(models: Models, request: MorphRequest) -> Iterator[Event]:
         places = [i / (r.frames - 1) for i in range(r.frames)]
         ways = [places] * run.legs
         if r.reschedule:
-            ways = yield from probed(
-                run, noise, images.to_tensor([ends[run.of.index(k)] for k in range(len(run.names))])
-            )
+            ways = yield from probed(run, noise)
         inner = [(k, w) for k, way in enumerate(ways) for w in way[1:-1]]
         cells = [k * (r.frames - 1) + i for k in range(run.legs) for i in range(1, r.frames - 1)]
         for start in range(0, len(inner), net.batch):
-            part = slice(start, start + net.batch)
-            doing = (
-                "drawing the frames" if len(inner) <= net.batch else f"drawing frames from number {cells[start] + 1}"
-            )
+            part, doing = slice(start, start + net.batch), "drawing the frames"
+            if len(inner) > net.batch:
+                doing += f", from number {cells[start] + 1}"
             x = yield from drawn(run, noise, inner[part], run.levels, doing, cells[part])
             for i, z in zip(cells[part], x.split(1), strict=True):
                 frames[i] = images.to_pictures(net.decode(z))[0]
@@ -183,10 +184,10 @@ def _run(net: Network, models: Models, r: MorphRequest, keys: list[Image]) -> Ru
               net.previewer(z, x), net.levels(r.steps))  # fmt: skip
     for w in dict.fromkeys(words):
         if n := net.overlong(w):
-            run.notes.append(f"the prompt is {n} tokens too long for {net.name}; its end was left out")
+            run.notes.append(f"the prompt “{w[:20]}…” is {n} tokens too long for {net.name}; its end was left out")
     n, inner = len(different), run.legs * (r.frames - 2)
     fits = r.lora_steps * r.lora_draws * TRAINED * n if r.lora != "none" else 0
-    probe = run.legs * (PROBE_FRAMES - 2) * (min(PROBE_STEPS, r.steps) + DECODE) if r.reschedule else 0
+    probe = run.legs * PROBE_FRAMES * (min(PROBE_STEPS, r.steps) + DECODE) if r.reschedule else 0
     run.total = fits + n * (r.steps - 1) + n * r.steps + probe + inner * (r.steps + DECODE)
     return run
 
@@ -194,7 +195,7 @@ def _run(net: Network, models: Models, r: MorphRequest, keys: list[Image]) -> Ru
 # ------------------------------------------------------------------------------------- what a picture needs by itself
 
 
-def fitted(run: Run) -> Generator[Event, None, Bank]:
+def fitted(run: Run) -> Generator[Event, None, list[Bank]]:
     """A LoRA for every picture: brought along, remembered, or fitted now, those in one batch (eq. 3)."""
     r, banks, missing = run.request, dict[int, Bank](), []
     given = {run.of[k]: f for k, f in enumerate(r.loras) if f}
@@ -211,7 +212,7 @@ def fitted(run: Run) -> Generator[Event, None, Bank]:
         else:
             missing.append(k)
             continue
-        yield run.progress(budget, "LoRAs are remembered")
+        yield run.progress(budget, "LoRAs are known")
     for start in range(0, len(missing), TOGETHER):
         now = missing[start : start + TOGETHER]
         fit = lora.fit(run.net, run.z[now], run.words[now], r.lora_steps, r.lora_rank, run.rate, r.seed,
@@ -225,7 +226,7 @@ def fitted(run: Run) -> Generator[Event, None, Bank]:
                 f"{n} {side}": t for n, pair in banks[k].factors.items() for side, t in zip("AB", pair, strict=True)
             }
             run.keep(_fit_key(run, k), "lora", _about(run, k), flat)
-    return Bank.joined([banks[k] for k in range(len(run.names))])
+    return [banks[k] for k in range(len(run.names))]
 
 
 def _fit_key(run: Run, k: int) -> Any:
@@ -280,7 +281,10 @@ def regenerated(run: Run, noise: Tensor, own: list[Any]) -> Generator[Event, Non
     kept = [f for f in found if f is not None]
     z = torch.stack([f["z"].to(run.z) for f in kept])
     places = [n for n in kept[0] if n != "z"]
-    return z, {(names[int(n.split()[0])], keep[int(n.split()[1])]): torch.stack([f[n] for f in kept]) for n in places}
+    return z, {
+        (names[int(n.split()[0])], keep[int(n.split()[1])]): torch.stack([f.pop(n).to(run.z.device) for f in kept])
+        for n in places
+    }
 
 
 # ------------------------------------------------------------------------------------------------- what lies between
@@ -309,36 +313,34 @@ def probe_levels(levels: list[float], steps: int) -> list[float]:
     return [*(levels[i] for i in picked), 0.0]
 
 
-def probed(run: Run, noise: Tensor, ends: Tensor) -> Generator[Event, None, list[list[float]]]:
+def probed(run: Run, noise: Tensor) -> Generator[Event, None, list[list[float]]]:
     """Where the frames of every leg have to stand so that the picture changes evenly (§3.5; methods.md §2.2 D).
 
-    Measured on few frames in few steps. ``ends`` (K, 3, H, W): the pictures as they will be seen.
+    Measured on few frames in few steps.
     """
-    places = [i / (PROBE_FRAMES - 1) for i in range(PROBE_FRAMES)]
-    inner = [(k, w) for k in range(run.legs) for w in places[1:-1]]
-    levels = probe_levels(run.levels, PROBE_STEPS)
-    x = yield from drawn(run, noise, inner, levels, "looking where the picture changes")
+    places, last = [i / (PROBE_FRAMES - 1) for i in range(PROBE_FRAMES)], run.request.frames - 1
+    # The ends are drawn in as few steps as the rest: better ones would seem farther away than they are.
+    every = [(k, w) for k in range(run.legs) for w in places]
+    x = yield from drawn(run, noise, every, probe_levels(run.levels, PROBE_STEPS), "looking where the picture changes")
     seen = run.net.decode(x).cpu()
-    run.done += DECODE * len(inner)
+    run.done += DECODE * len(every)
     out = []
-    for k, part in enumerate(seen.split(PROBE_FRAMES - 2)):
-        a, b = run.leg(k)
-        lengths = perceptual.steps(run.net, torch.cat([ends[a : a + 1], part, ends[b : b + 1]])).tolist()
-        out.append(perceptual.even(places, lengths, run.request.frames))
+    for k, part in enumerate(seen.split(PROBE_FRAMES)):
+        out.append(perceptual.even(places, perceptual.steps(run.net, part).tolist(), run.request.frames))
         # Each is shown where it will about be, until the frame itself comes.
-        nearest = {round(w * (run.request.frames - 1)): p for w, p in zip(places[1:-1], part, strict=True)}
-        for i, p in nearest.items():
-            yield Preview(k * (run.request.frames - 1) + i, images.to_pictures(p[None])[0])
+        nearest = {round(w * last): p for w, p in zip(places, part, strict=True)}
+        for i in sorted(set(nearest) - {0, last}):
+            yield Preview(k * last + i, images.to_pictures(nearest[i][None])[0])
     return out
 
 
 def _files(run: Run) -> dict[str, bytes]:
     """The LoRAs fitted here, one file a keyframe."""
-    if run.bank is None:
-        return {}
     out = {}
+    if not run.banks:
+        return out
     for i, k in enumerate(run.of):
         if run.of.index(k) == i and not (i < len(run.request.loras) and run.request.loras[i]):
             about = {"model": run.net.name, "prompt": run.request.words()[i], "picture": run.names[k][2:26]}
-            out[f"lora-{i + 1}.safetensors"] = lorafile.to_bytes(run.bank.only(k), about)
+            out[f"lora-{i + 1}.safetensors"] = lorafile.to_bytes(run.banks[k], about)
     return out

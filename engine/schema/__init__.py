@@ -17,10 +17,10 @@ from engine.schema.interpolate import (
     preset,
 )
 from engine.schema.load import LoadRequest
-from engine.schema.morph import FORMS, LORAS, MORPH_PRESETS, MorphRequest
+from engine.schema.morph import FORMS, LORAS, MORPH_PRESETS, MOST, MorphRequest
 
 __all__ = [
-    "CATALOGUE_NAMES", "FITS", "FORMS", "FRAMES", "LORAS", "MIXES", "MORPH_PRESETS", "PICKERS", "PRESETS", "SAMPLERS",
-    "SCHEDULES", "SCHEMES", "Cancelled", "Done", "EngineError", "Event", "Frame", "InterpolateRequest", "LoadRequest",
-    "MorphRequest", "Preview", "Progress", "Range", "Waiting", "preset", "result", "within",
+    "CATALOGUE_NAMES", "FITS", "FORMS", "FRAMES", "LORAS", "MIXES", "MORPH_PRESETS", "MOST", "PICKERS", "PRESETS",
+    "SAMPLERS", "SCHEDULES", "SCHEMES", "Cancelled", "Done", "EngineError", "Event", "Frame", "InterpolateRequest",
+    "LoadRequest", "MorphRequest", "Preview", "Progress", "Range", "Waiting", "preset", "result", "within",
 ]  # fmt: skip
