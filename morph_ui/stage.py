@@ -252,7 +252,11 @@ def api(worker: Any, name: str, about: str, R: type, request_of: Callable, pictu
             inputs[f.name] = kinds.get(type(f.default), gr.Number)(value=f.default, label=f.name, visible=False)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     call.__doc__ = about
-    call.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in inputs])  # the API's argument names
+    # The API's argument names. None lets a file be left out; other defaults are the components' own.
+    needed = {"a", "b", "pictures"}
+    call.__signature__ = inspect.Signature(
+        [inspect.Parameter(n, kind, default=inspect.Parameter.empty if n in needed else None) for n in inputs]
+    )
     outs = [gr.File(visible=False, label=n) for n in ("mp4", "zip")] + [gr.JSON(visible=False, label="report")]
     outs += [gr.File(visible=False, label="loras")] * more
     gr.Button(visible=False).click(
