@@ -31,7 +31,7 @@ def request(model: str) -> MorphRequest:
     pair = json.loads((EXAMPLES / "pairs.json").read_text())[0]
     pictures = tuple(images.read(EXAMPLES / pair[k]) for k in "ab")
     return MorphRequest(pictures, prompts=(pair["prompt"], pair["prompt_b"]), model=model, steps=STEPS, frames=FRAMES,
-                        lora_steps=FIT, size=256)  # fmt: skip
+                        lora_steps=FIT, fit="crop")  # fmt: skip
 
 
 @torch.no_grad()
@@ -108,7 +108,7 @@ def one(model: str, device: str, repeats: int) -> dict[str, Any]:
         models, plain = Models(device), Models(device, torch.float32)
         models.cache = plain.cache = Cache(folder)
         net, slow = models.load(model), plain.load(model)
-        pictures = [images.fitted(p, (256, 256), "fit") for p in r.pictures]
+        pictures = [images.fitted(p, (net.size, net.size), "fit") for p in r.pictures]
         x = images.to_tensor(pictures)
         with torch.no_grad():
             z, words = net.encode(x), net.embed(list(r.prompts))

@@ -87,16 +87,24 @@ def attached(net: Network, bank: Bank, form: str = "sum") -> Iterator[None]:
 
     def hook(a: Tensor, b: Tensor):
         count, rank = a.shape[:2]
+        ready: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+
+        def factors(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+            """(K · r, in) and (out, K · r), in the network's precision; made once, unless they are being fitted."""
+            if a.requires_grad or dtype not in ready:
+                ready[dtype] = a.flatten(0, 1).to(dtype), b.permute(1, 0, 2).flatten(1).to(dtype)
+            return ready[dtype]
 
         def add(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
             if net.now is None or net.now.mix is None:
                 return out
             x = args[0].movedim(1, -1) if isinstance(module, nn.Conv2d) else args[0]
+            down, up = factors(x.dtype)
             w = net.now.mix.to(x.dtype).view(len(x), *[1] * (x.ndim - 2), count, 1)
-            h = linear(x, a.flatten(0, 1).to(x.dtype)).unflatten(-1, (count, rank)) * w
+            h = linear(x, down).unflatten(-1, (count, rank)) * w
             if form == "factors":
                 h = h.sum(-2, keepdim=True) * w
-            h = linear(h.flatten(-2), b.permute(1, 0, 2).flatten(1).to(x.dtype))
+            h = linear(h.flatten(-2), up)
             return out + (h.movedim(-1, 1) if isinstance(module, nn.Conv2d) else h)
 
         return add
