@@ -107,7 +107,7 @@ class MorphRequest:
 
 
 MORPH_PRESETS: dict[str, dict[str, Any]] = {
-    "instant": {"steps": 12, "lora": "none"},
+    "instant": {"steps": 12, "lora": "none", "attention": 0.2},  # without LoRAs more of it blurs
     "draft": {"steps": 16, "lora_steps": 20},
     "standard": {"steps": 30, "lora_steps": 40},
     "paper": {"steps": 50, "lora_steps": 200, "lora_rate": 2e-4, "lora_draws": 1, "lora_patience": 0.0,
