@@ -1,6 +1,7 @@
 """Imports point down (README, map of the tree). The forbidden ones are named here, so that the layers cannot rot."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,16 @@ def test_the_tab_has_a_control_for_every_field(tab, request_type, elsewhere):
         keys = set(importlib.import_module(f"morph_ui.{tab}").controls()) - {"make", "stop", "preset"}
     assert keys == set(inspect.signature(getattr(schema, request_type)).parameters) - elsewhere
     assert tuple(CATALOGUE) == schema.CATALOGUE_NAMES
+
+
+def test_what_the_readme_points_at_is_there():
+    for page in (ROOT / "README.md", ROOT / "training/README.md", ROOT / "assets/models/flora/README.md"):
+        targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text())
+        assert targets or page.parent != ROOT
+        missing = [t for t in targets if not (page.parent / t).exists()]
+        assert not missing, f"{page.relative_to(ROOT)} points at {missing}"
+    tree = (ROOT / "README.md").read_text().partition("## The map")[2].partition("```")[2].partition("```")[0]
+    named = set(re.findall(r"[\w/]+\.(?:py|js|css|html)\b", tree))
+    for file in [*(ROOT / "engine").rglob("*.py"), *(ROOT / "morph_ui").rglob("*.py")]:
+        inside = file.name == "__init__.py" or file.parent.name == "schema"
+        assert inside or any(n.endswith(file.name) for n in named), f"the README's map lacks {file.relative_to(ROOT)}"
