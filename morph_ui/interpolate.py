@@ -25,7 +25,7 @@ from engine.schema import (
 )
 from morph_ui.stage import QUIET, api, ended, loaded, refilm, refused, stage, stream
 from morph_ui.stream import Session, sentence
-from morph_ui.widgets import default, drop_zone, new_seed, seed_box, slider, thumbnails
+from morph_ui.widgets import default, drop_zone, new_seed, presets, seed_box, slider, thumbnails
 
 R = InterpolateRequest
 TITLE = "Interpolate"
@@ -107,11 +107,7 @@ def controls() -> dict[str, gr.components.Component]:
         c["model"] = gr.Dropdown(list(CATALOGUE_NAMES), value=default(R, "model"), label="Network",
                                  info="flora is here; the others come from the hub on first use, or name a folder",
                                  allow_custom_value=True)  # fmt: skip
-    names = sorted({name for values in PRESETS.values() for name in values})
-    preset.input(
-        lambda name: [PRESETS[name].get(n, default(R, n)) for n in names], preset, [c[n] for n in names],
-        show_progress="hidden", api_visibility="private",
-    )  # fmt: skip
+    presets(preset, R, PRESETS, c)
     with c["shelf"]:
         examples(c)
     return {f.name: c[f.name] for f in fields(R) if f.name in c} | {k: c[k] for k in ("make", "stop")}

@@ -18,7 +18,7 @@ from engine import images
 from engine.schema import CATALOGUE_NAMES, FORMS, LORAS, MORPH_PRESETS, MOST, EngineError, MorphRequest
 from morph_ui.stage import QUIET, api, read_for, refilm, refused, stage, stream
 from morph_ui.stream import Session, bar, message, sentence
-from morph_ui.widgets import default, new_seed, picture_url, seed_box, slider, thumbnails, timeline
+from morph_ui.widgets import default, new_seed, picture_url, presets, seed_box, slider, thumbnails, timeline
 
 R = MorphRequest
 TITLE = "Morph"
@@ -78,14 +78,8 @@ def controls() -> dict[str, gr.components.Component]:
         c["model"] = gr.Dropdown(list(CATALOGUE_NAMES), value=default(R, "model"), label="Network",
                                  info="flora is here; the others come from the hub on first use, or name a folder",
                                  allow_custom_value=True)  # fmt: skip
-    names = sorted({name for values in MORPH_PRESETS.values() for name in values})
-
-    def preset_values(name: str) -> list[Any]:
-        return [MORPH_PRESETS[name].get(n, default(R, n)) for n in names]
-
-    for n, value in zip(names, preset_values("draft"), strict=True):
-        c[n].value = value
-    preset.input(preset_values, preset, [c[n] for n in names], show_progress="hidden", api_visibility="private")
+    for name, value in presets(preset, R, MORPH_PRESETS, c)["draft"].items():
+        c[name].value = value
     with shelf:
         examples(c["pictures"])
     return {f.name: c[f.name] for f in fields(R) if f.name in c} | {k: c[k] for k in ("make", "stop", "preset")}

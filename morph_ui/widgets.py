@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import random
 from dataclasses import fields
 from pathlib import Path
@@ -26,6 +27,19 @@ def slider(request: type, name: str, label: str, **kw: Any) -> gr.Slider:
         bound.low, bound.high, value=default(request, name),
         step=bound.step, label=label, info=kw.pop("info", bound.help) or None, buttons=[], **kw,
     )  # fmt: skip
+
+
+def presets(radio: gr.Radio, request: type, table: dict[str, dict[str, Any]], c: dict[str, Any]) -> dict[str, Any]:
+    """Makes ``radio`` set the widgets of a preset's fields, in the browser: at once, whatever is pressed next.
+
+    Returns every preset with all the fields that any of them sets.
+    """
+    names = sorted({name for values in table.values() for name in values})
+    whole = {p: {n: values.get(n, default(request, n)) for n in names} for p, values in table.items()}
+    lists = json.dumps({p: list(values.values()) for p, values in whole.items()})
+    radio.input(None, radio, [c[n] for n in names], js=f"name => ({lists})[name]", show_progress="hidden",
+                api_visibility="private")  # fmt: skip
+    return whole
 
 
 def drop_zone(label: str, elem_id: str) -> gr.Image:

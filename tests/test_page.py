@@ -139,6 +139,16 @@ def test_stop_keeps_what_is_finished_and_the_next_job_runs(page):
     expect(page.locator("#interpolate-status")).to_contain_text("9 frames", timeout=LONG)
 
 
+def test_a_preset_sets_its_fields_in_the_browser(page):
+    """At once: Make pressed right after it must not run with the last values."""
+    steps = page.get_by_label("Steps").first
+    page.route("**/queue/join*", lambda route: route.abort())  # no word to the studio
+    for name, value in (("paper", "200"), ("instant", "24")):
+        page.get_by_role("radio", name=name).first.check()
+        expect(steps).to_have_value(value, timeout=LONG)
+    page.unroute("**/queue/join*")
+
+
 PIXELS = """async () => Promise.all([...document.querySelectorAll('#interpolate-player .cell img')].map(async i => {
     const block = new Uint8Array(await (await fetch(i.src)).arrayBuffer()); return block.join(); }))"""
 
