@@ -1,4 +1,5 @@
-"""The command line: ``python -m engine interpolate|morph A.jpg B.jpg --out film.mp4``, ``models`` and ``cache``."""
+"""The command line: ``python -m engine interpolate|morph A.jpg B.jpg --out film.mp4``, ``draw --sketch S.png --strokes
+C.png --out picture.png``, ``edit GUIDE.png --strength 0.5 --out picture.png``, ``models`` and ``cache``."""
 
 from __future__ import annotations
 
@@ -10,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.schema import (
+    DRAW_PRESETS,
+    EDIT_PRESETS,
     MORPH_PRESETS,
     PRESETS,
     Done,
+    DrawRequest,
+    EditRequest,
     EngineError,
     Frame,
     InterpolateRequest,
@@ -23,7 +28,10 @@ from engine.schema import (
 METHODS: dict[str, tuple[Any, dict[str, dict[str, Any]]]] = {
     "interpolate": (InterpolateRequest, PRESETS),
     "morph": (MorphRequest, MORPH_PRESETS),
+    "draw": (DrawRequest, DRAW_PRESETS),
+    "edit": (EditRequest, EDIT_PRESETS),
 }
+FILMS = ("interpolate", "morph")  # the others make pictures
 HELP = {
     "prompt": "what the pictures show",
     "prompt_b": "what picture B shows, if it is something else",
@@ -40,6 +48,10 @@ HELP = {
     "fit": "fit: the proportions of the first; crop: a square; pad: a square that shows the pictures whole",
     "model": "a name from 'python -m engine models', or a folder in the diffusers format",
     "seed": "the same seed gives the same pictures",
+    "combine": "joint: scales of 1 are the network that sees both drawings; sum: the paper's three rows",
+    "refine": "how realism pulls to the drawing: on the clean picture in mind, on the noised one (the paper), or not",
+    "sheet": "the same seed over a 3 × 3 of two scales, or up a ladder of realism",
+    "noise": "of the kept part: fresh at every step, or one for all (the published code)",
     "loop": "go on from the last picture to the first",
     "lora": "mix: a LoRA fitted to each picture, mixed along the way; fixed: one mix for all frames; none",
     "form": "sum: the LoRAs' deltas are added (the paper's equation 4); factors: as its code does",
@@ -69,14 +81,26 @@ def parser() -> argparse.ArgumentParser:
     m = verbs.add_parser("morph", help="DiffMorpher, two or more pictures", description=MorphRequest.__doc__)
     m.add_argument("pictures", nargs="+", metavar="PICTURE", help="two or more, in their order")
     m.add_argument("--lora-dir", help="a folder for the LoRAs that were fitted, one safetensors file a picture")
-    for name, p in (("interpolate", i), ("morph", m)):
+    d = verbs.add_parser("draw", help="lines and strokes into a picture", description=DrawRequest.__doc__)
+    d.add_argument("--sketch", metavar="PNG", help="lines: dark ones on white, or with alpha")
+    d.add_argument("--strokes", metavar="PNG", help="colours; what is transparent stays free")
+    d.add_argument("--drawing", metavar="PNG", help="a drawing saved by the canvas, with all its layers")
+    e = verbs.add_parser("edit", help="a guide made real", description=EditRequest.__doc__)
+    e.add_argument("guide", metavar="GUIDE", help="a painting, an edited photograph, or paint with alpha over --photo")
+    for p in (d, e):
+        p.add_argument("--photo", help="the photograph that is edited; what may not change is kept exactly")
+        p.add_argument("--mask", help="white (or alpha) where it may change, grey for less of the strength")
+    for name, p in (("interpolate", i), ("morph", m), ("draw", d), ("edit", e)):
         _fields(p, *METHODS[name])
-        p.add_argument("--out", help="an MP4 file")
         p.add_argument("--frames-dir", help="a folder for 0000.png, 0001.png …")
         p.add_argument("--zip", help="a zip of the PNGs")
+        p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+        if name not in FILMS:
+            p.add_argument("--out", help="a PNG; of several results or a sheet, all side by side")
+            continue
+        p.add_argument("--out", help="an MP4 file")
         p.add_argument("--fps", type=float, default=8, help="frames a second in the MP4; default 8")
         p.add_argument("--there-and-back", action="store_true", help="the MP4 returns to the first picture")
-        p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     verbs.add_parser("models", help="the catalogue: name, what it is, where from, present or not")
     c = verbs.add_parser("cache", help="what was learnt of pictures: LoRAs, inversions, features; newest first")
     c.add_argument("--clear", action="store_true", help="throw it away")
@@ -124,11 +148,19 @@ def list_cache(clear: bool) -> None:
 
 def request_of(args: argparse.Namespace) -> Any:
     """Reads the pictures and refuses bad input, before anything slow."""
-    from engine.images import read
+    from engine.images import drawing, layer, read
 
     request, presets = METHODS[args.verb]
     given = {f.name: getattr(args, f.name, None) for f in fields(request)}
-    if args.verb == "interpolate":
+    if args.verb in ("draw", "edit"):
+        for name in ("sketch", "strokes", "mask", "guide"):
+            if given.get(name):
+                given[name] = layer(given[name], name, {"guide": "strokes"}.get(name, name))
+        if given["photo"]:
+            given["photo"] = read(given["photo"], "photo")
+        if args.verb == "draw" and args.drawing:
+            given |= {k: v for k, v in drawing(args.drawing).items() if given[k] is None}
+    elif args.verb == "interpolate":
         given |= {"picks": tuple(args.picks), "reseeds": tuple(args.reseeds)}
         given |= {"a": read(args.a, "picture A"), "b": read(args.b, "picture B")}
     else:
@@ -158,7 +190,9 @@ def make(args: argparse.Namespace) -> int:
     from engine import video
 
     request = request_of(args)
-    video.check_fps(args.fps)
+    film = args.verb in FILMS
+    if film:
+        video.check_fps(args.fps)
     from engine.methods import run
     from engine.models import Models
 
@@ -173,10 +207,17 @@ def make(args: argparse.Namespace) -> int:
     for note in done.notes:
         print(note, file=sys.stderr)
     frames, settings, failed = done.frames, done.settings, 0
+
+    def save_out(path: str) -> None:
+        if film:
+            video.save_mp4(frames, path, settings, args.fps, args.there_and_back)
+        else:
+            video.save_png(video.side_by_side(frames, request.columns), path, settings)
+
     outputs = [
         (args.frames_dir, lambda path: video.save_frames(frames, path, settings)),
         (args.zip, lambda path: video.save_zip(frames, path, settings)),
-        (args.out, lambda path: video.save_mp4(frames, path, settings, args.fps, args.there_and_back)),
+        (args.out, save_out),
         (getattr(args, "lora_dir", None), lambda path: _save_files(done.files, path)),
     ]
     for path, save in outputs:  # each for itself: one full disk must not cost the rest
@@ -189,7 +230,8 @@ def make(args: argparse.Namespace) -> int:
             print(f"error: the result must be written to {path}, got {e}", file=sys.stderr)
             failed = 1
     print(json.dumps({
-        "frames": len(frames), "size": list(frames[0].size), "seed": request.seed, "model": request.model,
+        "frames" if film else "pictures": len(frames), "size": list(frames[0].size), "seed": request.seed,
+        "model": request.model,
         "seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations, "quality": done.quality,
     }))  # fmt: skip
     return failed

@@ -1,10 +1,18 @@
-"""Drawings made from photographs: lines and flattened colours. Pixels are uint8 arrays here."""
+"""Drawings: made from photographs (lines, flattened colours), their low-pass, their masks, how they are followed.
+
+Pictures are uint8 arrays (H, W, 3) here, latents tensors (B, C, h, w).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 
 def sketch_of(photo: np.ndarray, coarseness: float = 1.6) -> np.ndarray:
@@ -31,3 +39,84 @@ def strokes_of(photo: np.ndarray, kernel: int = 23, colours: int = 6) -> np.ndar
     # The palette of a small copy is the same to the eye, and ten times cheaper to find.
     palette = flat.resize((64, 64), Image.Resampling.NEAREST).quantize(colours, method=Image.Quantize.MEDIANCUT)
     return np.asarray(flat.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB"))
+
+
+def refine_size(side: int, realism: float, k: int = 0) -> int:
+    """Cells a side that realism keeps of a picture of ``side`` pixels: int(−s·(m/8 − 1) + m/8 + k) (DiSS, methods.md
+    §3.3). 512 pixels: 64 at realism 0, 32 at .5, 1 at 1; with k = 16: 80, 48, 17."""
+    return int(-realism * (side / 8 - 1) + side / 8 + k)
+
+
+def lowpass(x: Tensor, cells: int) -> Tensor:
+    """What ``cells`` a longer side can tell of ``x`` (B, C, h, w): made so small and large again, linearly."""
+    h, w = x.shape[2:]
+    if cells >= max(h, w):
+        return x
+    small = (max(1, round(cells * h / max(h, w))), max(1, round(cells * w / max(h, w))))
+    down = F.interpolate(x, small, mode="bilinear", antialias=True)
+    return F.interpolate(down, (h, w), mode="bilinear")
+
+
+def pulled(x: Tensor, y: Tensor, cells: Sequence[int], where: Tensor) -> Tensor:
+    """``x`` with the low-pass of ``y`` in place of its own, ``where`` (1, 1, h, w) it is 1 (ILVR, Choi et al. 2021).
+
+    x, y (B, C, h, w); ``cells`` for every row. Near an edge of ``where`` only what is inside counts.
+    """
+    away, out = where * (y - x), torch.empty_like(x)
+    for n in set(cells):
+        rows = [i for i, own in enumerate(cells) if own == n]
+        out[rows] = lowpass(away[rows], n) / lowpass(where, n).clamp(min=1e-3)
+    return x + where * out
+
+
+def spread(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The colours of what is painted, carried on where nothing is: (H, W, 3) uint8 and (H, W) 0 … 1 → (H, W, 3) uint8.
+
+    Pulled up and pushed down a pyramid (Gortler et al. 1996, *The Lumigraph*). Without any paint: mid-grey.
+    """
+    if alpha.max() <= 0:
+        return np.full_like(colour, 128)
+    levels = [(colour.astype(np.float32) * alpha[..., None], alpha.astype(np.float32))]
+    while max(levels[-1][1].shape) > 1:
+        half = tuple(max(1, -(-n // 2)) for n in levels[-1][1].shape[::-1])
+        c, a = (cv2.resize(p, half, interpolation=cv2.INTER_AREA) for p in levels[-1])
+        levels.append((c, a))
+    c, a = levels.pop()
+    known = c.reshape(1, 1, 3) / max(float(a.max()), 1e-6)
+    for c, a in reversed(levels):
+        wide = cv2.resize(known, a.shape[::-1], interpolation=cv2.INTER_LINEAR).reshape(*a.shape, 3)
+        known = c + (1 - a[..., None]) * wide
+    return known.round().clip(0, 255).astype(np.uint8)
+
+
+def grown(alpha: np.ndarray, pixels: float) -> np.ndarray:
+    """Where ``alpha`` (H, W) is not 0, and ``pixels`` around it: (H, W) of 0 and 1."""
+    if not alpha.any():
+        return np.zeros(alpha.shape, np.float32)
+    far = cv2.distanceTransform((alpha <= 0).astype(np.uint8), cv2.DIST_L2, 5)
+    return (far <= pixels).astype(np.float32)
+
+
+def feathered(mask: np.ndarray, pixels: float) -> np.ndarray:
+    """How much of the result shows: 0 wherever ``mask`` (H, W) is 0, rising to 1 within ``pixels`` inside it."""
+    inside = (mask > 0).astype(np.uint8)
+    if inside.all():
+        return np.ones(mask.shape, np.float32)
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
+    return np.clip(depth / max(pixels, 1e-6), 0, 1).astype(np.float32)
+
+
+def followed(picture: np.ndarray, lines: np.ndarray | None, paint: np.ndarray | None,
+             alpha: np.ndarray | None = None) -> dict[str, float]:  # fmt: skip
+    """How far a picture (H, W, 3) is from its drawing: ``lines`` 0 … 1 (mean absolute difference of its own lines from
+    the sketch (H, W)), ``colours`` 0 … 255 (mean absolute at 16 × 16, where ``alpha`` is painted). uint8 arrays."""
+    out: dict[str, float] = {}
+    if lines is not None:
+        out["lines"] = float(np.abs(sketch_of(picture).astype(np.float32) - lines).mean() / 255)
+    if paint is not None:
+        area = cv2.INTER_AREA
+        a, b = (cv2.resize(p, (16, 16), interpolation=area).astype(np.float32) for p in (picture, paint))
+        w = np.ones((16, 16), np.float32) if alpha is None else cv2.resize(alpha.astype(np.float32), (16, 16),
+                                                                            interpolation=area)  # fmt: skip
+        out["colours"] = float((np.abs(a - b).mean(2) * w).sum() / max(float(w.sum()), 1e-6))
+    return out

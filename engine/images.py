@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,65 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     if max(image.size) > LONGEST:
         image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     return image
+
+
+def layer(source: str | Path | bytes | Image.Image, name: str, kind: str) -> Image.Image:
+    """A drawn layer: a picture with alpha as it is; of one without, what a person means by it.
+
+    ``kind`` "sketch": dark lines on light, so darkness is the alpha; "strokes": all of it is painted. Both give RGBA.
+    "mask": alpha, or brightness where there is none, as L (white may change). Refuses what `read` refuses.
+    """
+    image = source
+    if not isinstance(image, Image.Image):
+        read(source, name)  # says what is wrong with it
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+    rgba = image.convert("RGBA")
+    if max(rgba.size) > LONGEST:
+        rgba.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+    alpha = rgba.getchannel("A")
+    clear = min(alpha.tobytes()) < 255
+    if kind == "mask":
+        return alpha if clear else rgba.convert("L")
+    if kind == "sketch" and not clear:
+        ink = Image.new("RGBA", rgba.size, "black")
+        ink.putalpha(ImageOps.invert(rgba.convert("L")))
+        return ink
+    return rgba
+
+
+def drawing(path: str | Path) -> dict[str, Image.Image]:
+    """The layers in a drawing that the canvas saved: sketch, strokes, mask (L) and photo, those that are there.
+
+    They travel in a PNG's text chunk named ``chrysalis-drawing``. EngineError for a file of another program.
+    """
+    read(path, "drawing")
+    with Image.open(path) as image:
+        image.load()
+        text = image.info.get("chrysalis-drawing")
+    if not text:
+        raise EngineError(f"drawing must be a PNG saved by the canvas, got {Path(path).name!r}, which has no layers")
+    try:
+        found = json.loads(text)
+        blocks = {n: v["png"] for n, v in found["layers"].items() if v["visible"] and v["png"]}
+        shown = {n: float(v["opacity"]) for n, v in found["layers"].items()}
+        photo = found.get("photo") or ""
+        out = {n: layer(_block(b), n, n) for n, b in blocks.items() if n in ("sketch", "strokes", "mask")}
+        for name, value in out.items():
+            if value.mode == "RGBA" and shown[name] < 1:
+                value.putalpha(value.getchannel("A").point(lambda a, o=shown[name]: round(a * o)))
+        if photo:
+            out["photo"] = read(_block(photo), "photo")
+        return out
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        if isinstance(e, EngineError):
+            raise
+        raise EngineError(f"drawing must hold whole layers, got {type(e).__name__} in {Path(path).name!r}") from None
+
+
+def _block(url: str) -> bytes:
+    return base64.b64decode(url.partition("base64,")[2], validate=True)
 
 
 def frame_size(picture: Image.Image, fit: str, longer: int, multiple: int) -> tuple[int, int]:

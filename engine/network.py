@@ -29,14 +29,15 @@ SHORT = (torch.OutOfMemoryError, MemoryError, RuntimeError)  # what a lack of me
 
 @dataclass(frozen=True)
 class Row:
-    """One row of guidance: its text (B or 1, L, D), its weight, its conditions (B or 1, kC, h, w; None = Φ).
+    """One row of guidance: its text (B or 1, L, D), its weight (a number, or a map (B or 1, 1, h or 1, w or 1)), its
+    conditions (B or 1, kC, h, w; None = Φ).
 
     ``mix`` (B or 1, K): how much of each attached LoRA it carries (lora.py). ``blend`` (B or 1, K): how much of each
     recorded picture its self-attention looks at (hooks.blended).
     """
 
     embeds: Tensor
-    weight: float = 1.0
+    weight: float | Tensor = 1.0
     conditions: Tensor | None = None
     mix: Tensor | None = None
     blend: Tensor | None = None
@@ -194,6 +195,14 @@ class Network:
         marks = [float(self.sigmas[min(t, len(self.sigmas) - 1)]) for t in LIVE]
         return [*marks, 0.0] if s is None else [s, *(m for m in marks if m < 0.99 * s), 0.0]
 
+    def sigma(self, t: float) -> float:
+        """The level of ``t``, 0 (no noise) … 1 (the last of the schedule): SDEdit's t0, and what strength means."""
+        return float(self.sigmas[round(t * (len(self.sigmas) - 1))]) if t > 0 else 0.0
+
+    def below(self, s: float, steps: int) -> list[float]:
+        """Falling sigmas from ``s`` to 0, at the spacing of ``steps`` steps of the whole schedule."""
+        return [s, *(v for v in self.levels(steps) if v < 0.99 * s)]
+
     def timestep(self, s: float) -> float:
         """The training timestep of a sigma; between two of them, by the logarithm."""
         logs = self.sigmas.log()
@@ -233,8 +242,8 @@ class Network:
         out = out.unflatten(0, (len(rows), n))
         if self.prediction == "v_prediction":  # v = √ā·ε − √(1−ā)·x0, so ε = √ā·v + √(1−ā)·x
             out = (out + s * scaled) / (1 + s * s).sqrt()
-        weights = torch.tensor([r.weight for r in rows], device=out.device).view(-1, 1, 1, 1, 1)
-        return (weights * out).sum(0)
+        weights = [r.weight.to(out) if isinstance(r.weight, Tensor) else r.weight for r in rows]
+        return torch.stack([w * e for w, e in zip(weights, out, strict=True)]).sum(0)
 
     def _with_conditions(self, x: Tensor, conditions: Tensor | None) -> Tensor:
         if not self.extra:

@@ -50,6 +50,19 @@ def flow(field: Field, x: Tensor, levels: Sequence[float], step: StepRule = eule
         yield Step(x0=x - s * d, x=(x := step(x, d, s, s_next)))
 
 
+def keeping(step: StepRule, z: Tensor, own: Tensor, noise: Callable[[], Tensor]) -> StepRule:
+    """``step``, after which what is not yet free is ``z`` at the new level (SDEdit, algorithm 5, at level i − 1).
+
+    ``own`` (1 or B, 1, h, w): the level from which a cell is free; 0 keeps it to the end. With one level for all that
+    is a mask, with several a strength for every place (Levin & Fried 2023, *Differential Diffusion*).
+    """
+
+    def kept(x: Tensor, d: Tensor, s: float, s_next: float) -> Tensor:
+        return torch.where(own >= s - 1e-9, step(x, d, s, s_next), z + s_next * noise())
+
+    return kept
+
+
 def gaussian(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
     """Standard noise (len(generators), *shape), drawn on the CPU: the same picture on any device."""
     return torch.stack([torch.randn(tuple(shape), generator=g) for g in generators])

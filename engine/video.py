@@ -27,6 +27,16 @@ def save_png(picture: Image.Image, path: str | Path | io.BytesIO, settings: dict
     picture.save(path, "PNG", pnginfo=info, compress_level=4)
 
 
+def side_by_side(pictures: Sequence[Image.Image], columns: int = 0) -> Image.Image:
+    """Pictures of one size as one, ``columns`` in a row (0: all in one row)."""
+    columns = columns or len(pictures)
+    w, h = pictures[0].size
+    sheet = Image.new("RGB", (w * columns, h * -(-len(pictures) // columns)), "white")
+    for i, p in enumerate(pictures):
+        sheet.paste(p, (i % columns * w, i // columns * h))
+    return sheet
+
+
 def save_zip(frames: Sequence[Image.Image], path: str | Path, settings: dict[str, Any]) -> None:
     """A zip of 0000.png, 0001.png … and settings.json."""
     with zipfile.ZipFile(path, "w") as z:

@@ -7,11 +7,22 @@ from typing import Any
 
 import torch
 
+from engine.methods.draw import draw
+from engine.methods.edit import edit
 from engine.methods.interpolate import interpolate
 from engine.methods.morph import morph
 from engine.models import Models
 from engine.network import Row
-from engine.schema import EngineError, Event, InterpolateRequest, LoadRequest, MorphRequest, Progress
+from engine.schema import (
+    DrawRequest,
+    EditRequest,
+    EngineError,
+    Event,
+    InterpolateRequest,
+    LoadRequest,
+    MorphRequest,
+    Progress,
+)
 
 
 def load(models: Models, request: LoadRequest) -> Iterator[Event]:
@@ -23,7 +34,13 @@ def load(models: Models, request: LoadRequest) -> Iterator[Event]:
     yield Progress(1.0, f"{request.model} is ready")
 
 
-METHODS = {InterpolateRequest: interpolate, MorphRequest: morph, LoadRequest: load}
+METHODS = {
+    InterpolateRequest: interpolate,
+    MorphRequest: morph,
+    DrawRequest: draw,
+    EditRequest: edit,
+    LoadRequest: load,
+}
 
 
 def run(models: Models, request: Any) -> Iterator[Event]:

@@ -5,6 +5,8 @@ A request says everything that matters to its result: the same request gives the
 """
 
 from engine.schema.base import CATALOGUE_NAMES, FITS, MIXES, Cancelled, EngineError, Range
+from engine.schema.draw import COMBINES, DRAW_PRESETS, REFINES, SHEETS, DrawRequest
+from engine.schema.edit import EDIT_PRESETS, NOISES, USEFUL, EditRequest
 from engine.schema.events import Done, Event, Frame, Preview, Progress, Waiting, result, within
 from engine.schema.interpolate import (
     FRAMES,
@@ -20,7 +22,8 @@ from engine.schema.load import LoadRequest
 from engine.schema.morph import FORMS, LORAS, MORPH_PRESETS, MOST, MorphRequest
 
 __all__ = [
-    "CATALOGUE_NAMES", "FITS", "FORMS", "FRAMES", "LORAS", "MIXES", "MORPH_PRESETS", "MOST", "PICKERS", "PRESETS",
-    "SAMPLERS", "SCHEDULES", "SCHEMES", "Cancelled", "Done", "EngineError", "Event", "Frame", "InterpolateRequest",
+    "CATALOGUE_NAMES", "COMBINES", "DRAW_PRESETS", "EDIT_PRESETS", "FITS", "FORMS", "FRAMES", "LORAS", "MIXES",
+    "MORPH_PRESETS", "MOST", "NOISES", "PICKERS", "PRESETS", "REFINES", "SAMPLERS", "SCHEDULES", "SCHEMES", "SHEETS",
+    "USEFUL", "Cancelled", "Done", "DrawRequest", "EditRequest", "EngineError", "Event", "Frame", "InterpolateRequest",
     "LoadRequest", "MorphRequest", "Preview", "Progress", "Range", "Waiting", "preset", "result", "within",
 ]  # fmt: skip

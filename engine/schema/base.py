@@ -62,3 +62,29 @@ def bounded(request: Any) -> None:
 def plain(request: Any, method: str, without: tuple[str, ...]) -> dict[str, Any]:
     """All fields but ``without``, as plain values: what the files carry and the page reads back."""
     return {"method": method} | {f.name: getattr(request, f.name) for f in fields(request) if f.name not in without}
+
+
+def layers(request: Any) -> None:
+    """Refuses what is no picture of the mode a layer needs, layers of other proportions, and a mask that is all 0.
+
+    A layer without any alpha is as good as none: it becomes None. Photographs are fitted, whatever their size.
+    """
+    first = None
+    for name, mode in request.LAYERS.items():
+        value = getattr(request, name)
+        if value is None:
+            continue
+        picture(name, value)
+        if value.mode not in ((mode,) if mode else ("RGB", "RGBA")):
+            raise EngineError(f"{name} must be a picture of mode {mode or 'RGB or RGBA'}, got {value.mode}")
+        if value.mode == "RGBA" and not value.getextrema()[3][1]:
+            object.__setattr__(request, name, None)
+            continue
+        if value.mode == "L" and not value.getextrema()[1]:
+            raise EngineError(f"{name} must cover something, got nothing; paint where the picture may change")
+        if name == "photo":
+            continue
+        first = first or (name, value.size)
+        (w, h), (w0, h0) = value.size, first[1]
+        if abs(w * h0 - h * w0) > 0.02 * w * h0:
+            raise EngineError(f"{name} must have the proportions of {first[0]}, {w0} × {h0}, got {w} × {h}")

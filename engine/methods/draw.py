@@ -1,0 +1,173 @@
+"""Adaptively-Realistic Image Generation from Stroke and Sketch (Cheng et al. 2022, arXiv 2208.12675; methods.md §3).
+
+A network that sees a sketch and strokes beside the noisy picture, guided along both at once, and pulled towards the
+drawing's own coarse colours as long as less than full realism is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from engine import images, rendering
+from engine.drawing import followed, grown, pulled, refine_size, sketch_of, spread, strokes_of
+from engine.models import Models
+from engine.network import Network, Row
+from engine.rendering import Paint, cells, colourless, fresh, latent, pasted, region
+from engine.sampling import Field, StepRule, ancestral, euler, generator, keeping
+from engine.schema import Done, DrawRequest, EngineError, Event, Frame, Progress
+
+BATCH = 16  # results that are under way together
+DECODE = 0.06  # of the progress bar
+
+
+def draw(models: Models, request: DrawRequest) -> Iterator[Event]:
+    """`Frame`s of the plan (seeds, or a sheet), all in one batch."""
+    started = perf_counter()
+    yield Progress(0.0, f"loading {request.model}")
+    net = models.load(request.model)
+    if net.extra < 2 * net.channels:
+        raise EngineError(f"model must be a network that sees drawings (flora), got {request.model}, which does not")
+    sampling, before = net.sampler(request.sampler), net.evaluations
+    size = images.frame_size(request.drawn, "fit", request.size or net.size, net.multiple)
+    sketch, strokes = (rendering.paint(p, size) if p else None for p in (request.sketch, request.strokes))
+    drawing = Drawing(net, request, size, sketch, strokes)
+    pictures, plan = [], request.plan()
+    with sampling:
+        for start in range(0, len(plan), BATCH):
+            part = plan[start : start + BATCH]
+            low, high = start / len(plan), (start + len(part)) / len(plan)
+            z = yield from drawing.walk(part, start, low, high - DECODE * (high - low))
+            for picture in drawing.finish(images.to_pictures(net.decode(z))):
+                yield Frame(len(pictures), picture)
+                pictures.append(picture)
+    yield Progress(1.0, "done")
+    notes = [f"the prompt is {n} tokens too long for {net.name}; its end was left out"
+             for n in (net.overlong(request.prompt),) if n]  # fmt: skip
+    settings = request.settings() | {"width": size[0], "height": size[1], "plan": plan}
+    took, quality = perf_counter() - started, drawing.measure(pictures)
+    yield Done(tuple(pictures), settings, took, net.evaluations - before, tuple(notes), quality)
+
+
+class Drawing:
+    """The layers of a request at the size of the frame, as latents, and what follows from them."""
+
+    def __init__(self, net: Network, request: DrawRequest, size: tuple[int, int], sketch: Paint | None,
+                 strokes: Paint | None):  # fmt: skip
+        self.net, self.request, self.size, self.sketch, self.strokes = net, request, size, sketch, strokes
+        white, w, h = np.full((size[1], size[0], 3), 255, np.uint8), *size
+        lines = sketch.over(white) if sketch else None
+        colours = spread(strokes.colour, strokes.alpha) if strokes else None
+        alpha = strokes.alpha if strokes else np.zeros((h, w), np.float32)
+        self.photo = self.mask = None
+        if request.photo:
+            self.photo = np.asarray(images.fitted(request.photo, size, "fit"))
+            drawn = [p.alpha for p in (sketch, strokes) if p]
+            self.mask = region(request.mask, drawn, request.around, size)
+            # The photograph's own lines go on where nothing was drawn, and its colours where nothing was painted, so
+            # that the edit grows out of what is there.
+            own = np.repeat(sketch_of(self.photo)[..., None], 3, 2)
+            over = np.maximum.reduce([grown(p.alpha, r) for p, r in ((sketch, request.around), (strokes, 0)) if p])
+            own = np.where(over[..., None] > 0, white, own)
+            lines = own if lines is None else np.minimum(own, lines)
+            colours = strokes.over(strokes_of(self.photo)) if strokes else strokes_of(self.photo)
+            alpha = np.ones((h, w), np.float32)
+        self.lines, self.colours = lines, colours
+        shown = [p for p in (lines, colours, self.photo) if p is not None]
+        z = list(latent(net, *shown).split(1))
+        self.look = net.previewer(torch.cat(z), images.to_tensor([Image.fromarray(p) for p in shown]))
+        self.z_photo = z.pop() if self.photo is not None else None
+        self.z_strokes = z.pop() if colours is not None else None
+        self.z_sketch = z.pop() if lines is not None else None
+        self.where = cells(alpha, net)
+        self.grid = (h // net.factor, w // net.factor)
+
+    def rows(self, part: list[dict]) -> list[Row]:
+        """The guidance in two dimensions, e(∅) + s₁(e(sketch) − e(∅)) + s₂(e(strokes) − e(∅)), as rows of one batch
+        (DiSS, methods.md §3.3; s₂ only where there are strokes). "joint" adds s₁s₂(e(both) − e(sketch) − e(strokes)
+        + e(∅)). Rows whose weight is 0 everywhere are left out."""
+        net, r = self.net, self.request
+        null = net.null(self.grid)
+        sketch, strokes = (null if z is None else z for z in (self.z_sketch, self.z_strokes))
+        s1 = self._scales(part, "sketch_scale") * (self.z_sketch is not None)
+        s2 = self._scales(part, "stroke_scale") * (self.z_strokes is not None) * self.where
+        both = s1 * s2 if r.combine == "joint" else torch.zeros_like(s2)
+        seen = {"": [null, null], "s": [sketch, null], "c": [null, strokes], "sc": [sketch, strokes]}
+        weights = {("prompt", ""): 1 - s1 - s2 + both, ("prompt", "s"): s1 - both, ("prompt", "c"): s2 - both,
+                   ("prompt", "sc"): both}  # fmt: skip
+        if r.guidance != 1 and r.prompt != r.negative:  # the words' own guidance, where most of the drawing is seen
+            most = "s" * bool(s1.max() > 0) + "c" * bool(s2.max() > 0)
+            weights["prompt", most] = weights["prompt", most] + (r.guidance - 1)
+            weights["negative", most] = torch.full_like(s1, 1 - r.guidance)
+        words = dict(zip(("prompt", "negative"), net.embed([r.prompt, r.negative]).split(1), strict=True))
+        return [Row(words[text], weight, torch.cat(seen[what], 1))
+                for (text, what), weight in weights.items() if bool((weight.abs() > 1e-6).any())]  # fmt: skip
+
+    def _scales(self, part: list[dict], name: str) -> Tensor:
+        own = [p.get(name, getattr(self.request, name)) for p in part]
+        return torch.tensor(own, device=self.net.device).view(-1, 1, 1, 1)
+
+    def walk(self, part: list[dict], first: int, low: float, high: float) -> Iterator[Event]:
+        """Noise becomes one picture for every entry of ``part``; returns the clean latents."""
+        net, r = self.net, self.request
+        levels = net.levels(r.steps) if r.sampler == "ddim" else net.jumps()
+        noise = fresh(net, (net.channels, *self.grid), [(r.seed, p["nth"]) for p in part])
+        # Begun with the strokes under the largest noise, which does not quite hide them.
+        painted = self.where * self._scales(part, "stroke_scale").clamp(max=1)
+        x = colourless(noise(), levels[0], painted)
+        if self.z_strokes is not None:
+            x = x + painted * self.z_strokes
+        own = [(r.seed, p["nth"], 1) for p in part]
+        step = ancestral(r.eta, [generator(*k) for k in own]) if r.eta else euler
+        field = net.field(self.rows(part))
+        field, step = self.refined(field, step, part, levels)
+        if self.z_photo is not None and self.mask is not None:
+            free = rendering.level_of(net, cells(self.mask, net), 1.0)
+            x = torch.where(free >= levels[0], x, self.z_photo + levels[0] * noise())
+            step = keeping(step, self.z_photo, free, noise)
+        doing = "drawing" if len(part) == 1 else f"drawing {len(part)} pictures"
+        return (yield from rendering.walk(net, field, x, levels, step, self.look, first, doing, low, high))
+
+    def refined(self, field: Field, step: StepRule, part: list[dict], levels: list[float]) -> tuple[Field, StepRule]:
+        """Realism: field and step with the drawing's low-pass in place of the picture's, up to the last free steps.
+
+        "noised" is the published rule: the low-pass of x at s_next gives way to that of the drawing noised to s_next.
+        "clean" changes the clean picture in mind, so x never leaves what the network knows.
+        """
+        net, r, ref = self.net, self.request, self.z_strokes
+        if ref is None or r.refine == "off":
+            return field, step
+        side = max(self.size)
+        sizes = [refine_size(side, p.get("realism", r.realism), r.k) for p in part]
+        steps = len(levels) - 1
+        last = levels[max(0, min(steps - 1, round(steps * (1 - r.free)) - 1))] if r.free < 1 else float("inf")
+
+        def clean(x: Tensor, s: float) -> Tensor:
+            d = field(x, s)
+            if s < last:
+                return d
+            return (x - pulled(x - s * d, ref, sizes, self.where)) / s
+
+        noise = fresh(net, (net.channels, *self.grid), [(r.seed, p["nth"], 2) for p in part])
+
+        def noised(x: Tensor, d: Tensor, s: float, s_next: float) -> Tensor:
+            x = step(x, d, s, s_next)
+            return x if s < last else pulled(x, ref + s_next * noise(), sizes, self.where)
+
+        return (clean, step) if r.refine == "clean" else (field, noised)
+
+    def finish(self, pictures: list[Image.Image]) -> list[Image.Image]:
+        if self.photo is None or self.mask is None:
+            return pictures
+        return pasted(pictures, self.photo, self.mask, self.request.feather)
+
+    def measure(self, pictures: list[Image.Image]) -> dict[str, float]:
+        """How far the first picture is from the drawing (`engine.drawing.followed`)."""
+        lines = self.lines[..., 0] if self.lines is not None and self.sketch else None
+        paint, alpha = (self.colours, self.strokes.alpha) if self.strokes else (None, None)
+        return followed(np.asarray(pictures[0]), lines, paint, alpha)
