@@ -1,4 +1,4 @@
-"""``python -m benchmarks interpolate|morph|quality [--json]`` prints a table, and with --json one object."""
+"""``python -m benchmarks interpolate|morph|live|draw|quality [--json]`` prints a table, and with --json one object."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import interpolate, morph
+from benchmarks import interpolate, live, morph
 
-BENCHMARKS = {"interpolate": interpolate.measure, "morph": morph.measure}
+BENCHMARKS = {"interpolate": interpolate.measure, "morph": morph.measure, "live": live.measure}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=[*BENCHMARKS, "quality"])
+    parser.add_argument("name", choices=[*BENCHMARKS, "draw", "quality"])
     parser.add_argument("--model", default="flora", help="a catalogue name or a folder")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; the medians are printed")
     parser.add_argument("--pairs", type=Path, help="quality: a folder of pairs; default assets/examples")
+    parser.add_argument("--pictures", type=int, default=48, help="draw: val photographs a point of the curves")
     parser.add_argument("--steps", type=int, default=16, help="quality: steps of every morph")
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object on the last line")
     args = parser.parse_args()
@@ -25,6 +26,10 @@ def main() -> None:
         from benchmarks import quality
 
         figures = quality.measure(args.model, args.device, args.pairs or quality.EXAMPLES, args.steps)
+    elif args.name == "draw":
+        from benchmarks import draw
+
+        figures = draw.measure(args.model, args.device, args.pictures)
     else:
         figures = BENCHMARKS[args.name](args.model, args.device, args.repeats)
     for key, value in figures.items():

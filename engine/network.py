@@ -190,9 +190,9 @@ class Network:
             self._live = {n: p.data for n, p in twin.named_parameters() if not torch.equal(p, own[n])}
         return hooks.weights(self.unet, self._live)
 
-    def jumps(self, s: float | None = None) -> list[float]:
-        """Falling sigmas of the live sampler, from ``s`` (or pure noise) to 0: at most four steps."""
-        marks = [float(self.sigmas[min(t, len(self.sigmas) - 1)]) for t in LIVE]
+    def jumps(self, s: float | None = None, steps: int = 4) -> list[float]:
+        """Falling sigmas of the live sampler, from ``s`` (or pure noise) to 0: at most ``steps`` of its four."""
+        marks = [float(self.sigmas[min(LIVE[0] - i * 1000 // steps, len(self.sigmas) - 1)]) for i in range(steps)]
         return [*marks, 0.0] if s is None else [s, *(m for m in marks if m < 0.99 * s), 0.0]
 
     def sigma(self, t: float) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine import images
 from engine.drawing import feathered, grown, lowpass
+from engine.models import Models
 from engine.network import Network
 from engine.sampling import Field, StepRule, flow, gaussian, generator
 from engine.schema import Preview, Progress
@@ -58,9 +59,22 @@ def cells(block: np.ndarray, net: Network) -> Tensor:
     return torch.nn.functional.avg_pool2d(torch.from_numpy(block)[None, None], net.factor).to(net.device)
 
 
-def latent(net: Network, *pictures: np.ndarray) -> Tensor:
-    """(H, W, 3) pictures → (B, C, h, w), in one batch."""
-    return net.encode(images.to_tensor([Image.fromarray(p) for p in pictures]))
+def latents(models: Models, net: Network, pictures: Sequence[np.ndarray]) -> Tensor:
+    """(H, W, 3) pictures → (B, C, h, w); those that are not remembered are encoded in one batch."""
+    keys = [("latent", net.name, p.shape, images.digest_of(p.tobytes())) for p in pictures]
+    new = {k: p for k, p in zip(keys, pictures, strict=True) if models.memo.get(k) is None}
+    if new:
+        z = net.encode(images.to_tensor([Image.fromarray(p) for p in new.values()]))
+        for k, row in zip(new, z.split(1), strict=True):
+            models.memo.put(k, row, row.numel() * 4)
+    return torch.cat([models.memo.get(k) for k in keys])
+
+
+def words(models: Models, net: Network, *texts: str) -> Tensor:
+    """Texts → (B, L, D), remembered: live drawing asks for the same several times a second."""
+    key = ("words", net.name, texts)
+    known = models.memo.get(key)
+    return models.memo.put(key, z := net.embed(texts), z.numel() * 4) if known is None else known
 
 
 def level_of(net: Network, strength: Tensor, top: float) -> Tensor:

@@ -10,8 +10,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves the
 
 import gradio as gr
 
-from morph_ui import interpolate, morph
-from morph_ui.stream import FILES, Session, sweep
+from morph_ui import draw, edit, interpolate, morph
+from morph_ui.stream import FILES, sweep
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
 HEAD = f"<style>{(Path(__file__).parent / 'studio.css').read_text()}</style>"
@@ -35,12 +35,14 @@ def build(worker: Any) -> gr.Blocks:
         gr.HTML("<header><b>Chrysalis</b><span>one picture becomes another</span></header>", elem_id="title")
         sessions = []
         with gr.Tabs():
-            for tab in (interpolate, morph):
+            for tab in (interpolate, morph, draw, edit):
                 with gr.Tab(tab.TITLE, id=tab.TITLE.lower()):
                     sessions.append(tab.build(worker))
         # Set once by an event, or Gradio would never delete it when the visit is over.
         for session in sessions:
-            page.load(Session, outputs=session, queue=False, show_progress="hidden", api_visibility="private")
+            page.load(
+                type(session.value), outputs=session, queue=False, show_progress="hidden", api_visibility="private"
+            )
     return page.queue(max_size=64, default_concurrency_limit=None)
 
 

@@ -8,14 +8,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import gradio as gr
 
 from engine import video
-from engine.schema import Cancelled, Done, EngineError, Frame, Preview, Progress
-from morph_ui.stream import Clock, Session, begin, events, human, message, meter, sentence, strip, take
+from engine.schema import Cancelled, Done, EngineError, Frame, Progress
+from morph_ui.stream import Clock, Session, begin, events, follow, human, message, meter, sentence, strip, take
 from morph_ui.widgets import player
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
@@ -95,33 +94,14 @@ def ended(session: Session, text: str, kind: str, back: bool) -> list[Any]:
 def stream(worker: Any, session: Session, request: Any, keep: set[int], back: bool) -> Iterator[list[Any]]:
     """Runs a request and shows it. Every heartbeat is a chance to notice a closed tab."""
     before = (session.request, session.frames, session.cells, session.done) if keep else None
-    number, clock, shown, drawn = begin(session, request, keep), Clock(), 0.0, 0.0
-    late: dict[int, Preview] = {}  # previews that came too soon after the last ones
+    number, clock = begin(session, request, keep), Clock()
     text, kind = "", "note"
     yield busy(session, clock.line, request.seed)
     try:
-        for event in events(worker, request, session):
-            if session.run != number:
-                return  # this visit has begun another run, which shows itself
-            clock.see(event)
-            if isinstance(event, Preview):
-                late[event.index] = event
-            else:
-                take(session, event)
-            if isinstance(event, Frame):
-                late.pop(event.index, None)
-            if isinstance(event, Frame) or (late and monotonic() - drawn > 0.15):
-                for preview in late.values():
-                    take(session, preview)
-                late.clear()
-                drawn = monotonic()
-                yield busy(session, clock.line)
-            elif isinstance(event, Progress):
-                if monotonic() - shown > 0.15:
-                    yield [gr.skip(), clock.line, *[gr.skip()] * 8]
-                    shown = monotonic()
-            elif not isinstance(event, Done | Preview):
-                yield busy(session, clock.line)
+        for changed in follow(worker, session, request, clock):
+            yield busy(session, clock.line) if changed else [gr.skip(), clock.line, *[gr.skip()] * 8]
+        if session.run != number:
+            return  # this visit has begun another run, which shows itself
         done = session.done
         assert done is not None
         size = done.frames[0].size

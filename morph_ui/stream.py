@@ -39,6 +39,7 @@ class Session:
     folder: Path | None = None
     run: int = 0
     job: Any = None
+    offset: int = 0  # what is added to the numbers of coming frames
 
     def path(self, name: str) -> Path:
         if self.folder is None:
@@ -77,22 +78,23 @@ def sweep(older: float = 86400) -> None:
 def take(session: Session, event: Event) -> None:
     """Notes an event in the session."""
     if isinstance(event, Preview | Frame):
-        session.ratio = event.picture.width / event.picture.height
-    if isinstance(event, Preview):
-        session.cells[event.index] = {"state": "forming", "src": _inline(event.picture)}
-    elif isinstance(event, Frame):
-        path = session.path(f"{session.run}-{event.index:04d}.jpg")
-        event.picture.save(path, "JPEG", quality=92)
-        session.frames[event.index] = event
-        session.cells[event.index] = {"state": "done", "src": f"gradio_api/file={path}"}
+        session.ratio, i = event.picture.width / event.picture.height, event.index + session.offset
+        if isinstance(event, Preview):
+            session.cells[i] = {"state": "forming", "src": inline(event.picture, 288, 70)}
+        else:
+            path = session.path(f"{session.run}-{i:04d}.jpg")
+            event.picture.save(path, "JPEG", quality=92)
+            session.frames[i] = event
+            session.cells[i] = {"state": "done", "src": f"gradio_api/file={path}"}
     elif isinstance(event, Done):
         session.done = event
 
 
-def _inline(picture: Image) -> str:
-    block, small = io.BytesIO(), picture.copy()
-    small.thumbnail((288, 288))
-    small.save(block, "JPEG", quality=70)
+def inline(picture: Image, longer: int = 768, quality: int = 88) -> str:
+    """A picture as a JPEG data URL, at most ``longer`` pixels a side."""
+    block, small = io.BytesIO(), picture.convert("RGB")
+    small.thumbnail((longer, longer))
+    small.save(block, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(block.getvalue()).decode()
 
 
@@ -170,6 +172,37 @@ def sentence(error: BaseException) -> str:
         return f"The result could not be written: {error.strerror or error}. Nothing else is lost."
     logging.getLogger(__name__).error("unexpected", exc_info=error)
     return "Something went wrong in the studio itself; your pictures and settings are kept. The log has the details."
+
+
+def follow(worker: Any, session: Session, request: Any, clock: Clock) -> Iterator[bool]:
+    """Runs the session's newest run and notes what comes: True when the cells have changed, False when the line has.
+
+    Every heartbeat is one, a chance to notice a closed tab. Ends silently when the visit has begun another run.
+    """
+    number, shown, drawn = session.run, 0.0, 0.0
+    late: dict[int, Preview] = {}  # previews that came too soon after the last ones
+    for event in events(worker, request, session):
+        if session.run != number:
+            return
+        clock.see(event)
+        if isinstance(event, Preview):
+            late[event.index] = event
+        else:
+            take(session, event)
+        if isinstance(event, Frame):
+            late.pop(event.index, None)
+        if isinstance(event, Frame) or (late and monotonic() - drawn > 0.15):
+            for preview in late.values():
+                take(session, preview)
+            late.clear()
+            drawn = monotonic()
+            yield True
+        elif isinstance(event, Progress):
+            if monotonic() - shown > 0.15:
+                shown = monotonic()
+                yield False
+        elif not isinstance(event, Done | Preview):
+            yield True
 
 
 def events(worker: Any, request: Any, session: Session) -> Iterator[Event]:

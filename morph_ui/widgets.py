@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -75,19 +76,20 @@ def new_seed() -> int:
     return random.SystemRandom().randrange(2**32)
 
 
-def picture_url(path: Path, side: int) -> str:
-    """A small square copy of a picture as a data URL."""
-    with Image.open(path) as picture:
-        small = ImageOps.fit(picture.convert("RGB"), (side, side))
+def picture_url(path: Path | Image.Image, side: int) -> str:
+    """A small square copy of a picture as a data URL; what is transparent is white."""
+    with Image.open(path) if isinstance(path, Path) else path as picture:
+        ground = Image.new("RGBA", picture.size, "white")
+        ground.alpha_composite(picture.convert("RGBA"))
     block = io.BytesIO()
-    small.save(block, "JPEG", quality=85)
+    ImageOps.fit(ground.convert("RGB"), (side, side)).save(block, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(block.getvalue()).decode()
 
 
-def thumbnails(rows: list[list[Path]], elem_id: str) -> gr.HTML:
+def thumbnails(rows: Sequence[Sequence[Path | Image.Image]], elem_id: str) -> gr.HTML:
     """A shelf of small pictures to click, a row of one or more each; tells ``choose`` which one."""
 
-    def inline(path: Path) -> str:
+    def inline(path: Path | Image.Image) -> str:
         return f'<img alt="" src="{picture_url(path, 112)}">'
 
     buttons = "".join(
@@ -135,4 +137,42 @@ def timeline() -> gr.HTML:
         js_on_load=(HERE / "timeline.js").read_text(),
         elem_id="morph-timeline",
         apply_default_css=False,
+    )
+
+
+def viewer(tab: str, invitation: str) -> gr.HTML:
+    """Results: one large, with a before/after slider, the others in a strip or a sheet below. Python sets its value."""
+    return gr.HTML(
+        value=None,
+        html_template=(HERE / "viewer.html").read_text(),
+        css_template=(HERE / "viewer.css").read_text(),
+        js_on_load=(HERE / "viewer.js").read_text(),
+        elem_id=f"{tab}-viewer",
+        apply_default_css=False,
+        invitation=invitation,
+    )
+
+
+def feed(tab: str) -> gr.HTML:
+    """The one way from Python to a canvas: its value {"tab", "layers"} is put there as an operation of the canvas's
+    own, which can be undone. So nothing ever writes to what it listens to."""
+    return gr.HTML(
+        value=None,
+        html_template="",
+        js_on_load="""
+watch('value', () => {
+  const v = props.value && JSON.parse(props.value);
+  if (!v) return;
+  const tab = [...document.querySelectorAll('[role=tab]')].find(b => b.textContent.trim().toLowerCase() === v.tab);
+  if (tab && tab.getAttribute('aria-selected') !== 'true') tab.click();
+  const put = tries => {
+    const place = document.querySelector(`#${v.tab}-canvas [data-ready], #${v.tab}-canvas[data-ready]`);
+    if (place) place.dispatchEvent(new CustomEvent('chrysalis-open', { detail: v.layers }));
+    else if (tries) setTimeout(() => put(tries - 1), 100);
+  };
+  put(50);
+});""",
+        elem_id=f"{tab}-feed",
+        apply_default_css=False,
+        visible="hidden",
     )

@@ -48,8 +48,11 @@ def pytest_collection_modifyitems(items):
         "interpolate",
         "morph",
         "timeline",
+        "drawing",
+        "draw",
+        "edit",
     ]
-    order += ["benchmarks", "training", "cli", "flora", "api", "page"]
+    order += ["benchmarks", "training", "cli", "flora", "api", "canvas", "page", "easel"]
     items.sort(key=lambda i: order.index(i.path.stem.removeprefix("test_")))
 
 

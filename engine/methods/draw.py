@@ -18,7 +18,7 @@ from engine import images, rendering
 from engine.drawing import followed, grown, pulled, refine_size, sketch_of, spread, strokes_of
 from engine.models import Models
 from engine.network import Network, Row
-from engine.rendering import Paint, cells, colourless, fresh, latent, pasted, region
+from engine.rendering import Paint, cells, colourless, fresh, latents, pasted, region
 from engine.sampling import Field, StepRule, ancestral, euler, generator, keeping
 from engine.schema import Done, DrawRequest, EngineError, Event, Frame, Progress
 
@@ -36,7 +36,7 @@ def draw(models: Models, request: DrawRequest) -> Iterator[Event]:
     sampling, before = net.sampler(request.sampler), net.evaluations
     size = images.frame_size(request.drawn, "fit", request.size or net.size, net.multiple)
     sketch, strokes = (rendering.paint(p, size) if p else None for p in (request.sketch, request.strokes))
-    drawing = Drawing(net, request, size, sketch, strokes)
+    drawing = Drawing(models, net, request, size, sketch, strokes)
     pictures, plan = [], request.plan()
     with sampling:
         for start in range(0, len(plan), BATCH):
@@ -50,16 +50,18 @@ def draw(models: Models, request: DrawRequest) -> Iterator[Event]:
     notes = [f"the prompt is {n} tokens too long for {net.name}; its end was left out"
              for n in (net.overlong(request.prompt),) if n]  # fmt: skip
     settings = request.settings() | {"width": size[0], "height": size[1], "plan": plan}
-    took, quality = perf_counter() - started, drawing.measure(pictures)
+    # While the hand draws nobody reads figures.
+    took, quality = perf_counter() - started, drawing.measure(pictures) if request.sampler == "ddim" else {}
     yield Done(tuple(pictures), settings, took, net.evaluations - before, tuple(notes), quality)
 
 
 class Drawing:
     """The layers of a request at the size of the frame, as latents, and what follows from them."""
 
-    def __init__(self, net: Network, request: DrawRequest, size: tuple[int, int], sketch: Paint | None,
+    def __init__(self, models: Models, net: Network, request: DrawRequest, size: tuple[int, int], sketch: Paint | None,
                  strokes: Paint | None):  # fmt: skip
         self.net, self.request, self.size, self.sketch, self.strokes = net, request, size, sketch, strokes
+        self.words = rendering.words(models, net, request.prompt, request.negative)
         white, w, h = np.full((size[1], size[0], 3), 255, np.uint8), *size
         lines = sketch.over(white) if sketch else None
         colours = spread(strokes.colour, strokes.alpha) if strokes else None
@@ -79,7 +81,7 @@ class Drawing:
             alpha = np.ones((h, w), np.float32)
         self.lines, self.colours = lines, colours
         shown = [p for p in (lines, colours, self.photo) if p is not None]
-        z = list(latent(net, *shown).split(1))
+        z = list(latents(models, net, shown).split(1))
         self.look = net.previewer(torch.cat(z), images.to_tensor([Image.fromarray(p) for p in shown]))
         self.z_photo = z.pop() if self.photo is not None else None
         self.z_strokes = z.pop() if colours is not None else None
@@ -104,7 +106,7 @@ class Drawing:
             most = "s" * bool(s1.max() > 0) + "c" * bool(s2.max() > 0)
             weights["prompt", most] = weights["prompt", most] + (r.guidance - 1)
             weights["negative", most] = torch.full_like(s1, 1 - r.guidance)
-        words = dict(zip(("prompt", "negative"), net.embed([r.prompt, r.negative]).split(1), strict=True))
+        words = dict(zip(("prompt", "negative"), self.words.split(1), strict=True))
         return [Row(words[text], weight, torch.cat(seen[what], 1))
                 for (text, what), weight in weights.items() if bool((weight.abs() > 1e-6).any())]  # fmt: skip
 
@@ -115,7 +117,7 @@ class Drawing:
     def walk(self, part: list[dict], first: int, low: float, high: float) -> Iterator[Event]:
         """Noise becomes one picture for every entry of ``part``; returns the clean latents."""
         net, r = self.net, self.request
-        levels = net.levels(r.steps) if r.sampler == "ddim" else net.jumps()
+        levels = net.levels(r.steps) if r.sampler == "ddim" else net.jumps(steps=min(4, r.steps))
         noise = fresh(net, (net.channels, *self.grid), [(r.seed, p["nth"]) for p in part])
         # Begun with the strokes under the largest noise, which does not quite hide them.
         painted = self.where * self._scales(part, "stroke_scale").clamp(max=1)

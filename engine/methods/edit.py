@@ -18,7 +18,7 @@ from torch import Tensor
 from engine import images, rendering
 from engine.models import Models
 from engine.network import Network, guided
-from engine.rendering import cells, colourless, fresh, latent, pasted, region
+from engine.rendering import cells, colourless, fresh, latents, pasted, region
 from engine.sampling import ancestral, euler, generator, keeping
 from engine.schema import Done, EditRequest, Event, Frame, Progress
 
@@ -38,7 +38,7 @@ def edit(models: Models, request: EditRequest) -> Iterator[Event]:
     if not r.strength or (mask is not None and not mask.any()):
         pictures = [Image.fromarray(guide)] * r.count
     else:
-        z = latent(net, guide, photo)
+        z = latents(models, net, [guide, photo])
         look = net.previewer(z, images.to_tensor([Image.fromarray(p) for p in (guide, photo)]))
         for start in range(0, r.count, BATCH):
             nth = list(range(start, min(r.count, start + BATCH)))

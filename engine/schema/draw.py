@@ -40,13 +40,13 @@ class DrawRequest:
     mask: Image | None = None
     prompt: str = ""
     negative: str = ""
-    realism: float = 1.0
+    realism: float = 0.8
     sketch_scale: float = 1.0
     stroke_scale: float = 1.0
     count: int = 1
     seed: int = 0
     steps: int = 24
-    guidance: float = 4.0
+    guidance: float = 3.0
     sampler: str = "ddim"
     combine: str = "joint"
     refine: str = "clean"
@@ -65,7 +65,7 @@ class DrawRequest:
         "stroke_scale": Range(0.0, 3.0, 0.1, "how strictly the colours are followed; 0 leaves them out"),
         "count": Range(1, 16, 1, "results, each with a seed of its own"),
         "seed": Range(0, 2**32 - 1, 1),
-        "steps": Range(2, 1000, 1, "steps from noise to picture"),
+        "steps": Range(1, 1000, 1, "steps from noise to picture; live: at most 4"),
         "guidance": Range(0.0, 20.0, 0.1, "how strictly the words, if any, are followed; 1 is off"),
         "k": Range(0, 64, 1, "the low-pass keeps so much more of the drawing; the paper's landscapes: 16"),
         "free": Range(0.0, 1.0, 0.05, "share of the steps, the last ones, that leave the low-pass out"),
@@ -121,7 +121,7 @@ class DrawRequest:
 
 
 DRAW_PRESETS: dict[str, dict[str, Any]] = {
-    "live": {"steps": 24, "sampler": "live", "combine": "joint", "eta": 0.0, "guidance": 1.0},
+    "live": {"steps": 2, "sampler": "live", "combine": "joint", "eta": 0.0, "guidance": 1.0},
     "draft": {"steps": 12, "sampler": "ddim", "combine": "joint", "eta": 0.0},
     "standard": {"steps": 24, "sampler": "ddim", "combine": "joint", "eta": 0.0},
     "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "refine": "noised", "eta": 1.0, "free": 0.0},

@@ -34,7 +34,7 @@ class EditRequest:
     count: int = 1
     seed: int = 0
     steps: int = 50
-    guidance: float = 4.0
+    guidance: float = 3.0
     eta: float = 0.0
     noise: str = "fresh"
     around: int = 24

@@ -1,0 +1,84 @@
+"""Live drawing: from what the canvas sends to what the page shows, one update after another, 256 × 256.
+
+Every update is another drawing (the strokes move), so nothing of it is remembered but what did not change. The browser
+itself is left out: Chromium on the same cores takes its share of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import fields
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from PIL import Image, ImageChops
+
+from engine.methods import run
+from engine.models import Models
+from engine.schema import DRAW_PRESETS, Done, DrawRequest
+from morph_ui.canvas import read
+from morph_ui.draw import request_of
+from morph_ui.stream import inline
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "drawings"
+WARM, UPDATES = 3, 16
+
+
+def url(layer: Image.Image) -> str:
+    block = io.BytesIO()
+    layer.save(block, "PNG")
+    return "data:image/png;base64," + base64.b64encode(block.getvalue()).decode()
+
+
+def values(part: bool) -> list[str]:
+    """What the canvas sends while its strokes move by a pixel; ``part``: only the middle is painted."""
+    sketch, strokes = (Image.open(EXAMPLES / f"own-daisy-{n}.png").convert("RGBA") for n in ("sketch", "strokes"))
+    out = []
+    for i in range(WARM + UPDATES):
+        moved = ImageChops.offset(strokes, i, 0)
+        if part:
+            only = Image.new("L", moved.size)
+            only.paste(255, (50, 40, 200, 190))
+            moved.putalpha(only)
+        layers = {"sketch": url(sketch), "strokes": url(moved)}
+        out.append(json.dumps({"width": 256, "height": 256, "photo": None, "layers": layers, "live": True}))
+    return out
+
+
+def updates(models: Models, sent: list[str], model: str, **change: Any) -> list[float]:
+    """Seconds of every update, the first ones left out."""
+    plain = {f.name: f.default for f in fields(DrawRequest) if f.name not in DrawRequest.LAYERS}
+    plain |= DRAW_PRESETS["live"] | {"model": model} | change
+    took = []
+    for value in sent:
+        begun, event = perf_counter(), None
+        for event in run(models, request_of(read(value), plain)):  # noqa: B007, only the last one counts
+            pass
+        assert isinstance(event, Done)
+        inline(event.frames[0])
+        took.append(perf_counter() - begun)
+    return took[WARM:]
+
+
+def measure(model: str, device: str, repeats: int) -> dict[str, Any]:
+    models, whole, part = Models(device), values(False), values(True)
+    rounds: dict[str, list[float]] = {"whole": [], "part": [], "four": []}
+    for _ in range(repeats):  # in turn, so that noise hits all alike
+        rounds["whole"] += updates(models, whole, model)
+        rounds["part"] += updates(models, part, model)
+        rounds["four"] += updates(models, whole, model, steps=4)
+    s = {k: median(v) for k, v in rounds.items()}
+    return {
+        "model": model,
+        "device": str(models.device),
+        "updates_per_s": round(1 / s["whole"], 2),
+        "stroke_to_picture_s": round(s["whole"], 3),
+        "slowest_s": round(max(rounds["whole"]), 3),
+        "partly_painted_s": round(s["part"], 3),
+        "four_steps_s": round(s["four"], 3),
+        "four_over_two_steps": round(s["four"] / s["whole"], 2),
+    }

@@ -1,0 +1,439 @@
+"""The canvas in Chromium, drawn on with a mouse, a pen and fingers; and what Python makes of what it sends."""
+
+import base64
+import io
+import json
+import queue
+import time
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from conftest import ROOT
+from gradio.utils import get_upload_folder
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+from engine.schema import EngineError
+from morph_ui.canvas import canvas, read
+
+ROSE = ROOT / "assets/examples/rose-22325299158.webp"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+HEARD = {n: queue.Queue() for n in ("make", "live", "rest", "change")}
+
+
+@pytest.fixture(scope="module")
+def site():
+    def hear(kind):
+        return lambda value: HEARD[kind].put((value, time.monotonic()))
+
+    with gr.Blocks(analytics_enabled=False) as page, gr.Tabs():
+        for tab, layers in (("draw", ("sketch", "strokes", "mask")), ("edit", ("strokes", "mask"))):
+            with gr.Tab(tab):
+                drawing = canvas(tab, layers, live=tab == "draw")
+                make = gr.Button("make", elem_id=f"{tab}-make")
+                gr.Textbox(label="words")
+            make.click(hear("make"), drawing, None)
+            if tab == "draw":
+                for kind in ("live", "rest", "change"):
+                    getattr(drawing, kind)(hear(kind), drawing, None, trigger_mode="multiple", show_progress="hidden")
+    _, url, _ = page.queue(default_concurrency_limit=None).launch(
+        prevent_thread_lock=True, quiet=True, run_history=False, ssr_mode=False, server_name="127.0.0.1"
+    )
+    yield url
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Canvas:
+    """The Draw canvas of a fresh page, in the document's own pixels."""
+
+    def __init__(self, page):
+        self.page, self.cdp = page, page.context.new_cdp_session(page)
+        self.root = page.locator("#draw-canvas [data-ready]")
+
+    def xy(self, x, y):
+        box = self.root.locator(".surface").bounding_box()
+        k = min(box["width"] / 512, box["height"] / 512)
+        return box["x"] + box["width"] / 2 + (x - 256) * k, box["y"] + box["height"] / 2 + (y - 256) * k
+
+    def drag(self, *points, up=True):
+        mouse = self.page.mouse
+        mouse.move(*self.xy(*points[0]))
+        mouse.down()
+        for p in points[1:]:
+            mouse.move(*self.xy(*p), steps=6)
+        if up:
+            mouse.up()
+
+    def pen(self, y, force):
+        for kind, x in (("mousePressed", 100), ("mouseMoved", 250), ("mouseMoved", 400), ("mouseReleased", 400)):
+            px, py = self.xy(x, y)
+            how = {"button": "left", "buttons": 1, "clickCount": 1, "pointerType": "pen", "force": force}
+            self.cdp.send("Input.dispatchMouseEvent", {"type": kind, "x": px, "y": py} | how)
+
+    def touch(self, kind, *points):
+        at = [dict(zip("xy", self.xy(*p), strict=True)) | {"id": i} for i, p in enumerate(points)]
+        self.cdp.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": at})
+
+    def set(self, name, value):
+        self.root.locator(f"input.{name}").evaluate(
+            "(i, v) => { i.value = v; i.dispatchEvent(new Event('input', { bubbles: true })); }", str(value)
+        )
+
+    def act(self, name):
+        self.root.locator(f"[data-act={name}]").click()
+
+    def tool(self, name):
+        self.root.locator(f"[data-tool={name}]").click()
+
+    def layer(self, name, part=".name"):
+        self.root.locator(f".layer[data-layer={name}] {part}").click()
+
+    def drop(self, path):
+        self.root.locator("input.pick-file").set_input_files(path)
+
+    def made(self):
+        """What Python reads when Make is pressed now."""
+        self.page.locator("#draw-make").click()
+        return read(HEARD["make"].get(timeout=20)[0])
+
+    def photographed(self):
+        """Waits until the photograph is there."""
+        expect(self.root.locator(".layer.photo")).to_be_visible(timeout=20_000)
+        expect(self.root.locator(".layer.photo .name")).to_have_text("Photograph", timeout=20_000)
+
+
+@pytest.fixture(params=[pytest.param("", id="chromium", marks=pytest.mark.slow)])
+def c(browser, site):
+    page = browser.new_page(viewport={"width": 700, "height": 1000}, has_touch=True)
+    errors = []
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.goto(site)
+    expect(page.locator("#draw-canvas [data-ready]")).to_be_visible(timeout=60_000)
+    for q in HEARD.values():
+        q.queue.clear()
+    yield Canvas(page)
+    assert errors == []
+    page.close()
+
+
+def painted(layer):
+    return 0 if layer is None else sum(layer.getchannel("A").point(lambda a: a > 0).histogram()[1:])
+
+
+def thick(layer, x):
+    return sum(a > 127 for a in layer.getchannel("A").crop((x, 0, x + 1, layer.height)).tobytes())
+
+
+def test_a_mouse_stroke_and_its_undoing(c):
+    assert c.made().sketch is None
+    c.layer("strokes")
+    c.set("colour", "#3f62c9")
+    c.set("size", 20)
+    c.set("opacity", 0.5)
+    c.drag((100, 200), (400, 200), (100, 200))  # over itself: its opacity does not add up
+    seen = c.made()
+    assert seen.size == (512, 512) and seen.sketch is None and seen.mask is None and not seen.live
+    assert all(abs(a - b) <= 2 for a, b in zip(seen.strokes.getpixel((250, 200)), (0x3F, 0x62, 0xC9, 128), strict=True))
+    assert 19 <= thick(seen.strokes.point(lambda a: min(255, 2 * a)), 250) <= 21
+    c.page.keyboard.press("Control+z")
+    assert c.made().strokes is None
+    c.act("redo")
+    assert c.made().strokes.tobytes() == seen.strokes.tobytes()
+    c.act("undo")
+    c.page.keyboard.press("Control+Shift+Z")
+    c.page.keyboard.press("Control+z")
+    c.page.keyboard.press("Control+y")
+    assert c.made().strokes.tobytes() == seen.strokes.tobytes()
+    c.tool("eraser")
+    c.set("opacity", 1)
+    c.drag((250, 150), (250, 250))
+    rubbed = c.made().strokes
+    assert rubbed.getpixel((250, 200))[3] == 0 and rubbed.getpixel((150, 200)) == seen.strokes.getpixel((150, 200))
+    c.act("new")
+    assert c.made().strokes is None
+    c.act("undo")
+    assert c.made().strokes.tobytes() == rubbed.tobytes()
+
+
+def test_keys_act_on_the_canvas_unless_words_are_typed(c):
+    c.set("size", 40)
+    c.drag((100, 100), (110, 100))
+    c.page.keyboard.press("]")
+    assert c.root.locator("input.size").input_value() == "46"
+    c.page.keyboard.press("[")
+    assert c.root.locator("input.size").input_value() == "39"
+    c.page.keyboard.press("e")
+    expect(c.root.locator("[data-tool=eraser]")).to_have_attribute("aria-pressed", "true")
+    words = c.page.get_by_label("words").first
+    words.click()
+    c.page.keyboard.type("b[")
+    c.page.keyboard.press("Control+z")
+    expect(c.root.locator("[data-tool=eraser]")).to_have_attribute("aria-pressed", "true")
+    assert c.root.locator("input.size").input_value() == "39" and painted(c.made().sketch) > 0
+
+
+def test_a_pen_presses_and_then_a_finger_draws_no_more(c):
+    c.set("size", 40)
+    c.touch("Start", (100, 400))
+    c.touch("Move", (250, 400))
+    c.touch("Move", (400, 400))
+    c.touch("End")
+    c.pen(100, 0.1)
+    c.pen(200, 1)
+    seen = c.made().sketch
+    light, full, finger = (thick(seen.crop((0, y, 512, y + 80)), 250) for y in (60, 160, 360))
+    assert 4 <= light <= 9 and 38 <= full <= 42 and 38 <= finger <= 42
+    c.touch("Start", (250, 300))
+    c.touch("Move", (260, 310))
+    c.touch("End")
+    assert c.made().sketch.tobytes() == seen.tobytes()
+
+
+def test_two_fingers_zoom_and_leave_nothing(c):
+    c.touch("Start", (200, 250))
+    c.touch("Move", (190, 250))
+    c.touch("Start", (190, 250), (300, 250))
+    for d in range(10, 110, 10):
+        c.touch("Move", (190 - d, 250), (300 + d, 250))
+    c.touch("End")
+    assert c.made().sketch is None
+    c.set("size", 10)
+    c.drag((206, 256), (306, 256))
+    left, _, right, _ = c.made().sketch.getchannel("A").getbbox()
+    assert 40 <= right - left <= 52  # 100 + 10 before; the fingers went from 110 apart to 310
+
+
+def test_fill_is_bounded_by_a_line_and_the_eyedropper_finds_it(c):
+    c.set("size", 6)
+    c.drag((150, 150), (350, 150), (350, 350), (150, 350), (150, 150))
+    c.layer("strokes")
+    c.set("colour", "#f7d038")
+    c.tool("fill")
+    c.page.mouse.click(*c.xy(250, 250))
+    seen = c.made()
+    fill = seen.strokes
+    assert fill.getpixel((250, 250)) == (0xF7, 0xD0, 0x38, 255) and fill.getpixel((50, 50))[3] == 0
+    assert 190 * 190 < painted(fill) < 204 * 204
+    c.set("colour", "#000000")
+    c.tool("pick")
+    c.page.mouse.click(*c.xy(250, 250))
+    assert c.root.locator("input.colour").input_value() == "#f7d038"
+    c.layer("sketch", ".eye")  # what is hidden bounds nothing and is not sent
+    hidden = c.made()
+    assert hidden.sketch is None and hidden.strokes is not None
+    c.layer("sketch", ".eye")
+    assert c.made().sketch.tobytes() == seen.sketch.tobytes()
+    slider = c.root.locator(".layer[data-layer=strokes] input")
+    slider.evaluate("i => { i.value = .5; for (const n of ['input', 'change']) i.dispatchEvent(new Event(n)); }")
+    assert abs(c.made().strokes.getpixel((250, 250))[3] - 128) <= 1
+    c.layer("strokes", ".clear")
+    assert c.made().strokes is None
+
+
+def test_a_soft_mask(c):
+    c.layer("mask")
+    c.set("opacity", 0.4)
+    c.set("size", 100)
+    c.drag((200, 256), (300, 256))
+    seen = c.made()
+    alpha = seen.mask.getchannel("A")
+    assert seen.sketch is None and abs(alpha.getpixel((250, 256)) - 102) <= 2 and alpha.getpixel((50, 50)) == 0
+
+
+def test_nothing_is_lost_when_the_page_changes(c):
+    c.drag((100, 100), (400, 400))
+    before = c.made().sketch.tobytes()
+    c.page.get_by_role("tab", name="edit").click()
+    expect(c.page.locator("#edit-canvas .surface")).to_be_visible()
+    c.page.keyboard.press("Control+z")  # is for the canvas that is seen
+    c.page.set_viewport_size({"width": 390, "height": 800})
+    c.page.get_by_role("tab", name="draw").click()
+    assert c.made().sketch.tobytes() == before
+    c.page.evaluate("scrollTo(0, 0)")
+    c.drag((100, 300), (200, 300), up=False)
+    c.page.set_viewport_size({"width": 800, "height": 390})  # turned, with the pen down
+    c.page.mouse.up()
+    after = c.made().sketch
+    assert after.getpixel((150, 300))[3] == 255 and after.getpixel((250, 250))[3] == 255
+
+
+TEN = """async points => {
+  const s = document.querySelector('#draw-canvas .surface'), t = performance.now();
+  const how = { pointerId: 1, pointerType: 'mouse', buttons: 1, bubbles: true };
+  const go = (n, x, y) => s.dispatchEvent(new PointerEvent(n, { ...how, clientX: x, clientY: y }));
+  for (const [i, [a, b, x, y]] of points.entries()) {
+    go('pointerdown', a, b); go('pointermove', (a + x) / 2, b); go('pointermove', x, y); go('pointerup', x, y);
+    await new Promise(ok => setTimeout(ok, Math.max(0, t + 100 * (i + 1) - performance.now())));
+  }
+  return performance.now() - t; }"""
+
+
+def test_ten_fast_strokes_arrive(c):
+    points = [[*c.xy(60, 40 * i), *c.xy(440, 40 * i)] for i in range(1, 11)]
+    took = c.page.evaluate(TEN, points)
+    assert took < 1500
+    alpha = c.made().sketch.getchannel("A")
+    assert [alpha.getpixel((x, 40 * i)) for i in range(1, 11) for x in (62, 250, 438)] == [255] * 30  # to their ends
+    for _ in range(10):
+        c.act("undo")
+    assert c.made().sketch is None
+
+
+def test_a_photograph_becomes_lines_and_colours(c):
+    c.drop(ROSE)
+    c.photographed()
+    with Image.open(ROSE) as rose:
+        ratio = rose.width / rose.height
+    seen = c.made()
+    w, h = seen.size
+    assert seen.photo.size >= (w, h) and max(w, h) == 512 and abs(w / h - ratio) < 0.01 and seen.sketch is None
+    c.act("fromphoto")
+    expect(c.root.locator(".say")).to_have_text("", timeout=20_000)
+    seen = c.made()
+    alpha = seen.sketch.getchannel("A").histogram()
+    assert sum(alpha[128:]) > 500 and alpha[0] > w * h / 3 and seen.sketch.getpixel((0, 0))[:3] == (0, 0, 0)
+    assert seen.strokes.getchannel("A").getextrema() == (255, 255) and 4 <= len(seen.strokes.getcolors()) <= 24
+    c.act("undo")
+    assert c.made().sketch is None
+
+
+def test_save_and_open_give_the_same_drawing(c, tmp_path):
+    c.drop(ROSE)
+    c.photographed()
+    c.drag((150, 150), (350, 300))
+    c.layer("strokes")
+    c.set("opacity", 0.37)
+    c.drag((150, 300), (350, 150))
+    c.layer("mask")
+    c.drag((200, 200), (300, 200))
+    c.layer("mask", ".eye")
+    before = c.made()
+    with c.page.expect_download() as download:
+        c.act("save")
+    download.value.save_as(tmp_path / "d.png")
+    with Image.open(tmp_path / "d.png") as png:
+        png.load()
+        carried = json.loads(png.info["chrysalis-drawing"])
+        assert png.size == before.size and carried["layers"]["mask"]["visible"] is False
+    c.act("new")
+    assert c.made() == read(value(*before.size))
+    c.drop(tmp_path / "d.png")
+    c.photographed()
+    after = c.made()
+    for name in ("photo", "sketch", "strokes"):
+        assert getattr(after, name).tobytes() == getattr(before, name).tobytes(), name
+    assert after.mask is None
+    c.layer("mask", ".eye")
+    assert painted(c.made().mask) > 0
+
+
+def test_drawings_from_elsewhere_a_patch_and_shapes(c):
+    url = "data:image/png;base64," + base64.b64encode(png((256, 128), (9, 8, 7, 255))).decode()
+    given = {"strokes": url, "photo": url}
+    c.root.evaluate("(e, detail) => e.dispatchEvent(new CustomEvent('chrysalis-open', { detail }))", given)
+    c.photographed()
+    seen = c.made()
+    assert seen.size == (512, 256) == seen.photo.size and seen.strokes.getpixel((100, 100)) == (9, 8, 7, 255)
+    c.layer("strokes", ".clear")
+    c.drop(ROSE)
+    c.root.locator("[data-say=patch]").click()
+    c.page.keyboard.press("Enter")
+    assert 0 < painted(c.made().strokes) < 0.9 * 512 * 256
+    c.root.locator("select.shape").select_option(label="square")
+    assert c.made().size == (512, 512) and c.made().photo.width == c.made().photo.height
+    c.act("undo")
+    assert c.made().size == (512, 256)
+
+
+def test_files_of_other_programs_get_a_sentence(c, tmp_path):
+    for name, words in (("a.kra", "save it there as PNG"), ("b.png", "no picture that can be opened")):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+        c.drop(tmp_path / name)
+        expect(c.root.locator(".say")).to_contain_text(words)
+    assert c.made().photo is None
+
+
+def test_live_during_a_stroke_and_rest_after_it(c):
+    c.act("live")
+    HEARD["live"].get(timeout=20)
+    c.drag((100, 100), (300, 100), up=False)
+    c.page.wait_for_timeout(150)
+    c.page.mouse.move(*c.xy(400, 300), steps=4)
+    during = read(HEARD["live"].get(timeout=20)[0])
+    assert during.live and during.size == (256, 256) and painted(during.sketch) > 0
+    c.page.mouse.up()
+    assert c.made().size == (512, 512)  # Make pressed at once sees all of it
+    ended = time.monotonic()
+    value, when = HEARD["rest"].get(timeout=20)
+    assert json.loads(value)["following"] is True
+    assert not read(value).live and read(value).size == (512, 512) and when - ended < 3
+    c.act("live")
+    c.page.wait_for_timeout(500)
+    HEARD["live"].queue.clear()
+    c.drag((100, 200), (300, 200), (100, 300))
+    c.page.wait_for_timeout(1700)
+    assert HEARD["live"].empty() and HEARD["rest"].empty()
+
+
+def png(size, colour=(1, 2, 3, 255)):
+    block = io.BytesIO()
+    Image.new("RGBA", size, colour).save(block, "PNG")
+    return block.getvalue()
+
+
+def value(width=64, height=48, layer=None, **more):
+    layers = {} if layer is None else {"sketch": "data:image/png;base64," + base64.b64encode(layer).decode()}
+    return json.dumps({"width": width, "height": height, "photo": None, "layers": layers, "live": False} | more)
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("no json", "drawing must be what the canvas sends"),
+        ("[1]", "drawing must be"),
+        ("[" * 99999, "drawing must be"),
+        (value(width=64.5), "width must be a whole number"),
+        (value(height=4096), "height must be .* to 2048, got 4096"),
+        (value(width=True), "width must be"),
+        (value(layers=3), "layers must be"),
+        (value(layers={"x": "y"}), "layers must be"),
+        (value(layers={"sketch": "http://x"}), "sketch must be a PNG as a data URL"),
+        (value(layer=b"GIF89a"), "whole PNG"),
+        (value(layer=png((64, 48))[:60]), "whole PNG"),
+        (value(layer=png((32, 24))), "64 × 48 pixels, got 32 × 24"),
+        (value(layer=png((32, 32)), live=True), "64 × 48 pixels"),
+        (value(layer=png((128, 96)), live=True), "64 × 48 pixels"),
+        (value(layer=b"x" * 17_000_000), "at most 16 MB"),
+        (value(photo="x"), "photograph must be an upload"),
+        (value(photo={"path": "/etc/passwd"}), "uploaded here, got passwd"),
+        (value(photo={"path": ""}), "must have arrived"),
+        (value(photo={"path": get_upload_folder() + "/../../etc/passwd"}), "must be uploaded here"),
+        (value(photo={"path": get_upload_folder() + "/gone.png"}), "must be dropped again"),
+    ],
+    ids=lambda v: v[:24],
+)
+def test_what_python_refuses(text, sentence):
+    with pytest.raises(EngineError, match=sentence):
+        read(text)
+
+
+def test_what_python_accepts():
+    assert read(None) == read("") and read("").size == (512, 512) and read("").photo is None
+    seen = read(value(layer=png((64, 48))))
+    assert seen.sketch.getpixel((5, 5)) == (1, 2, 3, 255) and seen.strokes is None and seen.size == (64, 48)
+    assert read(value(layer=png((64, 48), (9, 9, 9, 0)))).sketch is None
+    assert read(value(layer=png((32, 25)), live=True)).size == (32, 25)
+    path = Path(get_upload_folder()) / "canvas-test" / "p.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGBA", (400, 100), "red").save(path)
+    assert read(value(photo={"path": str(path)})).photo.size == (133, 100)
+    path.unlink()
