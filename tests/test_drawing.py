@@ -1,0 +1,153 @@
+"""Low-pass, masks, layers and drawing files: against closed forms and plain facts."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
+
+from engine import images
+from engine.drawing import feathered, followed, grown, lowpass, pulled, refine_size, sketch_of, spread, strokes_of
+from engine.rendering import paint, region, scaled
+from engine.sampling import euler, flow, keeping
+from engine.schema import EngineError
+
+
+@pytest.mark.parametrize(("realism", "k", "cells"), [(0, 0, 64), (0.5, 0, 32), (1, 0, 1), (0, 16, 80), (0.5, 16, 48),
+                                                     (1, 16, 17)])  # fmt: skip
+def test_the_size_of_the_low_pass_is_the_published_one(realism, k, cells):
+    assert refine_size(512, realism, k) == cells
+
+
+def test_the_low_pass_keeps_means_and_flat_pictures_and_drops_the_rest():
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    one = lowpass(x, 1)
+    assert torch.allclose(one, one[..., :1, :1].expand_as(x)) and float(one.abs().max()) < 0.2
+    assert torch.equal(lowpass(x, 32), x) and torch.equal(lowpass(x, 99), x)
+    flat = torch.full((1, 1, 32, 16), 0.7)
+    assert torch.allclose(lowpass(flat, 4), flat)
+    energies = [float(lowpass(x, n).var()) for n in (1, 4, 8, 16, 32)]
+    assert energies == sorted(energies)
+
+
+def test_pulling_replaces_the_low_pass_and_only_where_it_may():
+    rng = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(2, 4, 32, 32, generator=rng) for _ in range(2))
+    whole = torch.ones(1, 1, 32, 32)
+    out = pulled(x, y, [1, 32], whole)
+    assert torch.allclose(lowpass(out, 1)[0], lowpass(y, 1)[0], atol=1e-5)
+    assert float((out - x)[0].flatten(1).std(1).max()) < 1e-5  # and nothing else has changed
+    assert torch.allclose(out[1], y[1], atol=1e-5)
+    half = whole.clone()
+    half[..., 16:] = 0
+    out = pulled(x, y, [4, 4], half)
+    assert torch.equal(out[..., 16:], x[..., 16:])
+    # What lies outside must not leak in: another y there changes nothing.
+    other = torch.where(half > 0, y, y + 100)
+    assert torch.allclose(out, pulled(x, other, [4, 4], half))
+
+
+def test_colours_are_carried_on_without_being_changed():
+    colour = np.zeros((40, 60, 3), np.uint8)
+    alpha = np.zeros((40, 60), np.float32)
+    colour[10:20, 10:20], alpha[10:20, 10:20] = (200, 30, 40), 1
+    out = spread(colour, alpha)
+    assert np.abs(out.astype(int) - (200, 30, 40)).max() <= 1
+    assert (spread(colour, np.zeros_like(alpha)) == 128).all()
+    two = alpha.copy()
+    colour[10:20, 40:50], two[10:20, 40:50] = (0, 0, 250), 1
+    out = spread(colour, two).astype(int)
+    assert (out[two > 0] == colour[two > 0]).all() and out[15, 5, 0] > out[15, 55, 0]
+
+
+def test_regions_grow_outwards_and_feathers_inwards():
+    alpha = np.zeros((64, 64), np.float32)
+    alpha[30:34, 30:34] = 0.5
+    around = grown(alpha, 10)
+    assert set(np.unique(around)) == {0, 1} and around[31, 21] == 1 and around[31, 15] == 0
+    assert not grown(np.zeros_like(alpha), 10).any()
+    soft = feathered(around, 4)
+    assert (soft[around == 0] == 0).all() and soft[31, 31] == 1 and 0 < soft[31, 20:22].min() < 1
+    assert (feathered(np.ones((8, 8), np.float32), 4) == 1).all() and (feathered(around, 0)[around > 0] == 1).all()
+
+
+def test_how_a_drawing_is_followed_is_zero_for_itself_and_grows():
+    photo = np.asarray(picture(3, (64, 64)))
+    lines, paint_ = sketch_of(photo), strokes_of(photo)
+    own, other = followed(photo, lines, photo), followed(np.asarray(picture(4, (64, 64))), 255 - lines, paint_)
+    assert own == {"lines": 0, "colours": 0} and other["colours"] > 5 and other["lines"] > 0.5
+    half = np.zeros((64, 64), np.float32)
+    half[:, :32] = 1
+    wrong = photo.copy()
+    wrong[:, 32:] = 255 - wrong[:, 32:]
+    assert followed(wrong, None, photo, half) == {"colours": 0}
+
+
+def test_keeping_holds_what_is_not_free_at_every_level():
+    z, free = torch.full((1, 1, 2, 2), 3.0), torch.tensor([[[[9.0, 1.0], [0.0, 0.0]]]])
+    noise = torch.ones(1, 1, 2, 2)
+    steps = list(flow(lambda x, s: torch.zeros_like(x), torch.zeros(1, 1, 2, 2), [4.0, 2.0, 1.0, 0.5, 0.0],
+                      keeping(euler, z, free, lambda: noise)))  # fmt: skip
+    cells = [s.x[0, 0].flatten().tolist() for s in steps]
+    assert [c[0] for c in cells] == [0, 0, 0, 0]  # free from the start
+    assert [c[1] for c in cells] == [5, 4, 4, 4]  # joins at level 1, from z + 1·noise
+    assert [c[2] for c in cells] == [5, 4, 3.5, 3]  # kept: z at the new level, z itself in the end
+
+
+def test_layers_mean_what_people_mean():
+    dark = Image.new("L", (40, 40), 255)
+    ImageDraw.Draw(dark).line((0, 20, 40, 20), fill=0, width=4)
+    lines = images.layer(dark, "sketch", "sketch")
+    assert lines.mode == "RGBA" and lines.getpixel((5, 20))[3] == 255 and lines.getpixel((5, 5))[3] == 0
+    whole = images.layer(dark.convert("RGB"), "strokes", "strokes")
+    assert whole.getchannel("A").getextrema() == (255, 255)
+    assert images.layer(dark, "mask", "mask").getpixel((5, 5)) == 255
+    clear = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    clear.putpixel((3, 3), (9, 9, 9, 128))
+    assert images.layer(clear, "mask", "mask").getpixel((3, 3)) == 128
+    assert images.layer(clear, "sketch", "sketch").getpixel((3, 3)) == (9, 9, 9, 128)
+    with pytest.raises(EngineError, match="sketch must be a picture"):
+        images.layer(b"no picture", "sketch", "sketch")
+
+
+def test_colours_do_not_fade_into_what_is_transparent():
+    layer = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    layer.paste((200, 0, 0, 255), (0, 0, 31, 64))
+    small = paint(layer, (16, 16))
+    assert (small.colour[small.alpha > 0] == (200, 0, 0)).all() and small.alpha[0, 7] == pytest.approx(0.75, abs=0.01)
+    mask = Image.new("L", (64, 64), 1)
+    assert not scaled(mask, (16, 16)).any()  # the rounding of a soft brush paints nothing
+    assert region(None, [small.alpha], 2, (16, 16))[0, 9] == 1
+
+
+def saved(**change):
+    block = io.BytesIO()
+    Image.new("RGBA", (32, 32), (200, 10, 10, 255)).save(block, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(block.getvalue()).decode()
+    layers = {"sketch": {"png": url, "visible": True, "opacity": 1}, "strokes": {"png": url, "visible": True,
+              "opacity": 0.5}, "mask": {"png": url, "visible": False, "opacity": 1}}  # fmt: skip
+    return {"version": 1, "width": 32, "height": 32, "layers": layers, "photo": ""} | change
+
+
+def test_a_drawing_of_the_canvas_is_read_with_its_layers(tmp_path):
+    def write(text):
+        info = PngInfo()
+        info.add_text("chrysalis-drawing", text)
+        Image.new("RGB", (32, 32)).save(tmp_path / "d.png", pnginfo=info)
+        return tmp_path / "d.png"
+
+    found = images.drawing(write(json.dumps(saved())))
+    assert set(found) == {"sketch", "strokes"} and found["strokes"].getpixel((3, 3))[3] in (127, 128)
+    photo = saved()["layers"]["sketch"]["png"]
+    assert images.drawing(write(json.dumps(saved(photo=photo))))["photo"].mode == "RGB"
+    for text in ("no json", "[]", json.dumps(saved(layers={"sketch": 5})), json.dumps(saved(photo="base64,!"))):
+        with pytest.raises(EngineError, match="drawing must hold whole layers"):
+            images.drawing(write(text))
+    Image.new("RGB", (32, 32)).save(tmp_path / "other.png")
+    with pytest.raises(EngineError, match="must be a PNG saved by the canvas"):
+        images.drawing(tmp_path / "other.png")
