@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image, ImageChops
 
 from engine.methods import run
-from engine.models import Models
+from engine.models import Memo, Models
 from engine.schema import DRAW_PRESETS, Done, DrawRequest
 from morph_ui.canvas import read
 from morph_ui.draw import request_of
@@ -53,7 +53,7 @@ def updates(models: Models, sent: list[str], model: str, **change: Any) -> list[
     """Seconds of every update, the first ones left out."""
     plain = {f.name: f.default for f in fields(DrawRequest) if f.name not in DrawRequest.LAYERS}
     plain |= DRAW_PRESETS["live"] | {"model": model} | change
-    took = []
+    models.memo, took = Memo(), []
     for value in sent:
         begun, event = perf_counter(), None
         for event in run(models, request_of(read(value), plain)):  # noqa: B007, only the last one counts

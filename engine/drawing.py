@@ -58,14 +58,16 @@ def lowpass(x: Tensor, cells: int) -> Tensor:
 
 
 def pulled(x: Tensor, y: Tensor, cells: Sequence[int], where: Tensor) -> Tensor:
-    """``x`` with the low-pass of ``y`` in place of its own, ``where`` (1, 1, h, w) it is 1 (ILVR, Choi et al. 2021).
+    """``x`` with the low-pass of ``y`` in place of its own, ``where`` it is 1 (ILVR, Choi et al. 2021).
 
-    x, y (B, C, h, w); ``cells`` for every row. Near an edge of ``where`` only what is inside counts.
+    x, y (B, C, h, w), ``where`` (B or 1, 1, h, w); ``cells`` for every row. Near an edge of ``where`` only what is
+    inside counts.
     """
+    where = where.expand(len(x), -1, -1, -1)
     away, out = where * (y - x), torch.empty_like(x)
     for n in set(cells):
         rows = [i for i, own in enumerate(cells) if own == n]
-        out[rows] = lowpass(away[rows], n) / lowpass(where, n).clamp(min=1e-3)
+        out[rows] = lowpass(away[rows], n) / lowpass(where[rows], n).clamp(min=1e-3)
     return x + where * out
 
 
@@ -82,7 +84,7 @@ def spread(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         c, a = (cv2.resize(p, half, interpolation=cv2.INTER_AREA) for p in levels[-1])
         levels.append((c, a))
     c, a = levels.pop()
-    known = c.reshape(1, 1, 3) / max(float(a.max()), 1e-6)
+    known = c.reshape(1, 1, 3) / max(float(a.max()), 1e-12)
     for c, a in reversed(levels):
         wide = cv2.resize(known, a.shape[::-1], interpolation=cv2.INTER_LINEAR).reshape(*a.shape, 3)
         known = c + (1 - a[..., None]) * wide
@@ -103,7 +105,8 @@ def feathered(mask: np.ndarray, pixels: float) -> np.ndarray:
     if inside.all():
         return np.ones(mask.shape, np.float32)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
-    return np.clip(depth / max(pixels, 1e-6), 0, 1).astype(np.float32)
+    # Not more than the mask is deep, or a thin one would hardly show.
+    return np.clip(depth / max(min(pixels, float(depth.max())), 1e-6), 0, 1).astype(np.float32)
 
 
 def followed(picture: np.ndarray, lines: np.ndarray | None, paint: np.ndarray | None,

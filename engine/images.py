@@ -58,10 +58,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     _check_size(image.size, name)
     image.load()
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image, np.float64)
-        top = 65535 if values.max() > 255 else 255
-        image = Image.fromarray((values.clip(0, top) * (255 / top)).astype(np.uint8))
+    image = _eight_bit(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -84,11 +81,11 @@ def layer(source: str | Path | bytes | Image.Image, name: str, kind: str) -> Ima
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             opened.load()
             image = ImageOps.exif_transpose(opened)
-    rgba = image.convert("RGBA")
+    rgba = _eight_bit(image).convert("RGBA")
     if max(rgba.size) > LONGEST:
         rgba.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     alpha = rgba.getchannel("A")
-    clear = min(alpha.tobytes()) < 255
+    clear = bool(np.asarray(alpha).min() < 255)
     if kind == "mask":
         return alpha if clear else rgba.convert("L")
     if kind == "sketch" and not clear:
@@ -114,14 +111,16 @@ def drawing(path: str | Path) -> dict[str, Image.Image]:
         blocks = {n: v["png"] for n, v in found["layers"].items() if v["visible"] and v["png"]}
         shown = {n: float(v["opacity"]) for n, v in found["layers"].items()}
         photo = found.get("photo") or ""
-        out = {n: layer(_block(b), n, n) for n, b in blocks.items() if n in ("sketch", "strokes", "mask")}
+        out = {n: layer(_block(b), n, "strokes") for n, b in blocks.items() if n in ("sketch", "strokes", "mask")}
         for name, value in out.items():
-            if value.mode == "RGBA" and shown[name] < 1:
+            if shown[name] < 1:
                 value.putalpha(value.getchannel("A").point(lambda a, o=shown[name]: round(a * o)))
+        if "mask" in out:
+            out["mask"] = out["mask"].getchannel("A")
         if photo:
             out["photo"] = read(_block(photo), "photo")
         return out
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         if isinstance(e, EngineError):
             raise
         raise EngineError(f"drawing must hold whole layers, got {type(e).__name__} in {Path(path).name!r}") from None
@@ -129,6 +128,14 @@ def drawing(path: str | Path) -> dict[str, Image.Image]:
 
 def _block(url: str) -> bytes:
     return base64.b64decode(url.partition("base64,")[2], validate=True)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image, np.float64)
+    top = 65535 if values.max() > 255 else 255
+    return Image.fromarray((values.clip(0, top) * (255 / top)).astype(np.uint8))
 
 
 def frame_size(picture: Image.Image, fit: str, longer: int, multiple: int) -> tuple[int, int]:

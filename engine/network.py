@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -192,16 +193,21 @@ class Network:
 
     def jumps(self, s: float | None = None, steps: int = 4) -> list[float]:
         """Falling sigmas of the live sampler, from ``s`` (or pure noise) to 0: at most ``steps`` of its four."""
-        marks = [float(self.sigmas[min(LIVE[0] - i * 1000 // steps, len(self.sigmas) - 1)]) for i in range(steps)]
+        times = [LIVE[round(i * len(LIVE) / steps)] for i in range(steps)]
+        marks = [float(self.sigmas[min(t, len(self.sigmas) - 1)]) for t in times]
         return [*marks, 0.0] if s is None else [s, *(m for m in marks if m < 0.99 * s), 0.0]
 
     def sigma(self, t: float) -> float:
         """The level of ``t``, 0 (no noise) … 1 (the last of the schedule): SDEdit's t0, and what strength means."""
         return float(self.sigmas[round(t * (len(self.sigmas) - 1))]) if t > 0 else 0.0
 
-    def below(self, s: float, steps: int) -> list[float]:
-        """Falling sigmas from ``s`` to 0, at the spacing of ``steps`` steps of the whole schedule."""
-        return [s, *(v for v in self.levels(steps) if v < 0.99 * s)]
+    def below(self, t: float, steps: int) -> list[float]:
+        """Falling sigmas from the level of ``t`` to 0, evenly in time, of ``steps`` for the whole schedule.
+
+        Unlike `levels` it begins where it says: the spacing of many checkpoints stops far below pure noise.
+        """
+        n = max(1, math.ceil(t * steps - 1e-9))
+        return [self.sigma(t * (n - i) / n) for i in range(n + 1)]
 
     def timestep(self, s: float) -> float:
         """The training timestep of a sigma; between two of them, by the logarithm."""

@@ -8,7 +8,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from engine import images
@@ -16,7 +16,7 @@ from engine.drawing import feathered, grown, lowpass
 from engine.models import Models
 from engine.network import Network
 from engine.sampling import Field, StepRule, flow, gaussian, generator
-from engine.schema import Preview, Progress
+from engine.schema import EngineError, Preview, Progress
 
 PREVIEW_EVERY = 0.2  # seconds
 LEAST = 0.01  # a mask under this is not painted: rounding of soft brushes
@@ -35,44 +35,60 @@ class Paint:
 
 
 def paint(layer: Image.Image, size: tuple[int, int]) -> Paint:
-    """A layer (RGBA) at ``size``; its colours do not fade into what is transparent."""
-    premultiplied = layer.convert("RGBa").resize(size, Image.Resampling.BOX if layer.width > size[0] else 2)
-    block = np.asarray(premultiplied.convert("RGBA"))
+    """A layer (RGBA) in a frame of ``size``, cropped as photographs are; its colours do not fade into what is clear."""
+    block = np.asarray(_framed(layer.convert("RGBa"), size).convert("RGBA"))
     return Paint(block[..., :3], block[..., 3].astype(np.float32) / 255)
 
 
 def scaled(mask: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """A mask (L) at ``size``, (H, W) 0 … 1."""
-    small = np.asarray(mask.resize(size, Image.Resampling.BOX if mask.width > size[0] else 2), np.float32) / 255
+    """A mask (L) in a frame of ``size``, cropped as photographs are, (H, W) 0 … 1."""
+    small = np.asarray(_framed(mask, size), np.float32) / 255
     return np.where(small < LEAST, 0, small)
 
 
+def _framed(layer: Image.Image, size: tuple[int, int]) -> Image.Image:
+    way = Image.Resampling.BOX if layer.width > size[0] else Image.Resampling.BILINEAR
+    return layer if layer.size == size else ImageOps.fit(layer, size, way)
+
+
 def region(mask: Image.Image | None, alphas: Sequence[np.ndarray], around: float, size: tuple[int, int]) -> np.ndarray:
-    """How much each pixel of a photograph may change, (H, W) 0 … 1: the mask, or what was painted and ``around`` it."""
+    """How much each pixel of a photograph may change, (H, W) 0 … 1: the mask, or what was painted and ``around`` it.
+
+    EngineError if that is nothing."""
     if mask is not None:
-        return scaled(mask, size)
-    return grown(np.maximum.reduce([np.where(a < LEAST, 0, a) for a in alphas]), around)
+        found, name = scaled(mask, size), "mask"
+    else:
+        found, name = grown(np.maximum.reduce([np.where(a < LEAST, 0, a) for a in alphas]), around), "paint"
+    if not found.any():
+        raise EngineError(f"{name} must cover something at {size[0]} × {size[1]}, got nothing that would be seen")
+    return found
 
 
-def cells(block: np.ndarray, net: Network) -> Tensor:
-    """(H, W) 0 … 1 → (1, 1, h, w) on the latent grid, on the device."""
-    return torch.nn.functional.avg_pool2d(torch.from_numpy(block)[None, None], net.factor).to(net.device)
+def cells(block: np.ndarray, net: Network, most: bool = False) -> Tensor:
+    """(H, W) 0 … 1 → (1, 1, h, w) on the latent grid, on the device: of every cell the mean, or the ``most``."""
+    pool = torch.nn.functional.max_pool2d if most else torch.nn.functional.avg_pool2d
+    return pool(torch.from_numpy(block)[None, None], net.factor).to(net.device)
 
 
 def latents(models: Models, net: Network, pictures: Sequence[np.ndarray]) -> Tensor:
-    """(H, W, 3) pictures → (B, C, h, w); those that are not remembered are encoded in one batch."""
-    keys = [("latent", net.name, p.shape, images.digest_of(p.tobytes())) for p in pictures]
-    new = {k: p for k, p in zip(keys, pictures, strict=True) if models.memo.get(k) is None}
-    if new:
-        z = net.encode(images.to_tensor([Image.fromarray(p) for p in new.values()]))
-        for k, row in zip(new, z.split(1), strict=True):
-            models.memo.put(k, row, row.numel() * 4)
-    return torch.cat([models.memo.get(k) for k in keys])
+    """(H, W, 3) pictures → (B, C, h, w), remembered by content.
+
+    Each is encoded alone, so that what is remembered already does not change the last bits of the rest.
+    """
+    out = []
+    for p in pictures:
+        key = ("latent", net.fingerprint, p.shape, images.digest_of(p.tobytes()))
+        z = models.memo.get(key)
+        if z is None:
+            z = net.encode(images.to_tensor([Image.fromarray(p)]))
+            models.memo.put(key, z, z.numel() * 4)
+        out.append(z)
+    return torch.cat(out)
 
 
 def words(models: Models, net: Network, *texts: str) -> Tensor:
     """Texts → (B, L, D), remembered: live drawing asks for the same several times a second."""
-    key = ("words", net.name, texts)
+    key = ("words", net.fingerprint, texts)
     known = models.memo.get(key)
     return models.memo.put(key, z := net.embed(texts), z.numel() * 4) if known is None else known
 
@@ -96,20 +112,22 @@ def colourless(noise: Tensor, s: float, painted: Tensor | float = 0.0) -> Tensor
     schedules*): of pure noise the network would read patches of colour that nobody asked for. Eight cells a side by
     eye, over four drawings without colours; under paint the mean is enough.
     """
-    coarse = (1 - painted) * lowpass(noise, 8) + painted * noise.mean((2, 3), keepdim=True)
+    coarse = (1 - painted) * lowpass(noise, min(8, max(noise.shape[2:]) // 4)) + painted * noise.mean(
+        (2, 3), keepdim=True
+    )
     return (noise - coarse) * (1 + s**2) ** 0.5
 
 
 def walk(net: Network, field: Field, x: Tensor, levels: Sequence[float], step: StepRule, look: Callable,
-         first: int, doing: str, low: float, high: float) -> Iterator[Progress | Preview]:  # fmt: skip
-    """Denoises rows ``x``, which are the frames from ``first`` on; returns the clean latents."""
+         doing: str, low: float, high: float) -> Iterator[Progress | Preview]:  # fmt: skip
+    """Denoises rows ``x``, one a frame, and shows them; returns the clean latents."""
     shown, n = 0.0, len(levels) - 1
     for i, state in enumerate(flow(field, x, levels, step), 1):
         x = state.x
         yield Progress(low + (high - low) * i / n, doing)
         if perf_counter() - shown > PREVIEW_EVERY and i < n:
             for j, picture in enumerate(images.to_pictures(look(state.x0))):
-                yield Preview(first + j, picture)
+                yield Preview(j, picture)
             shown = perf_counter()
     return x
 

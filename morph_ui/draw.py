@@ -66,8 +66,8 @@ AXES = {"sketch_scale": "lines", "stroke_scale": "colours", "realism": "realism"
 def controls(beside: Any = None) -> dict[str, Any]:
     """The request's fields as widgets, keyed by field name; those that are seldom touched go ``beside``."""
     c: dict[str, Any] = {}
-    c["prompt"] = gr.Textbox("", label="In words", placeholder="what it shows, e.g. a red tulip (may stay empty)",
-                             lines=1)  # fmt: skip
+    hint = "what it shows, e.g. a red tulip (may stay empty)"
+    c["prompt"] = gr.Textbox("", label="In words", placeholder=hint, lines=1, elem_id="draw-prompt")
     with gr.Row(elem_id="draw-act", elem_classes="act"):
         c["make"] = gr.Button("Make", variant="primary", elem_id="draw-make", scale=3)
         c["stop"] = gr.Button("Stop", variant="stop", elem_id="draw-stop", scale=3, visible=False)

@@ -39,8 +39,8 @@ WHERE = [("where it is painted, and around", "paint"), ("everywhere", "all")]
 def controls(beside: Any = None) -> dict[str, Any]:
     """The request's fields as widgets, keyed by field name; those that are seldom touched go ``beside``."""
     c: dict[str, Any] = {}
-    c["prompt"] = gr.Textbox("", label="In words", placeholder="what it shows, e.g. red tulips (may stay empty)",
-                             lines=1)  # fmt: skip
+    hint = "what it shows, e.g. red tulips (may stay empty)"
+    c["prompt"] = gr.Textbox("", label="In words", placeholder=hint, lines=1, elem_id="edit-prompt")
     with gr.Row(elem_id="edit-act", elem_classes="act"):
         c["make"] = gr.Button("Make", variant="primary", elem_id="edit-make", scale=3)
         c["stop"] = gr.Button("Stop", variant="stop", elem_id="edit-stop", scale=3, visible=False)

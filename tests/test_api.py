@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import picture
+from conftest import ROOT, picture
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
@@ -24,7 +24,7 @@ def pair(tmp_path_factory):
 
 def test_the_api_is_named_and_documented(studio):
     info = Client(studio, verbose=False).view_api(return_format="dict")["named_endpoints"]
-    assert list(info) == ["/interpolate", "/morph"]
+    assert list(info) == ["/interpolate", "/morph", "/draw", "/edit"]
     names = [p["parameter_name"] for p in info["/interpolate"]["parameters"]]
     assert names[:4] == ["a", "b", "prompt", "prompt_b"] and {
         "frames",
@@ -122,3 +122,20 @@ def test_morph(studio, pair, tiny):
 def test_morphs_errors_are_sentences(studio, pair, pictures, wrong, sentence):
     with pytest.raises(AppError, match=sentence):
         Client(studio, verbose=False).predict(list(pair[:pictures]), **wrong, api_name="/morph")
+
+
+def test_draw_and_edit(studio, pair, tiny):
+    client, drawings = Client(studio, verbose=False), ROOT / "assets/examples/drawings"
+    sketch, strokes = (handle_file(drawings / f"own-daisy-{n}.png") for n in ("sketch", "strokes"))
+    pictures, report = client.predict(sketch=sketch, strokes=strokes, steps=4, count=2, seed=5, api_name="/draw")
+    assert len(pictures) == 2 and report["seed"] == 5 and report["quality"]["lines"] < 0.2
+    assert video.read_settings(pictures[1])["frame"] == 1
+    pictures, report = client.predict(guide=pair[0], strength=0.4, steps=6, model=str(tiny), api_name="/edit")
+    assert len(pictures) == 1 and report["method"] == "edit" and report["unet_evaluations"] > 0
+    for name, given, sentence in (
+        ("/draw", {"sketch": sketch, "realism": 2}, "Realism must be a number from 0 to 1, got 2"),
+        ("/draw", {}, "Sketch or strokes must hold something drawn, got nothing"),
+        ("/edit", {"guide": pair[0], "strength": -1}, "Strength must be a number from 0 to 1"),
+    ):
+        with pytest.raises(AppError, match=sentence):
+            client.predict(**given, api_name=name)

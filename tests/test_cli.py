@@ -122,3 +122,58 @@ def test_broken_files_and_full_disks(pair, tmp_path):
     done = engine("interpolate", *pair, *fast, "--out", "/dev/full", "--frames-dir", tmp_path / "frames")
     assert done.returncode == 1 and "the result must be written to /dev/full" in done.stderr
     assert len(list((tmp_path / "frames").iterdir())) == 3  # what could be written was
+
+
+DRAWINGS = ROOT / "assets/examples/drawings"
+
+
+def test_draw(tmp_path):
+    layers = ["--sketch", DRAWINGS / "own-daisy-sketch.png", "--strokes", DRAWINGS / "own-daisy-strokes.png"]
+    done = engine("draw", *layers, "--steps", 6, "--seed", 3, "--out", tmp_path / "one.png")
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["pictures"], last["size"], last["seed"], last["unet_evaluations"]) == (1, [256, 256], 3, 6)
+    assert last["quality"]["lines"] < 0.1 and last["quality"]["colours"] < 30  # it follows the drawing
+    assert video.read_settings(tmp_path / "one.png")["method"] == "draw"
+    sheet = engine("draw", *layers, "--steps", 2, "--sheet", "sketch-realism", "--out", tmp_path / "sheet.png",
+                   "--frames-dir", tmp_path / "all", "--preset", "draft")  # fmt: skip
+    assert sheet.returncode == 0, sheet.stderr
+    assert Image.open(tmp_path / "sheet.png").size == (768, 768) and len(list((tmp_path / "all").iterdir())) == 9
+
+
+def test_draw_live_and_edit(tmp_path):
+    """The few-step weights, words, and paint over a photograph."""
+    done = engine("draw", "--sketch", DRAWINGS / "own-tulips-sketch.png", "--prompt", "red tulips", "--preset", "live",
+                  "--count", 2, "--zip", tmp_path / "two.zip")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["pictures"] == 2
+    photo = ROOT / "assets/examples/rose-22325299158.webp"
+    done = engine("edit", photo, "--strength", 0.3, "--steps", 10, "--out", tmp_path / "deep/e.png", "--count", 2)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "deep/e.png").size[0] == 2 * 256
+    assert json.loads(done.stdout.splitlines()[-1])["quality"]["l2"] > 0
+
+
+def test_draw_and_edit_refusals(pair, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    Image.new("RGB", (64, 32)).save(tmp_path / "wide.png")
+    Image.new("L", (64, 64)).save(tmp_path / "black.png")
+    picture(0, (64, 64)).save(tmp_path / "g.png")
+    lines = DRAWINGS / "own-daisy-sketch.png"
+    for args, sentence in (
+        (["draw"], "sketch or strokes must hold something drawn, got nothing"),
+        (["draw", "--sketch", tmp_path / "no.png"], "sketch must be a picture file, got 'no.png', which is not there"),
+        (["draw", "--sketch", tmp_path / "broken.png"], "sketch must be a"),
+        (
+            ["draw", "--sketch", lines, "--strokes", tmp_path / "wide.png"],
+            "strokes must have the proportions of sketch",
+        ),
+        (["draw", "--drawing", tmp_path / "g.png"], "drawing must be a PNG saved by the canvas, got 'g.png'"),
+        (["draw", "--sketch", lines, "--realism", "2"], "realism must be a number from 0 to 1, got 2"),
+        (["draw", "--sketch", lines, "--model", "sd15"], "model sd15 must be on this machine"),
+        (["edit", tmp_path / "g.png", "--strength", "2"], "strength must be a number from 0 to 1, got 2"),
+        (["edit", tmp_path / "g.png", "--mask", tmp_path / "black.png"], "mask must cover something, got nothing"),
+        (["edit", tmp_path / "broken.png"], "guide must be a"),
+    ):
+        done = engine(*args)
+        assert done.returncode == 2 and f"error: {sentence}" in done.stderr and "Traceback" not in done.stderr, args

@@ -11,7 +11,7 @@ from conftest import picture
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from engine import images
+from engine import images, rendering
 from engine.drawing import feathered, followed, grown, lowpass, pulled, refine_size, sketch_of, spread, strokes_of
 from engine.rendering import paint, region, scaled
 from engine.sampling import euler, flow, keeping
@@ -111,6 +111,8 @@ def test_layers_mean_what_people_mean():
     clear.putpixel((3, 3), (9, 9, 9, 128))
     assert images.layer(clear, "mask", "mask").getpixel((3, 3)) == 128
     assert images.layer(clear, "sketch", "sketch").getpixel((3, 3)) == (9, 9, 9, 128)
+    deep = Image.fromarray(np.full((40, 40), 129 * 257, np.uint16))
+    assert images.layer(deep, "guide", "strokes").getpixel((1, 1)) == (129, 129, 129, 255)
     with pytest.raises(EngineError, match="sketch must be a picture"):
         images.layer(b"no picture", "sketch", "sketch")
 
@@ -123,6 +125,24 @@ def test_colours_do_not_fade_into_what_is_transparent():
     mask = Image.new("L", (64, 64), 1)
     assert not scaled(mask, (16, 16)).any()  # the rounding of a soft brush paints nothing
     assert region(None, [small.alpha], 2, (16, 16))[0, 9] == 1
+
+
+def test_layers_lie_where_the_photograph_has_them():
+    """Frames are of whole cells, so other proportions are cropped: layer, mask and photograph alike."""
+    photo, layer = Image.new("RGB", (512, 341)), Image.new("RGBA", (512, 341), (0, 0, 0, 0))
+    photo.paste((255, 255, 255), (60, 40, 90, 300))
+    layer.paste((255, 255, 255, 255), (60, 40, 90, 300))
+    framed = np.asarray(images.fitted(photo, (256, 192), "fit"))[..., 0] / 255
+    for own in (paint(layer, (256, 192)).alpha, scaled(layer.getchannel("A"), (256, 192))):
+        assert np.abs(own - framed).mean() < 0.01
+    with pytest.raises(EngineError, match="mask must cover something at 16 × 16, got nothing that would be seen"):
+        region(Image.new("L", (64, 64), 2), [], 0, (16, 16))
+
+
+def test_noise_keeps_its_detail_at_every_size():
+    for side in (8, 16, 32, 64):
+        noise = rendering.colourless(torch.randn(2, 4, side, side, generator=torch.Generator().manual_seed(0)), 14.6)
+        assert 11 < float(noise.std()) < 15
 
 
 def saved(**change):
@@ -143,6 +163,8 @@ def test_a_drawing_of_the_canvas_is_read_with_its_layers(tmp_path):
 
     found = images.drawing(write(json.dumps(saved())))
     assert set(found) == {"sketch", "strokes"} and found["strokes"].getpixel((3, 3))[3] in (127, 128)
+    whole = saved(layers={"mask": saved()["layers"]["sketch"]})
+    assert images.drawing(write(json.dumps(whole)))["mask"].getextrema() == (255, 255)  # painted all over, in red
     photo = saved()["layers"]["sketch"]["png"]
     assert images.drawing(write(json.dumps(saved(photo=photo))))["photo"].mode == "RGB"
     for text in ("no json", "[]", json.dumps(saved(layers={"sketch": 5})), json.dumps(saved(photo="base64,!"))):

@@ -43,7 +43,7 @@ def test_strength_0_gives_the_guide_back_and_little_of_it_nearly_so(models, tiny
     net = models.load(str(tiny))
     with torch.no_grad():
         z = net.encode(images.to_tensor([GUIDE]))
-        field, levels = net.field([Row(net.embed([""]))]), net.below(net.sigma(0.001), 10)
+        field, levels = net.field([Row(net.embed([""]))]), net.below(0.001, 10)
         for state in flow(field, z + levels[0] * torch.randn_like(z), levels):
             x = state.x
     assert float((x - z).abs().max()) < 0.3 and len(levels) == 2 and levels[0] < 0.06
@@ -117,6 +117,23 @@ def test_a_soft_mask_is_a_strength_for_every_place(models, tiny):
         away = (seen[0] - net.encode(images.to_tensor([GUIDE]))).abs().mean((0, 1, 2))
     thirds = [float(away[i : i + 3].mean()) for i in (0, 2, 5)]
     assert thirds == sorted(thirds) and thirds[2] > 3 * thirds[0], away
+
+
+def test_a_half_strong_mask_still_sees_the_paint(models, tiny, monkeypatch):
+    """Where less than the whole strength is asked for, what is kept until then is the guide, not the photograph."""
+    held = []
+
+    def spy(step, z, free, noise):
+        held.append(z)
+        return step
+
+    monkeypatch.setattr("engine.methods.edit.keeping", spy)
+    painted = GUIDE.copy()
+    painted.paste((255, 0, 0), (16, 16, 48, 48))
+    made(models, ask(tiny, guide=painted, photo=GUIDE, mask=mask((16, 16, 48, 48), 128)))
+    net = models.load(str(tiny))
+    with torch.no_grad():
+        assert torch.allclose(held[0], net.encode(images.to_tensor([painted])), atol=1e-5)
 
 
 def test_one_round_is_one_run_and_more_go_on_from_it(models, tiny):

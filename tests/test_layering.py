@@ -12,7 +12,8 @@ FORBIDDEN = {
     "engine/geometry.py": ["diffusers", "engine"],
     "engine/sampling.py": ["diffusers", "engine"],
     "engine/images.py": ["diffusers", "engine.network", "engine.models", "engine.methods"],
-    "engine/drawing.py": ["diffusers", "engine.network", "engine.models", "engine.methods"],
+    "engine/drawing.py": ["diffusers", "engine"],
+    "engine/rendering.py": ["diffusers", "gradio", "engine.methods"],
     "engine/catalogue.py": ["torch", "diffusers", "gradio", "engine.models"],
     "engine/hooks.py": ["diffusers", "engine"],
     "engine/cache.py": ["engine.models", "engine.network", "engine.methods", "diffusers", "gradio"],
@@ -75,10 +76,15 @@ def test_importing_does_nothing():
 
 @pytest.mark.parametrize(
     ("tab", "request_type", "elsewhere"),
-    [("interpolate", "InterpolateRequest", {"picks", "reseeds"}), ("morph", "MorphRequest", {"prompts"})],
+    [
+        ("interpolate", "InterpolateRequest", {"picks", "reseeds"}),
+        ("morph", "MorphRequest", {"prompts"}),
+        ("draw", "DrawRequest", {"sketch", "strokes", "photo", "mask"}),
+        ("edit", "EditRequest", {"guide", "photo", "mask"}),
+    ],
 )
 def test_the_tab_has_a_control_for_every_field(tab, request_type, elsewhere):
-    """But for what the strip's own buttons set, and the words under each picture of the timeline."""
+    """But for what the strip's own buttons set, the words under each picture of the timeline, and the canvas."""
     import importlib
     import inspect
 
@@ -88,7 +94,8 @@ def test_the_tab_has_a_control_for_every_field(tab, request_type, elsewhere):
     from engine.catalogue import CATALOGUE
 
     with gr.Blocks():
-        keys = set(importlib.import_module(f"morph_ui.{tab}").controls()) - {"make", "stop", "preset"}
+        keys = set(importlib.import_module(f"morph_ui.{tab}").controls())
+    keys -= {"make", "stop", "preset", "where", "faithful", "realistic"}
     assert keys == set(inspect.signature(getattr(schema, request_type)).parameters) - elsewhere
     assert tuple(CATALOGUE) == schema.CATALOGUE_NAMES
 

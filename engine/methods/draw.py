@@ -22,7 +22,6 @@ from engine.rendering import Paint, cells, colourless, fresh, latents, pasted, r
 from engine.sampling import Field, StepRule, ancestral, euler, generator, keeping
 from engine.schema import Done, DrawRequest, EngineError, Event, Frame, Progress
 
-BATCH = 16  # results that are under way together
 DECODE = 0.06  # of the progress bar
 
 
@@ -31,21 +30,18 @@ def draw(models: Models, request: DrawRequest) -> Iterator[Event]:
     started = perf_counter()
     yield Progress(0.0, f"loading {request.model}")
     net = models.load(request.model)
-    if net.extra < 2 * net.channels:
+    if net.extra != 2 * net.channels:
         raise EngineError(f"model must be a network that sees drawings (flora), got {request.model}, which does not")
     sampling, before = net.sampler(request.sampler), net.evaluations
     size = images.frame_size(request.drawn, "fit", request.size or net.size, net.multiple)
     sketch, strokes = (rendering.paint(p, size) if p else None for p in (request.sketch, request.strokes))
     drawing = Drawing(models, net, request, size, sketch, strokes)
-    pictures, plan = [], request.plan()
+    plan = request.plan()
     with sampling:
-        for start in range(0, len(plan), BATCH):
-            part = plan[start : start + BATCH]
-            low, high = start / len(plan), (start + len(part)) / len(plan)
-            z = yield from drawing.walk(part, start, low, high - DECODE * (high - low))
-            for picture in drawing.finish(images.to_pictures(net.decode(z))):
-                yield Frame(len(pictures), picture)
-                pictures.append(picture)
+        z = yield from drawing.walk(plan)
+    pictures = drawing.finish(images.to_pictures(net.decode(z)))
+    for i, picture in enumerate(pictures):
+        yield Frame(i, picture)
     yield Progress(1.0, "done")
     notes = [f"the prompt is {n} tokens too long for {net.name}; its end was left out"
              for n in (net.overlong(request.prompt),) if n]  # fmt: skip
@@ -79,6 +75,8 @@ class Drawing:
             lines = own if lines is None else np.minimum(own, lines)
             colours = strokes.over(strokes_of(self.photo)) if strokes else strokes_of(self.photo)
             alpha = np.ones((h, w), np.float32)
+        if lines is not None:  # the network has seen grey lines only
+            lines = np.repeat(np.asarray(Image.fromarray(lines.astype(np.uint8)).convert("L"))[..., None], 3, 2)
         self.lines, self.colours = lines, colours
         shown = [p for p in (lines, colours, self.photo) if p is not None]
         z = list(latents(models, net, shown).split(1))
@@ -98,47 +96,52 @@ class Drawing:
         sketch, strokes = (null if z is None else z for z in (self.z_sketch, self.z_strokes))
         s1 = self._scales(part, "sketch_scale") * (self.z_sketch is not None)
         s2 = self._scales(part, "stroke_scale") * (self.z_strokes is not None) * self.where
+        any1, any2 = s1 > 0, s2.amax((2, 3), keepdim=True) > 0
         both = s1 * s2 if r.combine == "joint" else torch.zeros_like(s2)
         seen = {"": [null, null], "s": [sketch, null], "c": [null, strokes], "sc": [sketch, strokes]}
         weights = {("prompt", ""): 1 - s1 - s2 + both, ("prompt", "s"): s1 - both, ("prompt", "c"): s2 - both,
                    ("prompt", "sc"): both}  # fmt: skip
         if r.guidance != 1 and r.prompt != r.negative:  # the words' own guidance, where most of the drawing is seen
-            most = "s" * bool(s1.max() > 0) + "c" * bool(s2.max() > 0)
-            weights["prompt", most] = weights["prompt", most] + (r.guidance - 1)
-            weights["negative", most] = torch.full_like(s1, 1 - r.guidance)
+            for what, here in {"": ~any1 & ~any2, "s": any1 & ~any2, "c": ~any1 & any2, "sc": any1 & any2}.items():
+                weights["prompt", what] = weights["prompt", what] + (r.guidance - 1) * here
+                weights["negative", what] = (1 - r.guidance) * here
         words = dict(zip(("prompt", "negative"), self.words.split(1), strict=True))
         return [Row(words[text], weight, torch.cat(seen[what], 1))
                 for (text, what), weight in weights.items() if bool((weight.abs() > 1e-6).any())]  # fmt: skip
 
     def _scales(self, part: list[dict], name: str) -> Tensor:
         own = [p.get(name, getattr(self.request, name)) for p in part]
-        return torch.tensor(own, device=self.net.device).view(-1, 1, 1, 1)
+        return torch.tensor(own, dtype=torch.float32, device=self.net.device).view(-1, 1, 1, 1)
 
-    def walk(self, part: list[dict], first: int, low: float, high: float) -> Iterator[Event]:
+    def painted(self, part: list[dict]) -> Tensor:
+        """Where colours count, (B, 1, h, w) 0 … 1: nowhere if their scale is 0."""
+        return self.where * self._scales(part, "stroke_scale").clamp(max=1)
+
+    def walk(self, part: list[dict]) -> Iterator[Event]:
         """Noise becomes one picture for every entry of ``part``; returns the clean latents."""
         net, r = self.net, self.request
-        levels = net.levels(r.steps) if r.sampler == "ddim" else net.jumps(steps=min(4, r.steps))
-        noise = fresh(net, (net.channels, *self.grid), [(r.seed, p["nth"]) for p in part])
+        levels = net.below(1.0, r.steps) if r.sampler == "ddim" else net.jumps(steps=min(4, r.steps))
+        noise = fresh(net, (net.channels, *self.grid), [(p["seed"], 0) for p in part])
         # Begun with the strokes under the largest noise, which does not quite hide them.
-        painted = self.where * self._scales(part, "stroke_scale").clamp(max=1)
+        painted = self.painted(part)
         x = colourless(noise(), levels[0], painted)
         if self.z_strokes is not None:
             x = x + painted * self.z_strokes
-        own = [(r.seed, p["nth"], 1) for p in part]
-        step = ancestral(r.eta, [generator(*k) for k in own]) if r.eta else euler
+        step = ancestral(r.eta, [generator(p["seed"], 1) for p in part]) if r.eta else euler
         field = net.field(self.rows(part))
         field, step = self.refined(field, step, part, levels)
         if self.z_photo is not None and self.mask is not None:
-            free = rendering.level_of(net, cells(self.mask, net), 1.0)
+            free = rendering.level_of(net, cells(self.mask, net, most=True), 1.0)
             x = torch.where(free >= levels[0], x, self.z_photo + levels[0] * noise())
             step = keeping(step, self.z_photo, free, noise)
         doing = "drawing" if len(part) == 1 else f"drawing {len(part)} pictures"
-        return (yield from rendering.walk(net, field, x, levels, step, self.look, first, doing, low, high))
+        return (yield from rendering.walk(net, field, x, levels, step, self.look, doing, 0, 1 - DECODE))
 
     def refined(self, field: Field, step: StepRule, part: list[dict], levels: list[float]) -> tuple[Field, StepRule]:
         """Realism: field and step with the drawing's low-pass in place of the picture's, up to the last free steps.
 
-        "noised" is the published rule: the low-pass of x at s_next gives way to that of the drawing noised to s_next.
+        "noised" is the published rule: the low-pass of x at s_next gives way to that of the drawing noised to s_next,
+        but for the last step.
         "clean" changes the clean picture in mind, so x never leaves what the network knows.
         """
         net, r, ref = self.net, self.request, self.z_strokes
@@ -146,20 +149,20 @@ class Drawing:
             return field, step
         side = max(self.size)
         sizes = [refine_size(side, p.get("realism", r.realism), r.k) for p in part]
-        steps = len(levels) - 1
-        last = levels[max(0, min(steps - 1, round(steps * (1 - r.free)) - 1))] if r.free < 1 else float("inf")
+        where, pulls = self.painted(part), round((len(levels) - 1) * (1 - r.free))
+        last = levels[pulls - 1] if pulls else float("inf")
 
         def clean(x: Tensor, s: float) -> Tensor:
             d = field(x, s)
             if s < last:
                 return d
-            return (x - pulled(x - s * d, ref, sizes, self.where)) / s
+            return (x - pulled(x - s * d, ref, sizes, where)) / s
 
-        noise = fresh(net, (net.channels, *self.grid), [(r.seed, p["nth"], 2) for p in part])
+        noise = fresh(net, (net.channels, *self.grid), [(p["seed"], 2) for p in part])
 
         def noised(x: Tensor, d: Tensor, s: float, s_next: float) -> Tensor:
             x = step(x, d, s, s_next)
-            return x if s < last else pulled(x, ref + s_next * noise(), sizes, self.where)
+            return x if s < last or not s_next else pulled(x, ref + s_next * noise(), sizes, where)
 
         return (clean, step) if r.refine == "clean" else (field, noised)
 

@@ -7,7 +7,7 @@ the last bit. The published code's slips (kept part one level too noisy, noise l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter
 
 import numpy as np
@@ -22,7 +22,6 @@ from engine.rendering import cells, colourless, fresh, latents, pasted, region
 from engine.sampling import ancestral, euler, generator, keeping
 from engine.schema import Done, EditRequest, Event, Frame, Progress
 
-BATCH = 16  # results that are under way together
 DECODE = 0.06  # of the progress bar
 
 
@@ -34,19 +33,16 @@ def edit(models: Models, request: EditRequest) -> Iterator[Event]:
     before = net.evaluations
     size = images.frame_size(r.guide, "fit", r.size or net.size, net.multiple)
     guide, photo, mask = layers(r, size)
-    pictures: list[Image.Image] = []
-    if not r.strength or (mask is not None and not mask.any()):
-        pictures = [Image.fromarray(guide)] * r.count
+    if r.strength:
+        z = latents(models, net, [guide])
+        look = net.previewer(z, images.to_tensor([Image.fromarray(guide)]))
+        words = rendering.words(models, net, r.prompt, r.negative)
+        x = yield from _rounds(net, r, z, words, look, mask)
+        pictures = images.to_pictures(net.decode(x))
     else:
-        z = latents(models, net, [guide, photo])
-        look = net.previewer(z, images.to_tensor([Image.fromarray(p) for p in (guide, photo)]))
-        for start in range(0, r.count, BATCH):
-            nth = list(range(start, min(r.count, start + BATCH)))
-            low, high = start / r.count, (nth[-1] + 1) / r.count
-            x = yield from _rounds(net, r, z, look, mask, nth, low, high - DECODE * (high - low))
-            pictures += images.to_pictures(net.decode(x))
-        if mask is not None:
-            pictures = pasted(pictures, photo, mask, r.feather)
+        pictures = [Image.fromarray(guide)] * r.count
+    if mask is not None:
+        pictures = pasted(pictures, photo, mask, r.feather)
     for i, picture in enumerate(pictures):
         yield Frame(i, picture)
     yield Progress(1.0, "done")
@@ -54,7 +50,7 @@ def edit(models: Models, request: EditRequest) -> Iterator[Event]:
              for n in (net.overlong(r.prompt),) if n]  # fmt: skip
     away = np.asarray(pictures[0], np.float32) / 255 - guide.astype(np.float32) / 255
     quality = {"l2": float(np.square(away).sum())}  # ‖x_g − SDEdit(x_g)‖², the paper's faithfulness
-    settings = r.settings() | {"width": size[0], "height": size[1]}
+    settings = r.settings() | {"width": size[0], "height": size[1], "plan": r.plan()}
     yield Done(tuple(pictures), settings, perf_counter() - started, net.evaluations - before, tuple(notes), quality)
 
 
@@ -79,26 +75,24 @@ def layers(r: EditRequest, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarra
 
 
 def _rounds(
-    net: Network, r: EditRequest, z: Tensor, look, mask: np.ndarray | None, nth: list[int], low: float, high: float
-):
-    """K times up to t0 and down again, from the last result; returns the clean latents (len(nth), C, h, w)."""
-    x, z_photo = z[:1].expand(len(nth), -1, -1, -1), z[1:]
-    words = net.embed([r.prompt, r.negative])
+    net: Network, r: EditRequest, z: Tensor, words: Tensor, look: Callable, mask: np.ndarray | None
+) -> Iterator[Event]:
+    """K times up to t0 and down again, from the last result; returns the clean latents (count, C, h, w)."""
+    seeds, span = [p["seed"] for p in r.plan()], (1 - DECODE) / r.repeats
+    x = z.expand(len(seeds), -1, -1, -1)
     field = net.field(guided(words[:1], words[1:], 1 if r.prompt == r.negative else r.guidance))
-    levels = net.below(net.sigma(r.strength), r.steps)
-    free = None if mask is None else rendering.level_of(net, cells(mask, net), r.strength)
+    levels = net.below(r.strength, r.steps)
+    free = None if mask is None else rendering.level_of(net, cells(mask, net, most=True), r.strength)
     for k in range(r.repeats):
-        noise = fresh(net, z.shape[1:], [(r.seed, i, k) for i in nth])
+        noise = fresh(net, z.shape[1:], [(s, k) for s in seeds])
         eps = noise()
         # At t0 = 1 nothing of the guide is left, not even the mean colour that the last level still shows.
         up = x + levels[0] * eps if r.strength < 1 else colourless(eps, levels[0], 1.0)
-        step = ancestral(r.eta, [generator(r.seed, i, k, 1) for i in nth]) if r.eta else euler
+        step = ancestral(r.eta, [generator(s, k, 1) for s in seeds]) if r.eta else euler
         if free is not None:
-            up = torch.where(free >= levels[0] - 1e-9, up, z_photo + levels[0] * eps)
-            step = keeping(step, z_photo, free, noise if r.noise == "fresh" else lambda eps=eps: eps)
-        span = (high - low) / r.repeats
+            # Kept is the guide, which is the photograph where nothing may change at all.
+            up = torch.where(free >= levels[0] - 1e-9, up, z + levels[0] * eps)
+            step = keeping(step, z, free, noise if r.noise == "fresh" else lambda eps=eps: eps)
         doing = "making it real" if r.repeats == 1 else f"round {k + 1} of {r.repeats}"
-        x = yield from rendering.walk(
-            net, field, up, levels, step, look, nth[0], doing, low + k * span, low + (k + 1) * span
-        )
+        x = yield from rendering.walk(net, field, up, levels, step, look, doing, k * span, (k + 1) * span)
     return x

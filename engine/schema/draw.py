@@ -60,10 +60,10 @@ class DrawRequest:
     model: str = "flora"
 
     BOUNDS: ClassVar = {
-        "realism": Range(0.0, 1.0, 0.05, "0 keeps the drawing, 1 keeps its colours only"),
+        "realism": Range(0.0, 1.0, 0.05, "where there are colours: 0 keeps the drawing, 1 only its mean colour"),
         "sketch_scale": Range(0.0, 3.0, 0.1, "how strictly the lines are followed; 0 leaves them out"),
         "stroke_scale": Range(0.0, 3.0, 0.1, "how strictly the colours are followed; 0 leaves them out"),
-        "count": Range(1, 16, 1, "results, each with a seed of its own"),
+        "count": Range(1, 16, 1, "results, with this seed, the next, and so on"),
         "seed": Range(0, 2**32 - 1, 1),
         "steps": Range(1, 1000, 1, "steps from noise to picture; live: at most 4"),
         "guidance": Range(0.0, 20.0, 0.1, "how strictly the words, if any, are followed; 1 is off"),
@@ -87,6 +87,18 @@ class DrawRequest:
             raise EngineError(f"sketch or strokes must hold something drawn, got {got}")
         if self.mask is not None and self.photo is None:
             raise EngineError("mask must come with a photo that is kept outside of it, got no photo")
+        if self.sheet != "none":
+            if self.count > 1:
+                raise EngineError(f"count must be 1 with a sheet, which has a seed of its own, got {self.count}")
+            axes = {"realism"} if self.sheet == "ladder" else set(self.sheet.split("-"))
+            lacking = {"sketch": self.sketch is None and self.photo is None,
+                       "stroke": self.strokes is None and self.photo is None}  # fmt: skip
+            lacking["realism"] = lacking["stroke"] or self.refine == "off"
+            if idle := sorted(a for a in axes if lacking[a]):
+                need = {"sketch": "lines", "stroke": "colours", "realism": "colours, and refine on"}
+                raise EngineError(
+                    f"sheet must vary what the drawing has, got {self.sheet} where {idle[0]} needs {need[idle[0]]}"
+                )
         if self.sampler == "live" and self.eta:
             raise EngineError(f"eta must be 0 with the sampler live, got {self.eta:g}")
 
@@ -98,13 +110,13 @@ class DrawRequest:
         return found
 
     def plan(self) -> list[dict[str, Any]]:
-        """What each result has of its own: its seed number, and the scales a sheet gives it."""
+        """What each result has of its own: its seed (this one, the next …), and the scales a sheet gives it."""
         if self.sheet == "none":
-            return [{"nth": i} for i in range(self.count)]
+            return [{"seed": (self.seed + i) % 2**32} for i in range(self.count)]
         if self.sheet == "ladder":
-            return [{"nth": 0, "realism": r} for r in LADDER]
+            return [{"seed": self.seed, "realism": r} for r in LADDER]
         rows, columns = (_AXES[a] for a in self.sheet.split("-"))
-        return [{"nth": 0, rows[0]: r, columns[0]: c} for r, c in product(rows[1], columns[1])]
+        return [{"seed": self.seed, rows[0]: r, columns[0]: c} for r, c in product(rows[1], columns[1])]
 
     @property
     def total(self) -> int:

@@ -45,7 +45,7 @@ class EditRequest:
     BOUNDS: ClassVar = {
         "strength": Range(0.0, 1.0, 0.01, "t0: 0 gives the guide back, 1 forgets it; .3 to .6 suits most"),
         "repeats": Range(1, 10, 1, "times the result goes round again (the paper's K)"),
-        "count": Range(1, 16, 1, "results, each with a seed of its own"),
+        "count": Range(1, 16, 1, "results, with this seed, the next, and so on"),
         "seed": Range(0, 2**32 - 1, 1),
         "steps": Range(2, 1000, 1, "steps of the whole noise schedule; a strength of .5 walks half of them"),
         "guidance": Range(0.0, 20.0, 0.1, "how strictly the words, if any, are followed; 1 is off"),
@@ -66,6 +66,10 @@ class EditRequest:
         bounded(self)
         if self.guide is None:
             raise EngineError("guide must hold something painted, got an empty layer")
+
+    def plan(self) -> list[dict[str, Any]]:
+        """What each result has of its own: its seed."""
+        return [{"seed": (self.seed + i) % 2**32} for i in range(self.count)]
 
     @property
     def total(self) -> int:
