@@ -47,6 +47,16 @@ def save_zip(frames: Sequence[Image.Image], path: str | Path, settings: dict[str
         z.writestr("settings.json", json.dumps(settings, indent=1))
 
 
+def save_pngs(pictures: Sequence[tuple[Image.Image, dict[str, Any]]], path: str | Path) -> None:
+    """A zip of 0000.png, 0001.png …, each with settings of its own, and the first one's as settings.json."""
+    with zipfile.ZipFile(path, "w") as z:
+        for i, (picture, settings) in enumerate(pictures):
+            block = io.BytesIO()
+            save_png(picture, block, settings)
+            z.writestr(f"{i:04d}.png", block.getvalue())
+        z.writestr("settings.json", json.dumps(pictures[0][1], indent=1))
+
+
 def save_frames(frames: Sequence[Image.Image], folder: str | Path, settings: dict[str, Any]) -> None:
     """0000.png, 0001.png … in ``folder`` (made if missing), each with the settings inside."""
     folder = Path(folder)

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -34,6 +34,7 @@ from morph_ui.easel import (
     board,
     choose,
     feed_value,
+    finish,
     layers_of,
     loaded,
     passed_on,
@@ -133,14 +134,19 @@ def build(worker: Any) -> gr.State:
         examples(right.feed, c["prompt"])
     out = right.outputs(c["seed"], make, stop)
     names, widgets = list(c), list(c.values())
+    told_canvas = "() => document.querySelector('#draw-canvas [data-ready]').dispatchEvent(new CustomEvent('%s'))"
+    make.click(
+        None, js=told_canvas % "chrysalis-rest", **QUIET
+    )  # Make is the full render: no other when the hand rests
     make.click(fresh(worker, names), [session, *widgets], out, **QUIET)
+    stop.click(None, js=told_canvas % "chrysalis-still", **QUIET)
     stop.click(Easel.stop, session, queue=False, **QUIET)
-    live = [session, *widgets], [right.screen, right.status, make, stop]
     # Newest wins: while one is drawn, the last change waits and those before it are dropped.
-    c["canvas"].live(following(worker, names), *live, trigger_mode="always_last", **QUIET)
-    gr.on([c[n].input for n in ("realism", "sketch_scale", "stroke_scale")], following(worker, names, switched=True),
-          *live, trigger_mode="always_last", **QUIET)  # fmt: skip
-    c["canvas"].rest(fresh(worker, names, rested=True), [session, *widgets], out, trigger_mode="always_last", **QUIET)
+    newest: dict[str, Any] = QUIET | {"trigger_mode": "always_last"}
+    sliders = [c[n] for n in ("realism", "sketch_scale", "stroke_scale")]
+    gr.on([pad.live, *(s.input for s in sliders)], following(worker, names), [session, *widgets], out, **newest)
+    gr.on([pad.rest, *(s.release for s in sliders)], fresh(worker, names, rested=True), [session, *widgets], out,
+          **newest)  # fmt: skip
     right.screen.choose(choose, session, right.png, queue=False, **QUIET)
     right.under.click(lambda s: passed_on(s, "draw"), session, right.feed, queue=False, **QUIET)
     right.onward.click(lambda s: passed_on(s, "edit"), session, right.feed, queue=False, **QUIET)
@@ -182,13 +188,14 @@ def named(request: R) -> dict[int, tuple[float, str]]:
     """What each result is called: its place in the sheet, or its number."""
     plan = request.plan()
     texts = [" · ".join(f"{AXES[k]} {v:g}" for k, v in p.items() if k in AXES) for p in plan]
-    return {i: (i, t or (f"{i + 1}" if len(plan) > 1 else "")) for i, t in enumerate(texts)}
+    return {i: (i, t or (f"seed {plan[i]['seed']}" if len(plan) > 1 else "")) for i, t in enumerate(texts)}
 
 
 def told(done: Done) -> list[str]:
     """How closely the drawing was followed, in words."""
     q = done.quality
-    parts = [f"lines {q['lines']:.0%}"] * ("lines" in q) + [f"colours {q['colours'] / 255:.0%}"] * ("colours" in q)
+    parts = [f"lines {q['lines']:.0%}"] if "lines" in q else []
+    parts += [f"colours {q['colours'] / 255:.0%}"] if "colours" in q else []
     return [(" and ".join(parts) + " away from the drawing").capitalize()] if parts else []
 
 
@@ -196,62 +203,88 @@ def fresh(worker: Any, names: list[str], rested: bool = False) -> Callable[..., 
     """The handler of Make; ``rested``: of the hand's rest after live drawing, the live picture staying till then."""
 
     def run(session: Easel, *values: Any) -> Iterator[list[Any]]:
+        if rested and (session.doing == "make" or not live(values[names.index("canvas")])):
+            yield [gr.skip()] * UPDATES
+            return
         if not rested:
             yield [gr.skip(), bar(0, "reading the drawing"), *[gr.skip()] * (UPDATES - 2)]
         try:
             given = dict(zip(names, values, strict=True))
             drawing = read(given.pop("canvas"))
-            request = request_of(drawing, given)
+            if given["sheet"] != "none" or rested:
+                given["count"] = 1
+            request = request_of(drawing, given | ({"sheet": "none"} if rested else {}))
         except Exception as e:
-            yield refused(sentence(e))
+            yield [gr.skip()] * UPDATES if rested else refused(sentence(e))
             return
         if rested:
-            request = replace(request, count=1, sheet="none")
-        yield from stream(worker, session, request, flat(drawing), named(request), {0} if rested else None, told)
+            session.rested = hash(values)
+        yield from stream(worker, session, request, flat(drawing), named(request), {0} if rested else None, told,
+                          doing="rest" if rested else "make")  # fmt: skip
 
     return run
 
 
-def following(worker: Any, names: list[str], switched: bool = False) -> Callable[..., Iterator[list[Any]]]:
+def live(value: str | None) -> bool:
+    """Whether the canvas is to be followed."""
+    return '"following":true' in (value or "")[-60:]
+
+
+def following(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]]]:
     """The handler of live drawing: a picture in few steps; a newer change ends an older one.
 
-    ``switched``: of a slider, which draws only while the canvas is live.
+    What was drawn in full already, and anything while Make is at work, is left aside.
     """
 
     def run(session: Easel, *values: Any) -> Iterator[list[Any]]:
+        quiet = [gr.skip()] * UPDATES
         given = dict(zip(names, values, strict=True))
-        show, hide = gr.update(visible=True), gr.update(visible=False)
-        try:
-            if switched and not json.loads(given["canvas"] or "{}").get("following"):
-                return
-            drawing = read(given.pop("canvas"))
-            few = DRAW_PRESETS["live"] | {"count": 1, "sheet": "none"}
-            request = request_of(drawing, given | few)
-        except Exception as e:
-            yield [gr.skip(), message(sentence(e)), show, hide]
+        if not live(given["canvas"]) or session.doing == "make" or session.rested == hash(values):
+            yield quiet
             return
+        few = DRAW_PRESETS["live"] | {"count": 1, "sheet": "none"}
+        try:
+            drawing = read(given.pop("canvas"))
+            request = request_of(drawing, given | few)
+        except Exception:  # nothing drawn yet, or a photograph still on its way: Make would say so
+            yield quiet
+            return
+        show, hide = gr.update(visible=True), gr.update(visible=False)
         number, began = begin(session, request, {0}), monotonic()
         session.labels, session.offset, session.selected, session.newest = {}, 0, None, 0
+        session.doing = "live"
         try:
-            yield [gr.skip(), message("following your hand", "live"), hide, show]
-            for event in events(worker, request, session):
-                if session.run != number:
-                    return
-                if isinstance(event, Frame):
-                    session.ratio = event.picture.width / event.picture.height
-                    session.frames[0] = event
-                    session.cells[0] = {"state": "done", "src": inline(event.picture)}
-                elif isinstance(event, Done):
-                    session.done = event
-                else:
-                    yield [gr.skip()] * 4  # a chance to notice a closed tab
+            yield [gr.skip(), message("following your hand"), gr.skip(), hide, show, *[gr.skip()] * 4]
+            if session.run == number:
+                for event in events(worker, request, session):
+                    if session.run != number:
+                        break
+                    if isinstance(event, Frame):
+                        session.ratio = event.picture.width / event.picture.height
+                        session.frames[0] = event
+                        session.cells[0] = {"state": "done", "src": inline(event.picture)}
+                    elif isinstance(event, Done):
+                        session.done = event
+                    else:
+                        yield quiet  # a chance to notice a closed tab
             text = message(f"live · {monotonic() - began:.2f} s")
         except Cancelled:
             text = message("Stopped")
         except Exception as e:
             text = message(sentence(e), "problem")
-        if session.run == number:
-            yield [shown(session), text, show, hide]
+        if session.run != number:
+            yield quiet
+            return
+        session.doing = ""
+        if session.done is None:
+            session.back()
+            yield [shown(session), text, gr.skip(), show, hide, *[gr.skip()] * 4]
+            return
+        session.before = inline(flat(drawing), 320, 75)
+        finish(session)
+        off = gr.update(value=None, interactive=False)  # the file comes with the full render
+        usable = gr.update(interactive=True)
+        yield [shown(session), text, gr.skip(), show, hide, off, gr.update(value=None, visible=False), usable, usable]
 
     return run
 

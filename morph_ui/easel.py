@@ -7,7 +7,9 @@ import inspect
 import io
 import json
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -24,14 +26,29 @@ UPDATES = 9  # how many outputs a run updates
 
 @dataclass
 class Easel(Session):
-    """A visit's pictures: what each is called, what they were made from, and how far the strength is bisected."""
+    """A visit's pictures: what each is called and made with, what they were made from, how far a ladder has come."""
 
     labels: dict[int, tuple[float, str]] = field(default_factory=dict)  # by index: its place in the strip, its name
+    made: dict[int, dict[str, Any]] = field(default_factory=dict)  # by index: the settings that make it again
     before: str = ""  # what the results were made from, as a URL
-    working: bool = False
+    doing: str = ""  # "make", "live" or "rest" while such a run goes on
     newest: int = 0
-    bounds: tuple[float, float] = (0.0, 1.0)
-    basis: Any = None  # the guide and settings that the ladder belongs to
+    bounds: tuple[float, float] = (0.0, 1.0)  # between which the strength is sought
+    basis: Any = None  # the picture and settings that the ladder belongs to
+    rested: int = 0  # which drawing and settings were last drawn in full while live
+    last: dict[str, Any] = field(default_factory=dict)  # all of the above when a run was last finished
+
+    def keep(self) -> None:
+        """Notes that what there is now is finished."""
+        self.last = {n: copy(getattr(self, n)) for n in KEPT}
+
+    def back(self) -> None:
+        """What was finished last is there again."""
+        for n, value in self.last.items():
+            setattr(self, n, copy(value))
+
+
+KEPT = ("request", "frames", "cells", "done", "labels", "made", "before", "newest", "bounds", "basis", "ratio")
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,7 @@ def board(tab: str, invitation: str, onward: str) -> Board:
     with gr.Row(elem_classes="take"):
         png = gr.DownloadButton("PNG", interactive=False, elem_id=f"{tab}-png", size="sm")
         pngs = gr.DownloadButton("All PNGs", visible=False, elem_id=f"{tab}-zip", size="sm")
-        under = gr.Button("Put under the canvas", interactive=False, elem_id=f"{tab}-under", size="sm")
+        under = gr.Button("Use as photograph", interactive=False, elem_id=f"{tab}-under", size="sm")
         send = gr.Button(f"Go on in {onward}", interactive=False, elem_id=f"{tab}-onward", size="sm")
         load = gr.UploadButton("Load settings", file_types=[".png", ".zip"], size="sm", elem_id=f"{tab}-load")
     return Board(status, screen, png, pngs, load, under, send, feed(tab))
@@ -72,7 +89,7 @@ def shown(session: Easel) -> str:
     waiting = {"state": "waiting", "src": ""}
     cells = [{"index": i, "label": session.labels.get(i, (i, ""))[1]} | session.cells.get(i, waiting) for i in order]
     return json.dumps({"run": session.run, "cells": cells, "ratio": session.ratio, "before": session.before,
-                       "columns": getattr(session.request, "columns", 0), "working": session.working,
+                       "columns": getattr(session.request, "columns", 0), "working": bool(session.doing),
                        "newest": session.newest})  # fmt: skip
 
 
@@ -90,7 +107,6 @@ def refused(text: str) -> list[Any]:
 
 def ended(session: Easel, text: str, kind: str = "note") -> list[Any]:
     """The same when a run has ended, however it did."""
-    session.working = False
     session.cells = {i: c for i, c in session.cells.items() if c["state"] == "done"}
     png, pngs, problem = files_of(session)
     if problem:
@@ -108,39 +124,57 @@ def stream(
     labels: dict[int, tuple[float, str]],
     keep: set[int] | None,
     told: Callable[[Done], list[str]],
+    ladder: tuple[Any, tuple[float, float]] = (None, (0.0, 1.0)),
+    doing: str = "make",
 ) -> Iterator[list[Any]]:
-    """Runs a request and shows it; frames of ``keep`` stay, and the new ones come after them."""
-    last = session.request, session.frames, session.cells, session.done, session.labels, session.before, session.newest
+    """Runs a request and shows it; frames of ``keep`` stay, and the new ones come after them.
+
+    ``ladder``: basis and bounds, which count once the run is finished.
+    """
     keep = keep or set()
     number, clock = begin(session, request, keep), Clock()
     session.labels = {i: v for i, v in session.labels.items() if i in keep} | labels
-    session.before, session.working, session.newest = inline(before) if before else "", True, min(labels, default=0)
-    session.offset, session.selected = min(labels, default=0), None
+    session.before, session.newest = inline(before) if before else "", min(labels, default=0)
+    session.offset, session.selected, session.doing = session.newest, None, doing
     text, kind = "", "note"
     yield busy(session, clock.line, request.seed)
     try:
-        for changed in follow(worker, session, request, clock):
+        for changed in follow(worker, session, request, number, clock):
             yield busy(session, clock.line) if changed else [gr.skip(), clock.line, *[gr.skip()] * (UPDATES - 2)]
-        if session.run != number:
-            return
         done = session.done
-        assert done is not None
-        size, n = done.frames[0].size, len(done.frames)
-        took = human(done.seconds).removeprefix("about ")
-        text = f"{'A picture' if n == 1 else f'{n} pictures'} of {size[0]} × {size[1]} in {took}"
-        text = ". ".join([text, *told(done), *done.notes])
+        if session.run == number:
+            assert done is not None
+            size, n = done.frames[0].size, len(done.frames)
+            took = human(done.seconds).removeprefix("about ")
+            text = f"{'A picture' if n == 1 else f'{n} pictures'} of {size[0]} × {size[1]} in {took}"
+            text = ". ".join([text, *told(done), *done.notes])
     except Cancelled:
         text = "Stopped"
     except Exception as e:
         text, kind = sentence(e), "problem"
-    if session.run != number:
+    if session.run != number:  # this visit has begun another run, which shows itself
+        yield [gr.skip()] * UPDATES  # Gradio sends what came last once more when a handler ends
         return
-    if session.done is None:  # nothing came of it: what was there before is there again
-        (session.request, session.frames, session.cells, session.done, session.labels, session.before,
-         session.newest) = last  # fmt: skip
-        session.run += 1
+    session.doing = ""
+    if session.done is None:
+        session.back()
         text += ". The last result is kept" if kind == "note" and session.frames else ""
+    else:
+        finish(session, ladder)
     yield ended(session, text, kind)
+
+
+def finish(session: Easel, ladder: tuple[Any, tuple[float, float]] = (None, (0.0, 1.0))) -> None:
+    """Notes what a finished run has made, and with which settings."""
+    assert session.done is not None
+    plan = session.done.settings.get("plan") or [{}] * len(session.done.frames)
+    session.made = {i: v for i, v in session.made.items() if i in session.frames}
+    for i, own in enumerate(plan):  # of a sheet, the settings of that one picture
+        one = {"sheet": "none", "count": 1} if "sheet" in session.done.settings else {"count": 1}
+        whole = {k: v for k, v in session.done.settings.items() if k != "plan"}
+        session.made[i + session.offset] = whole | one | own
+    session.basis, session.bounds = ladder
+    session.keep()
 
 
 def files_of(session: Easel) -> tuple[Any, Any, str]:
@@ -161,23 +195,30 @@ def chosen(session: Easel) -> int:
     return i if i in session.frames else min(session.frames)
 
 
+def write_png(session: Easel) -> str:
+    """The chosen result, with the settings that make it again."""
+    i = chosen(session)
+    png = session.path(f"chrysalis-{session.made.get(i, {}).get('seed', 0)}-{session.run}-{i}.png")
+    video.save_png(session.frames[i].picture, png, session.made.get(i, {}))
+    return str(png)
+
+
 def write_files(session: Easel) -> tuple[str, str | None]:
-    settings = session.done.settings if session.done else session.request.settings()
-    name, i = f"chrysalis-{session.request.seed}-{session.run}", chosen(session)
-    label = session.labels.get(i, (i, ""))[1]
-    png = session.path(f"{name}-{i}.png")
-    video.save_png(session.frames[i].picture, png, settings | {"frame": i, "label": label})
     if len(session.frames) < 2:
-        return str(png), None
-    pngs = session.path(f"{name}.zip")
-    video.save_zip([session.frames[k].picture for k in sorted(session.frames)], pngs, settings)
-    return str(png), str(pngs)
+        return write_png(session), None
+    pngs = session.path(f"chrysalis-{session.run}.zip")
+    order = sorted(session.frames)
+    video.save_pngs([(session.frames[k].picture, session.made.get(k, {})) for k in order], pngs)
+    return write_png(session), str(pngs)
 
 
 def choose(session: Easel, event: gr.EventData) -> Any:
     """A result was clicked: its PNG is the one to take."""
     session.selected = int(event.index)
-    return files_of(session)[0]
+    try:
+        return gr.update(value=write_png(session), interactive=True) if session.frames else gr.skip()
+    except OSError:
+        return gr.update(value=None, interactive=False)
 
 
 def passed_on(session: Easel, tab: str) -> Any:
@@ -220,7 +261,7 @@ def loaded(method: str, names: list[str]) -> Callable[[str], list[Any]]:
             settings = read_for(method, path)
         except EngineError as e:
             return [*[gr.skip()] * len(names), message(sentence(e), "problem")]
-        note = "Its settings are set; open the same drawing on the canvas to make it again."
+        note = f"Settings of {Path(path).name} are set; open the same drawing on the canvas to make it again."
         return [*[settings.get(n, gr.skip()) for n in names], message(note)]
 
     return load

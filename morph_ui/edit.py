@@ -152,9 +152,9 @@ def named(request: R, first: int = 0) -> dict[int, tuple[float, str]]:
             for i in range(request.count)}  # fmt: skip
 
 
-def basis(drawing: Drawing, request: R) -> tuple[Any, ...]:
-    """What a ladder belongs to: the drawing and all settings but the strength."""
-    layers = [p and hash(p.tobytes()) for p in (drawing.photo, drawing.strokes, drawing.mask)]
+def basis(request: R) -> tuple[Any, ...]:
+    """What a ladder belongs to: the pictures and all settings but the strength."""
+    layers = [p and (p.mode, p.size, hash(p.tobytes())) for p in (request.guide, request.photo, request.mask)]
     return *layers, *sorted((k, v) for k, v in request.settings().items() if k not in ("strength", "count"))
 
 
@@ -170,8 +170,8 @@ def fresh(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]]]:
         except Exception as e:
             yield refused(sentence(e))
             return
-        session.basis, session.bounds = basis(drawing, request), (0.0, 1.0)
-        yield from stream(worker, session, request, flat(drawing), named(request), None, told)
+        yield from stream(worker, session, request, flat(drawing), named(request), None, told,
+                          (basis(request), (0.0, 1.0)))  # fmt: skip
 
     return run
 
@@ -195,17 +195,21 @@ def bisected(worker: Any, names: list[str], up: bool) -> Callable[..., Iterator[
         except Exception as e:
             yield [gr.skip(), *refused(sentence(e))]
             return
-        same = bool(session.frames) and session.basis == basis(drawing, request)
+        own = basis(request)
+        same = bool(session.frames) and session.basis == own
         bounds, strength = halfway(session.bounds if same else (0.0, 1.0), request.strength, up)
         if bounds[1] - bounds[0] < FINEST:
-            text = f"strength must leave something to try, got {bounds[0]:.2g} to {bounds[1]:.2g}; both look alike"
+            text = f"strength must leave something to try, got {bounds[0]:.3g} to {bounds[1]:.3g}, which look alike"
             yield [gr.skip(), *refused(sentence(EngineError(text)))]
             return
-        session.basis, session.bounds = basis(drawing, request), bounds
         keep = set(session.frames) if same else set()
         request = replace(request, strength=strength)
         new = named(request, max(keep, default=-1) + 1)
-        for updates in stream(worker, session, request, flat(drawing), new, keep, told):
-            yield [strength, *updates]
+        first: Any = strength  # once: what the person sets meanwhile is not to be undone
+        for updates in stream(worker, session, request, flat(drawing), new, keep, told, (own, bounds)):
+            yield [first, *updates]
+            first = gr.skip()
+        if session.done is None or session.request is not request:  # stopped: the slider is where it was
+            yield [values[names.index("strength")], *[gr.skip()] * UPDATES]
 
     return run

@@ -98,10 +98,11 @@ def stream(worker: Any, session: Session, request: Any, keep: set[int], back: bo
     text, kind = "", "note"
     yield busy(session, clock.line, request.seed)
     try:
-        for changed in follow(worker, session, request, clock):
+        for changed in follow(worker, session, request, number, clock):
             yield busy(session, clock.line) if changed else [gr.skip(), clock.line, *[gr.skip()] * 8]
-        if session.run != number:
-            return  # this visit has begun another run, which shows itself
+        if session.run != number:  # this visit has begun another run, which shows itself
+            yield [gr.skip()] * 10  # Gradio sends what came last once more when a handler ends
+            return
         done = session.done
         assert done is not None
         size = done.frames[0].size
@@ -114,6 +115,7 @@ def stream(worker: Any, session: Session, request: Any, keep: set[int], back: bo
     except Exception as e:  # one sentence for the person, the details in the log
         text, kind = sentence(e), "problem"
     if session.run != number:
+        yield [gr.skip()] * 10
         return
     if session.done is None and before:  # making again was stopped: everything is as it was before
         session.request, session.frames, session.cells, session.done = before

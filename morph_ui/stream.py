@@ -174,13 +174,15 @@ def sentence(error: BaseException) -> str:
     return "Something went wrong in the studio itself; your pictures and settings are kept. The log has the details."
 
 
-def follow(worker: Any, session: Session, request: Any, clock: Clock) -> Iterator[bool]:
-    """Runs the session's newest run and notes what comes: True when the cells have changed, False when the line has.
+def follow(worker: Any, session: Session, request: Any, number: int, clock: Clock) -> Iterator[bool]:
+    """Runs what `begin` gave ``number`` and notes what comes: True when cells have changed, False when the line has.
 
     Every heartbeat is one, a chance to notice a closed tab. Ends silently when the visit has begun another run.
     """
-    number, shown, drawn = session.run, 0.0, 0.0
+    shown, drawn = 0.0, 0.0
     late: dict[int, Preview] = {}  # previews that came too soon after the last ones
+    if session.run != number:
+        return
     for event in events(worker, request, session):
         if session.run != number:
             return

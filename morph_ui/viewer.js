@@ -1,18 +1,19 @@
 // Results, one large; the slider lays what it was made from over it. Python sets the value and hears which was chosen.
 const q = s => element.querySelector(s);
 const stage = q('.stage'), big = q('.big'), under = q('.under'), part = q('.part'), strip = q('.strip'), compare = q('.compare');
-let cells = [], at = 0, run = -1, touched = false, comparing = false;
+let cells = [], at = 0, run = -1, chosen = null, comparing = false;
 
 q('.empty').textContent = props.invitation || '';
 function show(i) {
   at = Math.max(0, Math.min(i, cells.length - 1));
   const cell = cells[at];
-  if (cell && cell.src && big.getAttribute('src') !== cell.src) big.src = cell.src;
+  if (cell && cell.src) { if (big.getAttribute('src') !== cell.src) big.src = cell.src; }
+  else if (!cells.some(c => c.src) && !stage.classList.contains('working')) big.removeAttribute('src');  // a stopped first run
   stage.classList.toggle('has', !!big.getAttribute('src'));
   q('.what').textContent = cell && cells.length > 1 ? cell.label || `${at + 1} / ${cells.length}` : (cell && cell.label) || '';
   [...strip.children].forEach((c, k) => c.setAttribute('aria-selected', k === at));
 }
-function choose(i) { touched = true; show(i); trigger('choose', { index: cells[at].index }); }
+function choose(i) { show(i); chosen = cells[at].index; trigger('choose', { index: chosen }); }
 function divide() {
   const can = !!under.getAttribute('src') && !!big.getAttribute('src');
   compare.disabled = !can;
@@ -24,7 +25,7 @@ function draw() {
   let v = props.value;
   if (typeof v === 'string') { try { v = JSON.parse(v); } catch { v = null; } }
   if (!v) return;
-  if (v.run !== run) { run = v.run; touched = false; }
+  if (v.run !== run) { run = v.run; chosen = null; }
   cells = v.cells;
   element.style.setProperty('--ratio', v.ratio);
   element.style.setProperty('--columns', v.columns || 1);
@@ -48,8 +49,7 @@ function draw() {
     if (c.src && img.getAttribute('src') !== c.src) img.src = c.src;
     img.style.visibility = c.src ? 'visible' : 'hidden';
   });
-  const newest = cells.findIndex(c => c.index === v.newest);
-  show(touched ? at : Math.max(0, newest));
+  show(Math.max(0, cells.findIndex(c => c.index === (chosen === null ? v.newest : chosen))));
   divide();
 }
 part.addEventListener('input', divide);

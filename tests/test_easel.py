@@ -1,20 +1,24 @@
 """The tabs Draw and Edit: what they make of the canvas's value, and both in Chromium as an artist uses them."""
 
+import base64
+import io
 import json
 import re
 from dataclasses import fields
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from conftest import ROOT, picture
 from PIL import Image
 from playwright.sync_api import expect
 from test_page import LONG, browser  # noqa: F401, a fixture
 
-from engine.schema import Done, DrawRequest, EditRequest, EngineError, Frame, Progress
+from engine import video
+from engine.schema import Cancelled, Done, DrawRequest, EditRequest, EngineError, Frame, Progress
 from morph_ui import draw, edit
 from morph_ui.canvas import Drawing
-from morph_ui.easel import Easel, choose, passed_on, shown, stream
+from morph_ui.easel import UPDATES, Easel, choose, passed_on, shown, stream
 
 PHOTO = ROOT / "assets/examples/daisy-107592979.webp"
 
@@ -81,11 +85,11 @@ class Jobs:
 
 def finished(*pictures):
     frames = [Frame(i, p) for i, p in enumerate(pictures)]
-    return [Progress(0.5, "drawing"), *frames, Done(tuple(pictures), {"method": "draw"}, 1.0, 4)]
+    return [Progress(0.5, "drawing"), *frames, Done(tuple(pictures), {"method": "draw", "seed": 3}, 1.0, 4)]
 
 
 def test_results_are_shown_named_and_taken_and_a_failure_loses_none():
-    session, r = Easel(), DrawRequest(sketch=layer(), sheet="sketch-stroke")
+    session, r = Easel(), DrawRequest(sketch=layer(), strokes=layer(), sheet="sketch-stroke")
     pictures = [picture(i, (32, 32)) for i in range(9)]
     updates = list(stream(Jobs(*finished(*pictures)), session, r, pictures[0], draw.named(r), None, lambda d: ["Fine"]))
     last = updates[-1]
@@ -115,13 +119,69 @@ def test_a_ladder_keeps_what_was_tried_in_its_order():
     session.forget()
 
 
-def test_live_drawing_shows_the_newest_and_says_what_is_missing():
-    session, names = Easel(), ["canvas", *values(DrawRequest)]
-    empty = json.dumps({"width": 64, "height": 64, "photo": None, "layers": {}, "live": True})
-    said = list(draw.following(Jobs(), names)(session, empty, *values(DrawRequest).values()))
-    assert len(said) == 1 and "must hold something drawn" in said[0][1]
-    off = json.dumps({"width": 64, "height": 64, "photo": None, "layers": {}, "live": False, "following": False})
-    assert list(draw.following(Jobs(), names, switched=True)(session, off, *values(DrawRequest).values())) == []
+def sent(strokes=None, follow=True, small=True):
+    block = io.BytesIO()
+    if strokes:
+        strokes.save(block, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(block.getvalue()).decode() if strokes else ""
+    return json.dumps({"width": 64, "height": 64, "photo": None, "layers": {"strokes": url}, "live": small,
+                       "following": follow}, separators=(",", ":"))  # fmt: skip
+
+
+def test_live_drawing_is_quiet_unless_it_is_asked_for_and_something_is_drawn():
+    """Every handler must yield: Gradio empties the outputs of one that does not."""
+    session, names, rest = Easel(), ["canvas", *values(DrawRequest)], values(DrawRequest).values()
+    nothing = Jobs(AssertionError("must not run"))
+    for value in (None, "", sent(), sent(layer(), follow=False)):
+        assert list(draw.following(nothing, names)(session, value, *rest)) == [[gr.skip()] * UPDATES]
+        assert list(draw.fresh(nothing, names, rested=True)(session, value, *rest)) == [[gr.skip()] * UPDATES]
+    session.doing = "make"  # which must not be ended by a stroke
+    assert list(draw.following(nothing, names)(session, sent(layer()), *rest)) == [[gr.skip()] * UPDATES]
+
+
+def test_live_then_rest_then_a_late_live_event():
+    session, names, rest = Easel(), ["canvas", *values(DrawRequest)], values(DrawRequest, seed=3.0).values()
+    small, whole = picture(1, (32, 32)), picture(2, (64, 64))
+    last = list(draw.following(Jobs(*finished(small)), names)(session, sent(layer()), *rest))[-1]
+    assert (
+        "live" in last[1] and not last[5]["interactive"] and json.loads(last[0])["cells"][0]["src"].startswith("data")
+    )
+    value = sent(layer(), small=False)
+    last = list(draw.fresh(Jobs(*finished(whole)), names, rested=True)(session, value, *rest))[-1]
+    assert "A picture of 64 × 64" in last[1] and last[5]["interactive"] and session.doing == ""
+    # A live event that waited its turn reads the same drawing: what is drawn in full already is not drawn again.
+    late = list(draw.following(Jobs(AssertionError("must not run")), names)(session, value, *rest))
+    assert late == [[gr.skip()] * UPDATES]
+
+
+def test_a_run_that_is_superseded_leaves_the_newer_one_alone():
+    session, r = Easel(), DrawRequest(sketch=layer())
+    jobs = Jobs(*finished(picture(0, (32, 32))))
+    first = stream(jobs, session, r, None, draw.named(r), None, lambda d: [])
+    next(first)  # it has begun, and has not yet asked the worker
+    second = stream(jobs, session, r, None, draw.named(r), None, lambda d: [])
+    next(second)
+    asked = []
+    jobs.submit = lambda request: asked.append(request) or jobs
+    assert list(first) == [[gr.skip()] * UPDATES] and not asked
+    assert "A picture" in list(second)[-1][1] and len(asked) == 1
+
+
+def test_every_file_carries_its_own_settings():
+    session = Easel()
+    for i, strength in enumerate((0.5, 0.75)):
+        r, keep = EditRequest(guide=picture(0), strength=strength), set(session.frames)
+        done = Done((picture(i, (32, 32)),), r.settings() | {"plan": r.plan()}, 1.0, 4)
+        list(stream(Jobs(Frame(0, done.frames[0]), done), session, r, None, edit.named(r, i), keep, lambda d: []))
+    for i, strength in enumerate((0.5, 0.75)):
+        settings = video.read_settings(choose(session, SimpleNamespace(index=i))["value"])
+        assert settings["strength"] == strength and settings["method"] == "edit"
+    # A stopped bisect leaves the ladder as it was.
+    session.basis, session.bounds = "ours", (0.5, 0.75)
+    session.keep()
+    list(stream(Jobs(Cancelled()), session, r, None, edit.named(r, 2), {0, 1}, lambda d: [], ("other", (0.6, 0.75))))
+    assert session.basis == "ours" and session.bounds == (0.5, 0.75) and len(session.frames) == 2
+    session.forget()
 
 
 # ------------------------------------------------------------------------------------------- in Chromium
@@ -211,13 +271,13 @@ def test_live_follows_the_hand_and_rests(page):
     page.wait_for_timeout(1500)
     says(page, "draw", "A picture of 256 × 256")
     settled(page, "draw")
-    # Stop while live: the drawing and the last picture stay.
+    # A slider follows too; and Stop ends the following, the drawing and the last picture stay.
     stroke(page, box, (200, 60), (260, 60))
-    if page.locator("#draw-stop").is_visible():
-        page.locator("#draw-stop").click(timeout=2000, force=True)
+    expect(page.locator("#draw-stop")).to_be_visible(timeout=LONG)
+    page.locator("#draw-stop").evaluate("b => b.click()")
     settled(page, "draw")
+    expect(page.locator("#draw-canvas [data-act=live]")).to_have_attribute("aria-pressed", "false")
     expect(page.locator("#draw-viewer .big")).to_be_visible()
-    page.locator("#draw-canvas [data-act=live]").click()
     for width, height in ((390, 844), (844, 390)):  # the phone is turned in the middle
         page.set_viewport_size({"width": width, "height": height})
         page.wait_for_timeout(400)

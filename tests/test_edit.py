@@ -1,5 +1,6 @@
 """SDEdit on a tiny network: what strength, masks, rounds and noise must do."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_a_half_strong_mask_still_sees_the_paint(models, tiny, monkeypatch):
         held.append(z)
         return step
 
-    monkeypatch.setattr("engine.methods.edit.keeping", spy)
+    monkeypatch.setattr(sys.modules["engine.methods.edit"], "keeping", spy)  # the package has the function by that name
     painted = GUIDE.copy()
     painted.paste((255, 0, 0), (16, 16, 48, 48))
     made(models, ask(tiny, guide=painted, photo=GUIDE, mask=mask((16, 16, 48, 48), 128)))

@@ -7,6 +7,7 @@ import binascii
 import io
 import json
 import os
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,12 +22,14 @@ from engine import images
 from engine.schema import EngineError
 
 HERE = Path(__file__).parent
+SCRIPTS = ("document", "screen", "brush", "pictures", "controls")  # one closure, read in this order
 LAYERS = ("sketch", "strokes", "mask")
 SIDE = 512  # the document's longer side
 LIVE = 256  # the same of what is sent while a stroke is drawn
 SHORTEST, LONGEST = 16, 2048  # pixels a side
 LARGEST = 16_000_000  # bytes of a layer's PNG
 HEAD = "data:image/png;base64,"
+_DRAWING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def canvas(tab: str, layers: tuple[str, ...], live: bool = False) -> gr.HTML:
         value=None,
         html_template=(HERE / "canvas.html").read_text(),
         css_template=(HERE / "canvas.css").read_text(),
-        js_on_load=(HERE / "canvas.js").read_text(),
+        js_on_load="\n".join((HERE / f"{part}.js").read_text() for part in SCRIPTS),
         elem_id=f"{tab}-canvas",
         apply_default_css=False,
         server_functions=[from_photograph],
@@ -100,12 +103,13 @@ def from_photograph(asked: Any) -> dict[str, str]:
         c = asked.get("coarseness")
         if isinstance(c, bool) or not isinstance(c, int | float) or not 0 <= c <= 1:
             raise EngineError(f"coarseness must be a number from 0 to 1, got {repr(c)[:40]}")
-        photo = np.asarray(_covered(_photo(asked), size, True))
+        with _DRAWING:  # it is asked outside of Gradio's queue, and takes a core
+            photo = np.asarray(_covered(_photo(asked), _scaled(size, SIDE), True))
+            lines = Image.new("RGBA", photo.shape[1::-1])
+            lines.putalpha(Image.fromarray(255 - sketch_of(photo, 0.8 + 3.2 * c)))
+            flat = strokes_of(photo, round(9 + 32 * c) | 1, round(24 - 20 * c))
     except EngineError as e:
         return {"error": str(e)}
-    lines = Image.new("RGBA", size)
-    lines.putalpha(Image.fromarray(255 - sketch_of(photo, 0.8 + 3.2 * c)))
-    flat = strokes_of(photo, round(9 + 32 * c) | 1, round(24 - 20 * c))
     return {"sketch": _url(lines), "strokes": _url(Image.fromarray(flat).convert("RGBA"))}
 
 
@@ -147,13 +151,14 @@ def _photo(photo: Any) -> Image.Image:
         raise EngineError(f"photograph must be an upload, got {str(photo)[:40]!r}")
     if not name:
         raise EngineError("photograph must have arrived, got one still being sent; try again in a moment")
-    path = Path(name.replace("\0", "")).resolve()
+    path = Path(name.replace("\0", "")[:4000]).resolve()
     if not path.is_relative_to(Path(get_upload_folder()).resolve()):
         raise EngineError(f"photograph must be uploaded here, got {path.name[:60]}, which lies elsewhere")
-    if not path.is_file():
-        raise EngineError("photograph must be dropped again, got an upload that is no longer kept")
-    os.utime(path)  # Gradio deletes uploads by their age, and this one is in use
-    return _read(str(path), path.stat().st_size)
+    try:
+        os.utime(path)  # Gradio deletes uploads by their age, and this one is in use
+        return _read(str(path), path.stat().st_size)
+    except OSError:
+        raise EngineError("photograph must be dropped again, got an upload that is no longer kept") from None
 
 
 @lru_cache(4)

@@ -1,0 +1,158 @@
+// The drawing. This script alone writes the value; Python reads it. The document has its own size, whatever the screen's.
+const q = s => element.querySelector(s), all = s => [...element.querySelectorAll(s)];
+const LONG = 512, SMALL = 256, MEMORY = 128e6, VEIL = '#d6249f', ORDER = ['strokes', 'sketch', 'mask'];
+const LABEL = { sketch: 'Lines', strokes: 'Colours', mask: 'Mask' }, names = [...props.layers];
+const FOREIGN = /\.(psd|psb|kra|ora|xcf|procreate|clip|afphoto|ai|svg)$/i;
+const FLOWERS = [['#1b1a20', 'ink'], ['#ffffff', 'white'], ['#d92f45', 'rose'], ['#f48fb0', 'pink'], ['#f47c20', 'marigold'], ['#f7d038', 'sunflower'],
+  ['#8c5bb5', 'lavender'], ['#3f62c9', 'cornflower'], ['#4f8f3f', 'leaf'], ['#8fb8de', 'sky'], ['#6b4a32', 'earth']];
+const surface = q('.surface'), screen = surface.querySelector('canvas'), pen2d = screen.getContext('2d'), ring = q('.ring'), line = q('.say');
+const clamp = (v, a, b) => Math.max(a, Math.min(b, v));
+
+// ---- the document
+let W = LONG, H = LONG, photo = null, dim = 1, active = names[0], tool = 'brush', smoothing = .3, patch = null, recent = [];
+function blank(w = W, h = H) {
+  const c = document.createElement('canvas');
+  c.width = w; c.height = h;
+  c.g = c.getContext('2d', { willReadFrequently: true });
+  return c;
+}
+const START = { sketch: [4, '#1b1a20'], strokes: [28, '#d92f45'], mask: [56, VEIL] };
+const layers = Object.fromEntries(names.map(n => [n, { name: n, c: blank(), visible: true, opacity: 1, version: 1, sent: {}, size: START[n][0], colour: START[n][1], ink: 1 }]));
+let buffer = blank(), mix = blank(), veil = blank();
+const shown = () => ORDER.filter(n => layers[n] && layers[n].visible).map(n => layers[n]);
+const touch = layer => { layer.version++; };
+function empty(layer) {
+  if (layer.scanned !== layer.version) {
+    const d = new Uint32Array(layer.c.g.getImageData(0, 0, W, H).data.buffer);
+    layer.void = !d.some(v => v >>> 24); layer.scanned = layer.version;
+  }
+  return layer.void;
+}
+// A layer as it looks now: while a stroke is drawn, with the stroke laid on it once, so that its opacity does not add up.
+function looks(layer) {
+  if (!stroke || stroke.layer !== layer) return layer.c;
+  const g = mix.g;
+  g.globalCompositeOperation = 'copy'; g.globalAlpha = 1; g.drawImage(layer.c, 0, 0);
+  g.globalCompositeOperation = stroke.erase ? 'destination-out' : 'source-over'; g.globalAlpha = stroke.ink; g.drawImage(buffer, 0, 0);
+  return mix;
+}
+function veiled(layer) {
+  const g = veil.g;
+  if (veil.of === layer.version && !stroke) return veil;
+  g.globalCompositeOperation = 'copy'; g.drawImage(looks(layer), 0, 0);
+  g.globalCompositeOperation = 'source-in'; g.fillStyle = VEIL; g.fillRect(0, 0, W, H);
+  veil.of = stroke ? 0 : layer.version;
+  return veil;
+}
+// White, photograph, colours, lines; the mask only on screen.
+function compose(g, light, mask) {
+  g.fillStyle = '#fff'; g.fillRect(0, 0, W, H);
+  if (photo) { g.globalAlpha = light; g.drawImage(photo.fit, 0, 0, W, H); }
+  for (const layer of shown()) {
+    if (layer.name === 'mask' && !mask) continue;
+    g.globalAlpha = layer.name === 'mask' ? .5 : layer.opacity;
+    g.drawImage(layer.name === 'mask' ? veiled(layer) : looks(layer), 0, 0);
+  }
+  g.globalAlpha = 1;
+}
+function cover(p) {
+  const k = Math.max(W / p.img.width, H / p.img.height), f = clamp(1 / k, 1, 2);
+  p.fit = blank(Math.round(W * f), Math.round(H * f));
+  const w = p.img.width * k * f, h = p.img.height * k * f;
+  p.fit.g.imageSmoothingQuality = 'high';
+  p.fit.g.fillStyle = '#fff'; p.fit.g.fillRect(0, 0, p.fit.width, p.fit.height);
+  p.fit.g.drawImage(p.img, (p.fit.width - w) / 2, (p.fit.height - h) / 2, w, h);
+}
+function resize(w, h) {
+  const other = w !== W || h !== H;
+  W = w; H = h;
+  for (const n of names) { layers[n].c = blank(); touch(layers[n]); }
+  buffer = blank(); mix = blank(); veil = blank();
+  if (photo) cover(photo);
+  surface.style.aspectRatio = `${W} / ${H}`;
+  if (other) fit(); else paint();
+}
+const sides = ratio => { ratio = clamp(ratio, 1 / 3, 3); return ratio >= 1 ? [LONG, Math.round(LONG / ratio)] : [Math.round(LONG * ratio), LONG]; };
+
+// ---- the value
+let live = false, lastLive = 0, rest = 0, keeping = 0;
+const scratch = { small: blank(1, 1), full: blank(1, 1) };  // used again: canvases are dear on a tablet
+function packed(layer, small) {
+  if (!layer.visible || (empty(layer) && !(stroke && stroke.layer === layer))) return '';
+  const k = small ? Math.min(1, SMALL / Math.max(W, H)) : 1, key = `${layer.version} ${layer.opacity}`, at = small ? 'small' : 'full';
+  const still = !stroke || stroke.layer !== layer;
+  if (still && layer.sent[at] && layer.sent[at].key === key) return layer.sent[at].url;
+  let c = looks(layer);
+  if (k < 1 || layer.opacity < 1) {
+    const out = scratch[at], w = Math.max(1, Math.round(W * k)), h = Math.max(1, Math.round(H * k));
+    if (out.width !== w || out.height !== h) { out.width = w; out.height = h; } else { out.g.globalAlpha = 1; out.g.clearRect(0, 0, w, h); }
+    out.g.imageSmoothingQuality = 'high'; out.g.globalAlpha = layer.opacity; out.g.drawImage(c, 0, 0, out.width, out.height);
+    c = out;
+  }
+  const url = c.toDataURL('image/png');
+  if (still) layer.sent[at] = { key, url };
+  return url;
+}
+function set(small) {
+  const sent = Object.fromEntries(names.map(n => [n, packed(layers[n], small)]));
+  props.value = JSON.stringify({ width: W, height: H, photo: photo && { path: photo.path }, layers: sent, live: small, following: live });
+}
+// Gradio takes the value as it is when an event is triggered, so after a stroke the small one is replaced at once. While a
+// stroke goes on it stays: Make pressed then gets what is drawn so far, small.
+function tellLive() { lastLive = performance.now(); set(true); trigger('live'); }
+function tell() {
+  if (live) { tellLive(); later(); }
+  set(false);  // Gradio tells "change" of itself
+  clearTimeout(keeping); keeping = setTimeout(keep, 2000);
+}
+function later() { clearTimeout(rest); if (live) rest = setTimeout(() => trigger('rest'), 1200); }
+// Stop means that the hand is no longer followed, too.
+element.addEventListener('chrysalis-still', () => { clearTimeout(rest); if (live) { live = false; refresh(); set(false); } });
+element.addEventListener('chrysalis-rest', () => clearTimeout(rest));
+
+// ---- undo: the changed rectangle of a layer, or everything when everything changed
+let past = [], future = [];
+function push(op) {
+  past.push(op); future = [];
+  let sum = 0, i = past.length;
+  while (i > 0 && (sum += past[i - 1].bytes) <= MEMORY) i--;
+  if (i) past = past.slice(Math.min(i, past.length - 1));
+  refresh();
+}
+function step(from, to, way) {
+  if (stroke || !from.length) return;
+  const op = from.pop();
+  to.push(op); op[way](); refresh(); paint(); tell();
+}
+const undo = () => step(past, future, 'undo'), redo = () => step(future, past, 'redo');
+function put(layer, data, x, y) { layer.c.g.putImageData(data, x, y); touch(layer); }
+function same(a, b) { const p = new Uint32Array(a.data.buffer), r = new Uint32Array(b.data.buffer); return p.every((v, i) => v === r[i]); }
+// Runs `change` on a rectangle of a layer. True when it changed anything.
+function edit(layer, x0, y0, x1, y1, change) {
+  const x = clamp(Math.floor(x0), 0, W), y = clamp(Math.floor(y0), 0, H), w = clamp(Math.ceil(x1), 0, W) - x, h = clamp(Math.ceil(y1), 0, H) - y;
+  if (w <= 0 || h <= 0) return false;
+  const before = layer.c.g.getImageData(x, y, w, h);
+  change(layer.c.g, x, y, w, h);
+  touch(layer);
+  const after = layer.c.g.getImageData(x, y, w, h);
+  if (same(before, after)) return false;
+  push({ bytes: 8 * w * h, undo: () => put(layer, before, x, y), redo: () => put(layer, after, x, y) });
+  return true;
+}
+function snap() {
+  const kept = names.map(n => [n, { data: empty(layers[n]) ? null : layers[n].c.g.getImageData(0, 0, W, H), visible: layers[n].visible, opacity: layers[n].opacity }]);
+  return { w: W, h: H, photo, kept, bytes: kept.reduce((s, [, k]) => s + (k.data ? 4 * W * H : 0), photo ? 4 * (photo.img.width * photo.img.height + photo.fit.width * photo.fit.height) : 0) };
+}
+function restore(s) {
+  photo = s.photo && !s.photo.lost ? s.photo : null;
+  resize(s.w, s.h);
+  for (const [n, k] of s.kept) { if (k.data) put(layers[n], k.data, 0, 0); layers[n].visible = k.visible; layers[n].opacity = k.opacity; }
+}
+function whole(change) {
+  if (stroke) finish();
+  const before = snap();
+  change();
+  const after = snap();
+  push({ bytes: before.bytes + after.bytes, undo: () => restore(before), redo: () => restore(after) });
+  paint(); tell();
+}

@@ -1,0 +1,172 @@
+// ---- a patch: a picture that floats until it is set into the colours
+function box() { const w = patch.img.width * patch.k, h = patch.img.height * patch.k; return { x: patch.x - w / 2, y: patch.y - h / 2, w, h }; }
+function float(img) {
+  patch = { img, x: W / 2, y: H / 2, k: Math.min(W * .6 / img.width, H * .6 / img.height) };
+  surface.dataset.is = 'patch';
+  say('Drag it into place; a corner scales it.', [['✓ Set', settle, 'set'], ['× Drop', unfloat, 'drop']]);
+  surface.focus({ preventScroll: true }); paint();
+}
+function hold(p, id) {
+  const b = box(), r = 16 / view.k, corner = [b.x, b.x + b.w].some(x => Math.abs(p.x - x) < r) && [b.y, b.y + b.h].some(y => Math.abs(p.y - y) < r);
+  if (corner) return { id, from: Math.hypot(p.x - patch.x, p.y - patch.y) || 1, k: patch.k };
+  return p.x > b.x && p.x < b.x + b.w && p.y > b.y && p.y < b.y + b.h ? { id, dx: patch.x - p.x, dy: patch.y - p.y } : null;
+}
+function pull(p) {
+  if (grip.from) patch.k = clamp(grip.k * Math.hypot(p.x - patch.x, p.y - patch.y) / grip.from, .02, 20);
+  else { patch.x = p.x + grip.dx; patch.y = p.y + grip.dy; }
+  paint();
+}
+function settle() {
+  if (!patch) return;
+  const { x, y, w, h } = box(), layer = layers.strokes, img = patch.img;
+  layer.visible = true;
+  edit(layer, x, y, x + w, y + h, g => { g.imageSmoothingQuality = 'high'; g.drawImage(img, x, y, w, h); });
+  unfloat(); tell();
+}
+function unfloat() { patch = grip = null; choose(tool); say(''); refresh(); paint(); }
+
+// ---- pictures in
+const MOST = 1536;
+function say(text, buttons = []) {
+  line.textContent = text;
+  for (const [label, act, name] of buttons) {
+    const b = document.createElement('button');
+    b.type = 'button'; b.textContent = label; b.dataset.say = name; b.addEventListener('click', act);
+    line.append(b);
+  }
+}
+async function decode(blob) {
+  const map = await createImageBitmap(blob), k = Math.min(1, MOST / Math.max(map.width, map.height)), c = blank(Math.max(1, Math.round(map.width * k)), Math.max(1, Math.round(map.height * k)));
+  c.g.imageSmoothingQuality = 'high'; c.g.drawImage(map, 0, 0, c.width, c.height);
+  map.close();
+  return c;
+}
+const fetched = async url => (await fetch(url)).blob();
+const asFile = (blob, name) => new File([blob], name, { type: blob.type.startsWith('image/') ? blob.type : 'image/png' });
+function camera(file, img) {
+  const p = { img, file, path: '' };
+  cover(p);
+  upload(file).then(got => { p.path = got.path; }, e => {
+    p.lost = true;
+    if (photo === p) { photo = null; paint(); }
+    say(`${file.name} could not be sent: ${e.message || e}`);
+  }).then(() => { refresh(); if (photo === p || !p.path) tell(); });
+  return p;
+}
+function underlay(file, img) {
+  say('');
+  whole(() => {
+    const clean = !photo && names.every(n => empty(layers[n]));
+    if (clean) resize(...sides(img.width / img.height));
+    photo = camera(file, img);
+  });
+}
+async function take(file) {
+  if (!file) return;
+  if (FOREIGN.test(file.name)) return say(`${file.name} is a file of another program; save it there as PNG, JPEG or WebP, which can be opened here.`);
+  if (patch) unfloat();
+  let saved = null, img = null;
+  try { saved = await inside(file); } catch { return say(`${file.name} was saved here, but its layers are broken.`); }
+  if (saved) { try { return await reopen(saved); } catch { return say(`${file.name} was saved here, but its layers are broken.`); } }
+  try { img = await decode(file); } catch { return say(`${file.name || 'That'} is no picture that can be opened; PNG, JPEG, WebP, GIF and AVIF can.`); }
+  if (!file.type.startsWith('image/')) file = asFile(file, file.name || 'photograph.png');
+  if (!photo) return underlay(file, img);
+  say('A photograph is there already. Put this one in', [['as photograph', () => underlay(file, img), 'photo'], ['as patch on top', () => float(img), 'patch'], ['not at all', () => say(''), 'no']]);
+}
+// Layers and a photograph given as URLs or data URLs; what is not given is cleared. `about` tells sizes and looks, if they were saved.
+let opening = 0;
+async function load(given, about = null) {
+  const turn = ++opening, got = {};
+  for (const n of ORDER) if (given[n]) got[n] = await decodeWhole(given[n]);
+  let file = null, img = null;
+  if (given.photo) { const blob = await fetched(given.photo); file = asFile(blob, 'photograph.' + (blob.type.split('/')[1] || 'png')); img = await decode(blob); }
+  if (turn !== opening) return;
+  const first = got.sketch || got.strokes || got.mask || img;
+  if (!first && !about) return;
+  if (patch) unfloat();
+  // No layer for lines here: they go on the colours.
+  const to = n => layers[n] || (n === 'sketch' ? layers.strokes : null);
+  whole(() => {
+    photo = null;
+    resize(...(about ? about.size : sides(first.width / first.height)));
+    for (const n of names) { const l = about && about.looks[n]; layers[n].visible = l ? l.visible !== false : true; layers[n].opacity = l ? clamp(+l.opacity || 0, 0, 1) : 1; }
+    for (const n of ORDER) {
+      const l = to(n), was = about && about.looks[n];
+      if (!got[n] || !l || (l.name !== n && was && was.visible === false)) continue;
+      l.c.g.imageSmoothingQuality = 'high'; l.c.g.globalAlpha = l.name !== n && was ? clamp(+was.opacity || 0, 0, 1) : 1;
+      l.c.g.drawImage(got[n], 0, 0, W, H); l.c.g.globalAlpha = 1; touch(l);
+    }
+    if (img) photo = camera(file, img);
+  });
+  say(''); refresh();
+}
+async function decodeWhole(url) { return createImageBitmap(await fetched(url)); }
+element.addEventListener('chrysalis-open', e => load(e.detail || {}).catch(() => say('That drawing could not be opened.')));
+
+// ---- a saved drawing: a PNG of what is seen, with the layers in a text chunk of their own
+const KEYWORD = 'chrysalis-drawing', table = Array.from({ length: 256 }, (_, n) => { for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ n >>> 1 : n >>> 1; return n >>> 0; });
+function crc(bytes) { let c = -1; for (const b of bytes) c = table[(c ^ b) & 255] ^ c >>> 8; return ~c >>> 0; }
+const letters = text => Uint8Array.from(text, c => c.charCodeAt(0));
+const asURL = blob => new Promise((ok, no) => { const r = new FileReader(); r.onload = () => ok(r.result); r.onerror = no; r.readAsDataURL(blob); });
+async function bundle() {
+  const own = Object.fromEntries(names.map(n => [n, { png: empty(layers[n]) ? '' : layers[n].c.toDataURL('image/png'), visible: layers[n].visible, opacity: layers[n].opacity }]));
+  const picture = !photo ? '' : photo.file.size < 8e6 ? await asURL(photo.file) : photo.img.toDataURL('image/jpeg', .95);
+  return { version: 1, width: W, height: H, layers: own, photo: picture };
+}
+async function save() {
+  const c = blank();
+  compose(c.g, 1, false);
+  const data = letters(KEYWORD + '\0' + JSON.stringify(await bundle()));
+  const png = new Uint8Array(await (await new Promise(ok => c.toBlob(ok, 'image/png'))).arrayBuffer()), end = png.length - 12;
+  const chunk = new Uint8Array(data.length + 12), number = new DataView(chunk.buffer);
+  number.setUint32(0, data.length); chunk.set(letters('tEXt'), 4); chunk.set(data, 8);
+  number.setUint32(data.length + 8, crc(chunk.subarray(4, data.length + 8)));
+  const a = document.createElement('a');
+  a.href = URL.createObjectURL(new Blob([png.subarray(0, end), chunk, png.subarray(end)], { type: 'image/png' }));
+  a.download = 'drawing.png';
+  a.click();
+  setTimeout(() => URL.revokeObjectURL(a.href), 60000);
+}
+// The layers that a PNG of ours carries; null for any other file.
+async function inside(file) {
+  const head = new Uint8Array(await file.slice(0, 8).arrayBuffer());
+  if (head.length < 8 || head[0] !== 137 || head[1] !== 80) return null;
+  const all = new Uint8Array(await file.arrayBuffer()), number = new DataView(all.buffer), text = new TextDecoder('latin1');
+  for (let i = 8; i + 12 <= all.length; i += 12 + number.getUint32(i)) {
+    const n = number.getUint32(i), kind = text.decode(all.subarray(i + 4, i + 8)), start = i + 8 + KEYWORD.length;
+    if (kind === 'tEXt' && all[start] === 0 && text.decode(all.subarray(i + 8, start)) === KEYWORD) return JSON.parse(text.decode(all.subarray(start + 1, i + 8 + n)));
+  }
+  return null;
+}
+async function reopen(saved) {
+  const size = [saved.width, saved.height], looks = saved.layers || {}, given = {};
+  if (saved.version !== 1 || !size.every(n => Number.isInteger(n) && n >= 16 && n <= 2048)) throw new Error('sizes');
+  for (const n of ORDER) { const png = looks[n] && looks[n].png; if (png) { if (!png.startsWith('data:image/png;base64,')) throw new Error(n); given[n] = png; } }
+  if (saved.photo) { if (!saved.photo.startsWith('data:')) throw new Error('photo'); given.photo = saved.photo; }
+  await load(given, { size, looks });
+}
+
+// The last drawing is kept in this browser: a reload, a server that starts again or a discarded tab costs nothing.
+const PLACE = (element.closest('[id$=-canvas]') || element).id;
+function shelf(how, work) {
+  return new Promise((ok, no) => {
+    const asked = indexedDB.open('chrysalis', 1);
+    asked.onupgradeneeded = () => asked.result.createObjectStore('drawings');
+    asked.onerror = () => no(asked.error);
+    asked.onsuccess = () => {
+      const done = asked.result.transaction('drawings', how), got = work(done.objectStore('drawings'));
+      done.oncomplete = () => { asked.result.close(); ok(got && got.result); };
+      done.onerror = done.onabort = () => no(done.error);
+    };
+  });
+}
+const bare = () => !photo && names.every(n => empty(layers[n]));
+async function keep() {
+  clearTimeout(keeping);
+  if (stroke) { keeping = setTimeout(keep, 2000); return; }
+  try { const now = bare() ? null : await bundle(); await shelf('readwrite', s => now ? s.put(now, PLACE) : s.delete(PLACE)); } catch { /* a private window keeps nothing */ }
+}
+document.addEventListener('visibilitychange', () => { if (document.hidden && keeping) keep(); });
+shelf('readonly', s => s.get(PLACE)).then(kept => {
+  if (kept && bare()) say('The last drawing is kept here.', [['Open it', () => reopen(kept).catch(() => say('It could not be opened.')), 'last'], ['Forget it', () => { say(''); shelf('readwrite', s => s.delete(PLACE)); }, 'forget']]);
+}, () => {});
