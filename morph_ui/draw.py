@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import gradio as gr
@@ -61,6 +62,7 @@ COMBINE_LABELS = {"joint": "together: 1 and 1 is the network that sees both", "s
 REFINE_LABELS = {"clean": "on the clean picture in mind", "noised": "on the noised picture (the paper's)",
                  "off": "off: realism does nothing"}  # fmt: skip
 SAMPLER_LABELS = {"ddim": "DDIM, all the steps", "live": "live: four steps or fewer"}
+FOLLOWING = re.compile(r'"turn":(\d{1,9}),"following":true}$')
 AXES = {"sketch_scale": "lines", "stroke_scale": "colours", "realism": "realism"}
 
 
@@ -144,9 +146,9 @@ def build(worker: Any) -> gr.State:
     # Newest wins: while one is drawn, the last change waits and those before it are dropped.
     newest: dict[str, Any] = QUIET | {"trigger_mode": "always_last"}
     sliders = [c[n] for n in ("realism", "sketch_scale", "stroke_scale")]
-    gr.on([pad.live, *(s.input for s in sliders)], following(worker, names), [session, *widgets], out, **newest)
-    gr.on([pad.rest, *(s.release for s in sliders)], fresh(worker, names, rested=True), [session, *widgets], out,
-          **newest)  # fmt: skip
+    for moved, rested in ((pad.live, pad.rest), *((s.input, s.release) for s in sliders)):
+        moved(following(worker, names), [session, *widgets], out, **newest)
+        rested(fresh(worker, names, rested=True), [session, *widgets], out, **newest)
     right.screen.choose(choose, session, right.png, queue=False, **QUIET)
     right.under.click(lambda s: passed_on(s, "draw"), session, right.feed, queue=False, **QUIET)
     right.onward.click(lambda s: passed_on(s, "edit"), session, right.feed, queue=False, **QUIET)
@@ -203,9 +205,18 @@ def fresh(worker: Any, names: list[str], rested: bool = False) -> Callable[..., 
     """The handler of Make; ``rested``: of the hand's rest after live drawing, the live picture staying till then."""
 
     def run(session: Easel, *values: Any) -> Iterator[list[Any]]:
-        if rested and (session.doing == "make" or not live(values[names.index("canvas")])):
-            yield [gr.skip()] * UPDATES
-            return
+        turn = following_turn(values[names.index("canvas")])
+        if rested:
+            quiet = [gr.skip()] * UPDATES
+            yield quiet
+            while (
+                turn and session.doing == "live"
+            ):  # the few steps first: on a slow machine they are still on their way
+                yield quiet
+                sleep(0.1)
+            if not turn or session.doing == "make" or session.turn > turn:
+                yield quiet
+                return
         if not rested:
             yield [gr.skip(), bar(0, "reading the drawing"), *[gr.skip()] * (UPDATES - 2)]
         try:
@@ -225,9 +236,10 @@ def fresh(worker: Any, names: list[str], rested: bool = False) -> Callable[..., 
     return run
 
 
-def live(value: str | None) -> bool:
-    """Whether the canvas is to be followed."""
-    return '"following":true' in (value or "")[-60:]
+def following_turn(value: str | None) -> int:
+    """The number of the hand's last change if the canvas is to be followed, 0 if not."""
+    found = FOLLOWING.search(value or "", max(0, len(value or "") - 80))
+    return int(found[1]) if found else 0
 
 
 def following(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]]]:
@@ -239,9 +251,11 @@ def following(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]
     def run(session: Easel, *values: Any) -> Iterator[list[Any]]:
         quiet = [gr.skip()] * UPDATES
         given = dict(zip(names, values, strict=True))
-        if not live(given["canvas"]) or session.doing == "make" or session.rested == hash(values):
+        turn = following_turn(given["canvas"])
+        if not turn or session.doing == "make" or session.rested == hash(values):
             yield quiet
             return
+        session.turn = turn
         few = DRAW_PRESETS["live"] | {"count": 1, "sheet": "none"}
         try:
             drawing = read(given.pop("canvas"))

@@ -36,6 +36,7 @@ class Easel(Session):
     bounds: tuple[float, float] = (0.0, 1.0)  # between which the strength is sought
     basis: Any = None  # the picture and settings that the ladder belongs to
     rested: int = 0  # which drawing and settings were last drawn in full while live
+    turn: int = 0  # the hand's newest change that live drawing has taken up
     last: dict[str, Any] = field(default_factory=dict)  # all of the above when a run was last finished
 
     def keep(self) -> None:

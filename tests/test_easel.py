@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, picture
 from PIL import Image
 from playwright.sync_api import expect
-from test_page import LONG, browser  # noqa: F401, a fixture
+from test_page import browser  # noqa: F401, a fixture
 
 from engine import video
 from engine.schema import Cancelled, Done, DrawRequest, EditRequest, EngineError, Frame, Progress
@@ -20,6 +20,7 @@ from morph_ui import draw, edit
 from morph_ui.canvas import Drawing
 from morph_ui.easel import UPDATES, Easel, choose, passed_on, shown, stream
 
+LONG = 90_000
 PHOTO = ROOT / "assets/examples/daisy-107592979.webp"
 
 
@@ -119,12 +120,12 @@ def test_a_ladder_keeps_what_was_tried_in_its_order():
     session.forget()
 
 
-def sent(strokes=None, follow=True, small=True):
+def sent(strokes=None, follow=True, small=True, turn=1):
     block = io.BytesIO()
     if strokes:
         strokes.save(block, "PNG")
     url = "data:image/png;base64," + base64.b64encode(block.getvalue()).decode() if strokes else ""
-    return json.dumps({"width": 64, "height": 64, "photo": None, "layers": {"strokes": url}, "live": small,
+    return json.dumps({"width": 64, "height": 64, "photo": None, "layers": {"strokes": url}, "live": small, "turn": turn,
                        "following": follow}, separators=(",", ":"))  # fmt: skip
 
 
@@ -134,7 +135,8 @@ def test_live_drawing_is_quiet_unless_it_is_asked_for_and_something_is_drawn():
     nothing = Jobs(AssertionError("must not run"))
     for value in (None, "", sent(), sent(layer(), follow=False)):
         assert list(draw.following(nothing, names)(session, value, *rest)) == [[gr.skip()] * UPDATES]
-        assert list(draw.fresh(nothing, names, rested=True)(session, value, *rest)) == [[gr.skip()] * UPDATES]
+        for updates in draw.fresh(nothing, names, rested=True)(session, value, *rest):
+            assert updates == [gr.skip()] * UPDATES
     session.doing = "make"  # which must not be ended by a stroke
     assert list(draw.following(nothing, names)(session, sent(layer()), *rest)) == [[gr.skip()] * UPDATES]
 
@@ -152,6 +154,12 @@ def test_live_then_rest_then_a_late_live_event():
     # A live event that waited its turn reads the same drawing: what is drawn in full already is not drawn again.
     late = list(draw.following(Jobs(AssertionError("must not run")), names)(session, value, *rest))
     assert late == [[gr.skip()] * UPDATES]
+    # And a rest that waited while the hand went on is of an older drawing.
+    session.turn = 9
+    old = list(
+        draw.fresh(Jobs(AssertionError("must not run")), names, rested=True)(session, sent(layer(), turn=8), *rest)
+    )
+    assert all(u == [gr.skip()] * UPDATES for u in old)
 
 
 def test_a_run_that_is_superseded_leaves_the_newer_one_alone():
@@ -254,34 +262,53 @@ def test_draw_an_example_a_sheet_and_on_to_edit(page):
     says(page, "draw", "A picture of 256 × 256")
 
 
+def said(page):
+    """All that the status line has said since it was last asked."""
+    return page.evaluate("() => (window.said || []).splice(0).join('|')")
+
+
 @pytest.mark.slow
 def test_live_follows_the_hand_and_rests(page):
     box = opened(page, "Draw")
+    page.evaluate("""() => { window.said = []; const line = document.querySelector('#draw-status');
+      new MutationObserver(() => window.said.push(line.innerText)).observe(line, { subtree: true, childList: true,
+        characterData: true }); }""")
     page.locator("#draw-preset").get_by_text("draft").click()
     page.locator("#draw-canvas [data-act=live]").click()
     page.locator("#draw-canvas .layer[data-layer=strokes]").click()
     stroke(page, box, (100, 100), (300, 120), (280, 300), (120, 280))
-    says(page, "draw", r"live · \d")
-    expect(page.locator("#draw-viewer .big")).to_be_visible()
     says(page, "draw", "A picture of 256 × 256")  # the hand rests: the full render
-    # Ten fast strokes: none is lost, and the page comes to rest again.
+    assert re.search(r"live · \d", said(page))  # and before it the few steps
+    # Ten fast strokes: the page comes to rest again, with the last of them.
     for i in range(10):
         stroke(page, box, (60 + 30 * i, 330), (70 + 30 * i, 380))
-    says(page, "draw", r"live · \d|following")
-    page.wait_for_timeout(1500)
+    expect(page.locator("#draw-viewer .stage")).to_have_class(re.compile("working"), timeout=LONG)
+    expect(page.locator("#draw-viewer .stage")).not_to_have_class(re.compile("working"), timeout=LONG)
     says(page, "draw", "A picture of 256 × 256")
-    settled(page, "draw")
-    # A slider follows too; and Stop ends the following, the drawing and the last picture stay.
+    assert re.search(r"live · \d", said(page))
+    # Stop ends the following; the drawing and the last picture stay.
     stroke(page, box, (200, 60), (260, 60))
     expect(page.locator("#draw-stop")).to_be_visible(timeout=LONG)
     page.locator("#draw-stop").evaluate("b => b.click()")
     settled(page, "draw")
     expect(page.locator("#draw-canvas [data-act=live]")).to_have_attribute("aria-pressed", "false")
     expect(page.locator("#draw-viewer .big")).to_be_visible()
+    # With Live off a slider changes nothing on the page.
+    page.get_by_label("Realism").first.fill("0.5")
+    page.wait_for_timeout(800)
+    expect(page.locator("#draw-make")).to_have_text("Make")
     for width, height in ((390, 844), (844, 390)):  # the phone is turned in the middle
         page.set_viewport_size({"width": width, "height": height})
         page.wait_for_timeout(400)
     page.set_viewport_size({"width": 1320, "height": 1000})
+    page.locator("#draw-make").click()
+    says(page, "draw", "A picture of 256 × 256")
+    # The drawing is kept in this browser: after a reload it can be had again.
+    page.wait_for_timeout(2500)
+    page.reload()
+    opened(page, "Draw")
+    page.locator("#draw-canvas [data-say=last]").click()
+    expect(page.locator("#draw-canvas .say")).to_have_text("", timeout=LONG)
     page.locator("#draw-make").click()
     says(page, "draw", "A picture of 256 × 256")
 
@@ -307,4 +334,4 @@ def test_edit_a_photograph_around_its_paint_and_bisect(page):
     settled(page, "edit")
     labels = page.locator("#edit-viewer .strip .cell span").all_inner_texts()
     assert labels == ["strength 0.5", "strength 0.625", "strength 0.75"]
-    expect(page.get_by_label("Strength").first).to_have_value("0.625")
+    expect(page.get_by_label("number input for Strength")).to_have_value("0.625")

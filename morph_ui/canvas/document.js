@@ -75,7 +75,7 @@ function resize(w, h) {
 const sides = ratio => { ratio = clamp(ratio, 1 / 3, 3); return ratio >= 1 ? [LONG, Math.round(LONG / ratio)] : [Math.round(LONG * ratio), LONG]; };
 
 // ---- the value
-let live = false, lastLive = 0, rest = 0, keeping = 0;
+let live = false, lastLive = 0, rest = 0, keeping = 0, turn = 0;
 const scratch = { small: blank(1, 1), full: blank(1, 1) };  // used again: canvases are dear on a tablet
 function packed(layer, small) {
   if (!layer.visible || (empty(layer) && !(stroke && stroke.layer === layer))) return '';
@@ -95,11 +95,11 @@ function packed(layer, small) {
 }
 function set(small) {
   const sent = Object.fromEntries(names.map(n => [n, packed(layers[n], small)]));
-  props.value = JSON.stringify({ width: W, height: H, photo: photo && { path: photo.path }, layers: sent, live: small, following: live });
+  props.value = JSON.stringify({ width: W, height: H, photo: photo && { path: photo.path }, layers: sent, live: small, turn, following: live });
 }
 // Gradio takes the value as it is when an event is triggered, so after a stroke the small one is replaced at once. While a
 // stroke goes on it stays: Make pressed then gets what is drawn so far, small.
-function tellLive() { lastLive = performance.now(); set(true); trigger('live'); }
+function tellLive() { lastLive = performance.now(); turn++; set(true); trigger('live'); }
 function tell() {
   if (live) { tellLive(); later(); }
   set(false);  // Gradio tells "change" of itself
