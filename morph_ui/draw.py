@@ -85,7 +85,7 @@ def controls(beside: Any = None) -> dict[str, Any]:
     with beside or nullcontext():
         with gr.Group(elem_classes="settings"):
             with gr.Row():
-                c["count"] = slider(R, "count", "Results", info="each with a seed of its own", min_width=150)
+                c["count"] = slider(R, "count", "Results", info="with this seed, the next, and so on", min_width=150)
                 sheets = [(SHEET_LABELS[s], s) for s in SHEETS]
                 c["sheet"] = gr.Dropdown(sheets, value=default(R, "sheet"), label="Sheet", min_width=150)
             c["preset"] = gr.Radio(list(DRAW_PRESETS), label="Preset", value="standard", elem_id="draw-preset")
@@ -124,7 +124,7 @@ def build(worker: Any) -> gr.State:
         with gr.Column(scale=6, min_width=320, elem_classes="left"):
             pad = canvas("draw", ("sketch", "strokes", "mask"), live=True)
             shelf = gr.Row(elem_id="draw-shelf", elem_classes="tryout")
-            beside = gr.Column(elem_classes="settings")
+            beside = gr.Column(elem_classes="beside")
         with gr.Column(scale=6, min_width=320, elem_classes="right"):
             right = board(
                 "draw", "Draw lines, lay colours under them, press Make. Or switch Live on and watch.", "Edit"

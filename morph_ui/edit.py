@@ -58,7 +58,7 @@ def controls(beside: Any = None) -> dict[str, Any]:
             c["where"] = gr.Radio(WHERE, value="paint", label="A photograph may change", elem_id="edit-where",
                                   info="unless a mask is painted, which says where")  # fmt: skip
             with gr.Row():
-                c["count"] = slider(R, "count", "Results", info="each with a seed of its own", min_width=150)
+                c["count"] = slider(R, "count", "Results", info="with this seed, the next, and so on", min_width=150)
                 c["repeats"] = slider(R, "repeats", "Rounds", info="the result goes round again (K)", min_width=150)
             c["preset"] = gr.Radio(list(EDIT_PRESETS), label="Preset", value="standard", elem_id="edit-preset")
         with gr.Accordion("Advanced", open=False, elem_id="edit-advanced", elem_classes="advanced"):
@@ -89,7 +89,7 @@ def build(worker: Any) -> gr.State:
     with gr.Row(elem_classes="studio"):
         with gr.Column(scale=6, min_width=320, elem_classes="left"):
             pad = canvas("edit", ("strokes", "mask"))
-            beside = gr.Column(elem_classes="settings")
+            beside = gr.Column(elem_classes="beside")
         with gr.Column(scale=6, min_width=320, elem_classes="right"):
             right = board("edit", "Paint a picture, or drop a photograph and paint over it. Press Make.", "Draw")
             c = controls(beside)

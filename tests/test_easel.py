@@ -125,8 +125,8 @@ def sent(strokes=None, follow=True, small=True, turn=1):
     if strokes:
         strokes.save(block, "PNG")
     url = "data:image/png;base64," + base64.b64encode(block.getvalue()).decode() if strokes else ""
-    return json.dumps({"width": 64, "height": 64, "photo": None, "layers": {"strokes": url}, "live": small, "turn": turn,
-                       "following": follow}, separators=(",", ":"))  # fmt: skip
+    value = {"width": 64, "height": 64, "photo": None, "layers": {"strokes": url}, "live": small, "turn": turn}
+    return json.dumps(value | {"following": follow}, separators=(",", ":"))
 
 
 def test_live_drawing_is_quiet_unless_it_is_asked_for_and_something_is_drawn():
