@@ -21,7 +21,7 @@ from engine.methods import run
 from engine.models import Memo, Models
 from engine.schema import DRAW_PRESETS, Done, DrawRequest
 from morph_ui.canvas import read
-from morph_ui.draw import request_of
+from morph_ui.live import request_of
 from morph_ui.stream import inline
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "drawings"

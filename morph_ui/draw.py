@@ -4,49 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-import re
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
-from engine.schema import (
-    CATALOGUE_NAMES,
-    COMBINES,
-    DRAW_PRESETS,
-    REFINES,
-    SAMPLERS,
-    SHEETS,
-    Cancelled,
-    Done,
-    DrawRequest,
-    Frame,
-)
-from morph_ui.canvas import Drawing, canvas, read
-from morph_ui.easel import (
-    UPDATES,
-    Easel,
-    api,
-    board,
-    choose,
-    feed_value,
-    finish,
-    layers_of,
-    loaded,
-    passed_on,
-    refused,
-    settle,
-    shown,
-    stream,
-)
+from engine.schema import CATALOGUE_NAMES, COMBINES, DRAW_PRESETS, REFINES, SAMPLERS, SHEETS, DrawRequest
+from morph_ui.board import api, board, feed_value, layers_of, loaded, passed_on, settle
+from morph_ui.canvas import canvas
+from morph_ui.easel import Easel, choose
+from morph_ui.live import following, fresh
 from morph_ui.stage import QUIET
-from morph_ui.stream import bar, begin, events, inline, message, sentence
-from morph_ui.widgets import default, new_seed, presets, seed_box, slider, thumbnails
+from morph_ui.widgets import default, presets, seed_box, slider, thumbnails
 
 R = DrawRequest
 TITLE = "Draw"
@@ -62,8 +34,6 @@ COMBINE_LABELS = {"joint": "together: 1 and 1 is the network that sees both", "s
 REFINE_LABELS = {"clean": "on the clean picture in mind", "noised": "on the noised picture (the paper's)",
                  "off": "off: realism does nothing"}  # fmt: skip
 SAMPLER_LABELS = {"ddim": "DDIM, all the steps", "live": "live: four steps or fewer"}
-FOLLOWING = re.compile(r'"turn":(\d{1,9}),"following":true}$')
-AXES = {"sketch_scale": "lines", "stroke_scale": "colours", "realism": "realism"}
 
 
 def controls(beside: Any = None) -> dict[str, Any]:
@@ -163,144 +133,10 @@ def build(worker: Any) -> gr.State:
     return session
 
 
-def request_of(drawing: Drawing, values: dict[str, Any]) -> R:
-    """What is on the canvas and the values of the widgets → a request."""
-    mask = drawing.mask.getchannel("A") if drawing.mask else None
-    return R(sketch=drawing.sketch, strokes=drawing.strokes, photo=drawing.photo, mask=mask,
-             **settle(R, values, new_seed))  # fmt: skip
-
-
 def called(values: dict[str, Any]) -> R:
     """The same from the API's files."""
     kinds = {"sketch": "sketch", "strokes": "strokes", "mask": "mask", "photo": "photo"}
-    return R(**layers_of(values, kinds), **settle(R, values, new_seed))
-
-
-def flat(drawing: Drawing) -> Image.Image:
-    """The drawing as one sees it: what results are compared with."""
-    ground = drawing.photo.resize(drawing.size) if drawing.photo else Image.new("RGB", drawing.size, "white")
-    ground = ground.convert("RGBA")
-    for layer in (drawing.strokes, drawing.sketch):
-        if layer:
-            ground.alpha_composite(layer)
-    return ground.convert("RGB")
-
-
-def named(request: R) -> dict[int, tuple[float, str]]:
-    """What each result is called: its place in the sheet, or its number."""
-    plan = request.plan()
-    texts = [" · ".join(f"{AXES[k]} {v:g}" for k, v in p.items() if k in AXES) for p in plan]
-    return {i: (i, t or (f"seed {plan[i]['seed']}" if len(plan) > 1 else "")) for i, t in enumerate(texts)}
-
-
-def told(done: Done) -> list[str]:
-    """How closely the drawing was followed, in words."""
-    q = done.quality
-    parts = [f"lines {q['lines']:.0%}"] if "lines" in q else []
-    parts += [f"colours {q['colours'] / 255:.0%}"] if "colours" in q else []
-    return [(" and ".join(parts) + " away from the drawing").capitalize()] if parts else []
-
-
-def fresh(worker: Any, names: list[str], rested: bool = False) -> Callable[..., Iterator[list[Any]]]:
-    """The handler of Make; ``rested``: of the hand's rest after live drawing, the live picture staying till then."""
-
-    def run(session: Easel, *values: Any) -> Iterator[list[Any]]:
-        turn = following_turn(values[names.index("canvas")])
-        if rested:
-            quiet = [gr.skip()] * UPDATES
-            yield quiet
-            while (
-                turn and session.doing == "live"
-            ):  # the few steps first: on a slow machine they are still on their way
-                yield quiet
-                sleep(0.1)
-            if not turn or session.doing == "make" or session.turn > turn:
-                yield quiet
-                return
-        if not rested:
-            yield [gr.skip(), bar(0, "reading the drawing"), *[gr.skip()] * (UPDATES - 2)]
-        try:
-            given = dict(zip(names, values, strict=True))
-            drawing = read(given.pop("canvas"))
-            if given["sheet"] != "none" or rested:
-                given["count"] = 1
-            request = request_of(drawing, given | ({"sheet": "none"} if rested else {}))
-        except Exception as e:
-            yield [gr.skip()] * UPDATES if rested else refused(sentence(e))
-            return
-        if rested:
-            session.rested = hash(values)
-        yield from stream(worker, session, request, flat(drawing), named(request), {0} if rested else None, told,
-                          doing="rest" if rested else "make")  # fmt: skip
-
-    return run
-
-
-def following_turn(value: str | None) -> int:
-    """The number of the hand's last change if the canvas is to be followed, 0 if not."""
-    found = FOLLOWING.search(value or "", max(0, len(value or "") - 80))
-    return int(found[1]) if found else 0
-
-
-def following(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]]]:
-    """The handler of live drawing: a picture in few steps; a newer change ends an older one.
-
-    What was drawn in full already, and anything while Make is at work, is left aside.
-    """
-
-    def run(session: Easel, *values: Any) -> Iterator[list[Any]]:
-        quiet = [gr.skip()] * UPDATES
-        given = dict(zip(names, values, strict=True))
-        turn = following_turn(given["canvas"])
-        if not turn or session.doing == "make" or session.rested == hash(values):
-            yield quiet
-            return
-        session.turn = turn
-        few = DRAW_PRESETS["live"] | {"count": 1, "sheet": "none"}
-        try:
-            drawing = read(given.pop("canvas"))
-            request = request_of(drawing, given | few)
-        except Exception:  # nothing drawn yet, or a photograph still on its way: Make would say so
-            yield quiet
-            return
-        show, hide = gr.update(visible=True), gr.update(visible=False)
-        number, began = begin(session, request, {0}), monotonic()
-        session.labels, session.offset, session.selected, session.newest = {}, 0, None, 0
-        session.doing = "live"
-        try:
-            yield [gr.skip(), message("following your hand"), gr.skip(), hide, show, *[gr.skip()] * 4]
-            if session.run == number:
-                for event in events(worker, request, session):
-                    if session.run != number:
-                        break
-                    if isinstance(event, Frame):
-                        session.ratio = event.picture.width / event.picture.height
-                        session.frames[0] = event
-                        session.cells[0] = {"state": "done", "src": inline(event.picture)}
-                    elif isinstance(event, Done):
-                        session.done = event
-                    else:
-                        yield quiet  # a chance to notice a closed tab
-            text = message(f"live · {monotonic() - began:.2f} s")
-        except Cancelled:
-            text = message("Stopped")
-        except Exception as e:
-            text = message(sentence(e), "problem")
-        if session.run != number:
-            yield quiet
-            return
-        session.doing = ""
-        if session.done is None:
-            session.back()
-            yield [shown(session), text, gr.skip(), show, hide, *[gr.skip()] * 4]
-            return
-        session.before = inline(flat(drawing), 320, 75)
-        finish(session)
-        off = gr.update(value=None, interactive=False)  # the file comes with the full render
-        usable = gr.update(interactive=True)
-        yield [shown(session), text, gr.skip(), show, hide, off, gr.update(value=None, visible=False), usable, usable]
-
-    return run
+    return R(**layers_of(values, kinds), **settle(R, values))
 
 
 def examples(feed: gr.HTML, prompt: gr.Textbox) -> None:

@@ -10,24 +10,13 @@ from typing import Any
 import gradio as gr
 
 from engine.schema import CATALOGUE_NAMES, EDIT_PRESETS, NOISES, USEFUL, Done, EditRequest, EngineError
+from morph_ui.board import api, board, layers_of, loaded, passed_on, settle
 from morph_ui.canvas import Drawing, canvas, read
-from morph_ui.draw import flat
-from morph_ui.easel import (
-    UPDATES,
-    Easel,
-    api,
-    board,
-    choose,
-    layers_of,
-    loaded,
-    passed_on,
-    refused,
-    settle,
-    stream,
-)
+from morph_ui.easel import UPDATES, Easel, choose, refused, stream
+from morph_ui.live import flat
 from morph_ui.stage import QUIET
 from morph_ui.stream import bar, sentence
-from morph_ui.widgets import default, new_seed, presets, seed_box, slider
+from morph_ui.widgets import default, presets, seed_box, slider
 
 R = EditRequest
 TITLE = "Edit"
@@ -121,7 +110,7 @@ def request_of(drawing: Drawing, values: dict[str, Any]) -> R:
     A mask says where a picture may change; without one a painted-over photograph changes around its paint, or ("all",
     and where there is no photograph or no paint) the whole picture does.
     """
-    values = settle(R, values, new_seed)
+    values = settle(R, values)
     everywhere = values.pop("where") == "all"
     if drawing.photo is None and drawing.strokes is None:
         raise EngineError("canvas must hold a painting or a photograph, got " + ("only a mask" if drawing.mask else
@@ -136,7 +125,7 @@ def request_of(drawing: Drawing, values: dict[str, Any]) -> R:
 def called(values: dict[str, Any]) -> R:
     """The same from the API's files."""
     kinds = {"guide": "strokes", "mask": "mask", "photo": "photo"}
-    return R(**layers_of(values, kinds), **settle(R, values, new_seed))
+    return R(**layers_of(values, kinds), **settle(R, values))
 
 
 def told(done: Done) -> list[str]:

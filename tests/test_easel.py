@@ -16,9 +16,10 @@ from test_page import browser  # noqa: F401, a fixture
 
 from engine import video
 from engine.schema import Cancelled, Done, DrawRequest, EditRequest, EngineError, Frame, Progress
-from morph_ui import draw, edit
+from morph_ui import edit, live
+from morph_ui.board import passed_on
 from morph_ui.canvas import Drawing
-from morph_ui.easel import UPDATES, Easel, choose, passed_on, shown, stream
+from morph_ui.easel import UPDATES, Easel, choose, shown, stream
 
 LONG = 90_000
 PHOTO = ROOT / "assets/examples/daisy-107592979.webp"
@@ -41,7 +42,7 @@ def layer(box=(8, 8, 24, 24)):
 
 def test_the_canvas_becomes_a_request():
     photo = picture(0, (64, 64))
-    r = draw.request_of(Drawing((64, 64), photo, layer(), layer(), layer()), values(DrawRequest, count=3.0))
+    r = live.request_of(Drawing((64, 64), photo, layer(), layer(), layer()), values(DrawRequest, count=3.0))
     assert r.count == 3 and isinstance(r.count, int) and r.mask.mode == "L" and 0 <= r.seed < 2**32
     everywhere, around = (edit.request_of(Drawing((64, 64), photo, None, layer()), values(EditRequest, where=w))
                           for w in ("all", "paint"))  # fmt: skip
@@ -92,7 +93,7 @@ def finished(*pictures):
 def test_results_are_shown_named_and_taken_and_a_failure_loses_none():
     session, r = Easel(), DrawRequest(sketch=layer(), strokes=layer(), sheet="sketch-stroke")
     pictures = [picture(i, (32, 32)) for i in range(9)]
-    updates = list(stream(Jobs(*finished(*pictures)), session, r, pictures[0], draw.named(r), None, lambda d: ["Fine"]))
+    updates = list(stream(Jobs(*finished(*pictures)), session, r, pictures[0], live.named(r), None, lambda d: ["Fine"]))
     last = updates[-1]
     value = json.loads(last[0])
     assert [c["label"] for c in value["cells"]][5] == "lines 1 · colours 2" and value["columns"] == 3
@@ -102,7 +103,7 @@ def test_results_are_shown_named_and_taken_and_a_failure_loses_none():
     assert json.loads(passed_on(session, "edit"))["layers"]["photo"].startswith("data:image/png")
     for failure, words in ((EngineError("memory must be larger, got little"), "Memory must be larger"),
                            (RuntimeError("x"), "Something went wrong")):  # fmt: skip
-        end = list(stream(Jobs(failure), session, r, None, draw.named(r), None, lambda d: []))[-1]
+        end = list(stream(Jobs(failure), session, r, None, live.named(r), None, lambda d: []))[-1]
         assert words in end[1] and len(session.frames) == 9 and json.loads(end[0])["before"] == value["before"]
     session.forget()
 
@@ -134,30 +135,30 @@ def test_live_drawing_is_quiet_unless_it_is_asked_for_and_something_is_drawn():
     session, names, rest = Easel(), ["canvas", *values(DrawRequest)], values(DrawRequest).values()
     nothing = Jobs(AssertionError("must not run"))
     for value in (None, "", sent(), sent(layer(), follow=False)):
-        assert list(draw.following(nothing, names)(session, value, *rest)) == [[gr.skip()] * UPDATES]
-        for updates in draw.fresh(nothing, names, rested=True)(session, value, *rest):
+        assert list(live.following(nothing, names)(session, value, *rest)) == [[gr.skip()] * UPDATES]
+        for updates in live.fresh(nothing, names, rested=True)(session, value, *rest):
             assert updates == [gr.skip()] * UPDATES
     session.doing = "make"  # which must not be ended by a stroke
-    assert list(draw.following(nothing, names)(session, sent(layer()), *rest)) == [[gr.skip()] * UPDATES]
+    assert list(live.following(nothing, names)(session, sent(layer()), *rest)) == [[gr.skip()] * UPDATES]
 
 
 def test_live_then_rest_then_a_late_live_event():
     session, names, rest = Easel(), ["canvas", *values(DrawRequest)], values(DrawRequest, seed=3.0).values()
     small, whole = picture(1, (32, 32)), picture(2, (64, 64))
-    last = list(draw.following(Jobs(*finished(small)), names)(session, sent(layer()), *rest))[-1]
+    last = list(live.following(Jobs(*finished(small)), names)(session, sent(layer()), *rest))[-1]
     assert (
         "live" in last[1] and not last[5]["interactive"] and json.loads(last[0])["cells"][0]["src"].startswith("data")
     )
     value = sent(layer(), small=False)
-    last = list(draw.fresh(Jobs(*finished(whole)), names, rested=True)(session, value, *rest))[-1]
+    last = list(live.fresh(Jobs(*finished(whole)), names, rested=True)(session, value, *rest))[-1]
     assert "A picture of 64 × 64" in last[1] and last[5]["interactive"] and session.doing == ""
     # A live event that waited its turn reads the same drawing: what is drawn in full already is not drawn again.
-    late = list(draw.following(Jobs(AssertionError("must not run")), names)(session, value, *rest))
+    late = list(live.following(Jobs(AssertionError("must not run")), names)(session, value, *rest))
     assert late == [[gr.skip()] * UPDATES]
     # And a rest that waited while the hand went on is of an older drawing.
     session.turn = 9
     old = list(
-        draw.fresh(Jobs(AssertionError("must not run")), names, rested=True)(session, sent(layer(), turn=8), *rest)
+        live.fresh(Jobs(AssertionError("must not run")), names, rested=True)(session, sent(layer(), turn=8), *rest)
     )
     assert all(u == [gr.skip()] * UPDATES for u in old)
 
@@ -165,9 +166,9 @@ def test_live_then_rest_then_a_late_live_event():
 def test_a_run_that_is_superseded_leaves_the_newer_one_alone():
     session, r = Easel(), DrawRequest(sketch=layer())
     jobs = Jobs(*finished(picture(0, (32, 32))))
-    first = stream(jobs, session, r, None, draw.named(r), None, lambda d: [])
+    first = stream(jobs, session, r, None, live.named(r), None, lambda d: [])
     next(first)  # it has begun, and has not yet asked the worker
-    second = stream(jobs, session, r, None, draw.named(r), None, lambda d: [])
+    second = stream(jobs, session, r, None, live.named(r), None, lambda d: [])
     next(second)
     asked = []
     jobs.submit = lambda request: asked.append(request) or jobs
