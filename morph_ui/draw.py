@@ -112,7 +112,7 @@ def build(worker: Any) -> gr.State:
     )  # Make is the full render: no other when the hand rests
     make.click(fresh(worker, names), [session, *widgets], out, **QUIET)
     stop.click(None, js=told_canvas % "chrysalis-still", **QUIET)
-    stop.click(Easel.stop, session, queue=False, **QUIET)
+    stop.click(Easel.halt, session, queue=False, **QUIET)
     # Newest wins: while one is drawn, the last change waits and those before it are dropped.
     newest: dict[str, Any] = QUIET | {"trigger_mode": "always_last"}
     sliders = [c[n] for n in ("realism", "sketch_scale", "stroke_scale")]

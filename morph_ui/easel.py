@@ -30,6 +30,7 @@ class Easel(Session):
     bounds: tuple[float, float] = (0.0, 1.0)  # between which the strength is sought
     basis: Any = None  # the picture and settings that the ladder belongs to
     rested: int = 0  # which drawing and settings were last drawn in full while live
+    halted: int = 0  # how often Stop was pressed
     turn: int = 0  # the hand's newest change that live drawing has taken up
     last: dict[str, Any] = field(default_factory=dict)  # all of the above when a run was last finished
 
@@ -38,9 +39,15 @@ class Easel(Session):
         self.last = {n: copy(getattr(self, n)) for n in KEPT}
 
     def back(self) -> None:
-        """What was finished last is there again."""
-        for n, value in self.last.items():
-            setattr(self, n, copy(value))
+        """What was finished last is there again; nothing, if nothing was."""
+        for n in KEPT:
+            setattr(self, n, copy(self.last[n]) if self.last else getattr(Easel(), n))
+        self.selected = None
+
+    def halt(self) -> None:
+        """Stop was pressed: the run ends, and what waits to begin does not."""
+        self.halted += 1
+        self.stop()
 
 
 KEPT = ("request", "frames", "cells", "done", "labels", "made", "before", "newest", "bounds", "basis", "ratio")
@@ -121,6 +128,7 @@ def stream(
         return
     session.doing = ""
     if session.done is None:
+        session.rested = 0
         session.back()
         text += ". The last result is kept" if kind == "note" and session.frames else ""
     else:
@@ -156,7 +164,7 @@ def files_of(session: Easel) -> tuple[Any, Any, str]:
 def chosen(session: Easel) -> int:
     """The result that is shown large."""
     i = session.newest if session.selected is None else session.selected
-    return i if i in session.frames else min(session.frames)
+    return i if i in session.frames else session.newest if session.newest in session.frames else min(session.frames)
 
 
 def write_png(session: Easel) -> str:

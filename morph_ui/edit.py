@@ -87,7 +87,7 @@ def build(worker: Any) -> gr.State:
     out = right.outputs(c["seed"], make, stop)
     names, widgets = list(c), list(c.values())
     make.click(fresh(worker, names), [session, *widgets], out, **QUIET)
-    stop.click(Easel.stop, session, queue=False, **QUIET)
+    stop.click(Easel.halt, session, queue=False, **QUIET)
     for button, up in ((faithful, False), (realistic, True)):
         button.click(bisected(worker, names, up), [session, *widgets], [c["strength"], *out], **QUIET)
     right.screen.choose(choose, session, right.png, queue=False, **QUIET)
@@ -194,11 +194,12 @@ def bisected(worker: Any, names: list[str], up: bool) -> Callable[..., Iterator[
         keep = set(session.frames) if same else set()
         request = replace(request, strength=strength)
         new = named(request, max(keep, default=-1) + 1)
-        first: Any = strength  # once: what the person sets meanwhile is not to be undone
+        first, number = strength, 0  # once: what the person sets meanwhile is not to be undone
         for updates in stream(worker, session, request, flat(drawing), new, keep, told, (own, bounds)):
+            number = number or session.run
             yield [first, *updates]
             first = gr.skip()
-        if session.done is None or session.request is not request:  # stopped: the slider is where it was
+        if session.run == number and session.request is not request:  # stopped: the slider is where it was
             yield [values[names.index("strength")], *[gr.skip()] * UPDATES]
 
     return run

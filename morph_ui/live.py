@@ -57,18 +57,20 @@ def fresh(worker: Any, names: list[str], rested: bool = False) -> Callable[..., 
     """The handler of Make; ``rested``: of the hand's rest after live drawing, the live picture staying till then."""
 
     def run(session: Easel, *values: Any) -> Iterator[list[Any]]:
-        turn = following_turn(values[names.index("canvas")])
-        if rested:
-            quiet = [gr.skip()] * UPDATES
+        quiet, turn, halted = [gr.skip()] * UPDATES, following_turn(values[names.index("canvas")]), session.halted
+
+        def late() -> bool:
+            """Whether a rest is no longer wanted: Make or Stop was pressed, or the hand goes on."""
+            return not turn or session.doing == "make" or session.turn > turn or session.halted > halted
+
+        yield quiet if rested else [gr.skip(), bar(0, "reading the drawing"), *[gr.skip()] * (UPDATES - 2)]
+        while rested and turn and session.doing == "live":  # the few steps first, which may still be on their way
             yield quiet
-            while turn and session.doing == "live":  # the few steps first, which may still be on their way
-                yield quiet
-                sleep(0.1)
-            if not turn or session.doing == "make" or session.turn > turn:
-                yield quiet
-                return
-        if not rested:
-            yield [gr.skip(), bar(0, "reading the drawing"), *[gr.skip()] * (UPDATES - 2)]
+            sleep(0.1)
+        if rested and late():
+            yield quiet
+            return
+        session.doing = session.doing if rested else "make"
         try:
             given = dict(zip(names, values, strict=True))
             drawing = read(given.pop("canvas"))
@@ -76,14 +78,23 @@ def fresh(worker: Any, names: list[str], rested: bool = False) -> Callable[..., 
                 given["count"] = 1
             request = request_of(drawing, given | ({"sheet": "none"} if rested else {}))
         except Exception as e:
-            yield [gr.skip()] * UPDATES if rested else refused(sentence(e))
+            session.doing = session.doing if rested else ""
+            yield quiet if rested else refused(sentence(e))
             return
         if rested:
-            session.rested = hash(values)
+            if late():
+                yield quiet
+                return
+            session.rested = known(names, values)
         yield from stream(worker, session, request, flat(drawing), named(request), {0} if rested else None, told,
                           doing="rest" if rested else "make")  # fmt: skip
 
     return run
+
+
+def known(names: list[str], values: tuple[Any, ...]) -> int:
+    """What tells a drawing and its settings from others; the seed apart, which may be written back meanwhile."""
+    return hash(tuple(v for n, v in zip(names, values, strict=True) if n != "seed"))
 
 
 def following_turn(value: str | None) -> int:
@@ -102,10 +113,10 @@ def following(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]
         quiet = [gr.skip()] * UPDATES
         given = dict(zip(names, values, strict=True))
         turn = following_turn(given["canvas"])
-        if not turn or session.doing == "make" or session.rested == hash(values):
+        if not turn or session.doing == "make" or session.rested == known(names, values):
             yield quiet
             return
-        session.turn = turn
+        session.turn, halted = turn, session.halted
         few = DRAW_PRESETS["live"] | {"count": 1, "sheet": "none"}
         try:
             drawing = read(given.pop("canvas"))
@@ -113,12 +124,16 @@ def following(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]
         except Exception:  # nothing drawn yet, or a photograph still on its way: Make would say so
             yield quiet
             return
+        if session.doing == "make" or session.halted > halted:  # while the drawing was read
+            yield quiet
+            return
         show, hide = gr.update(visible=True), gr.update(visible=False)
         number, began = begin(session, request, {0}), monotonic()
+        session.rested = 0
         session.labels, session.offset, session.selected, session.newest = {}, 0, None, 0
         session.doing = "live"
         try:
-            yield [gr.skip(), message("following your hand"), gr.skip(), hide, show, *[gr.skip()] * 4]
+            yield [gr.skip(), message("following your hand"), request.seed, hide, show, *[gr.skip()] * 4]
             if session.run == number:
                 for event in events(worker, request, session):
                     if session.run != number:

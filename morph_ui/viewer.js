@@ -49,7 +49,8 @@ function draw() {
     if (c.src && img.getAttribute('src') !== c.src) img.src = c.src;
     img.style.visibility = c.src ? 'visible' : 'hidden';
   });
-  show(Math.max(0, cells.findIndex(c => c.index === (chosen === null ? v.newest : chosen))));
+  const find = i => cells.findIndex(c => c.index === i);
+  show(Math.max(0, find(chosen) < 0 ? find(v.newest) : find(chosen)));
   divide();
 }
 part.addEventListener('input', divide);

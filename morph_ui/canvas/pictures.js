@@ -109,9 +109,12 @@ function crc(bytes) { let c = -1; for (const b of bytes) c = table[(c ^ b) & 255
 const letters = text => Uint8Array.from(text, c => c.charCodeAt(0));
 const asURL = blob => new Promise((ok, no) => { const r = new FileReader(); r.onload = () => ok(r.result); r.onerror = no; r.readAsDataURL(blob); });
 async function bundle() {
+  const size = [W, H];  // it may be changed while the photograph is read
   const own = Object.fromEntries(names.map(n => [n, { png: empty(layers[n]) ? '' : layers[n].c.toDataURL('image/png'), visible: layers[n].visible, opacity: layers[n].opacity }]));
-  const picture = !photo ? '' : photo.file.size < 8e6 ? await asURL(photo.file) : photo.img.toDataURL('image/jpeg', .95);
-  return { version: 1, width: W, height: H, layers: own, photo: picture };
+  const p = photo, whole = () => { const c = blank(p.img.width, p.img.height); c.g.fillStyle = '#fff'; c.g.fillRect(0, 0, c.width, c.height); c.g.drawImage(p.img, 0, 0); return c.toDataURL('image/jpeg', .95); };
+  // A file that was changed on the disk meanwhile can no longer be read.
+  const picture = !p ? '' : p.file.size < 8e6 ? await asURL(p.file).catch(whole) : whole();
+  return { version: 1, width: size[0], height: size[1], layers: own, photo: picture };
 }
 async function save() {
   const c = blank();
@@ -154,19 +157,32 @@ function shelf(how, work) {
     asked.onupgradeneeded = () => asked.result.createObjectStore('drawings');
     asked.onerror = () => no(asked.error);
     asked.onsuccess = () => {
-      const done = asked.result.transaction('drawings', how), got = work(done.objectStore('drawings'));
-      done.oncomplete = () => { asked.result.close(); ok(got && got.result); };
-      done.onerror = done.onabort = () => no(done.error);
+      const failed = e => { asked.result.close(); no(e); };
+      try {
+        const done = asked.result.transaction('drawings', how), got = work(done.objectStore('drawings'));
+        done.oncomplete = () => { asked.result.close(); ok(got && got.result); };
+        done.onerror = done.onabort = () => failed(done.error);
+      } catch (e) { failed(e); }
     };
   });
 }
 const bare = () => !photo && names.every(n => empty(layers[n]));
+let offered = false;  // an earlier drawing, which nobody has opened or forgotten yet: an empty canvas does not replace it
 async function keep() {
   clearTimeout(keeping);
+  if (offered && bare()) return;
   if (stroke) { keeping = setTimeout(keep, 2000); return; }
-  try { const now = bare() ? null : await bundle(); await shelf('readwrite', s => now ? s.put(now, PLACE) : s.delete(PLACE)); } catch { /* a private window keeps nothing */ }
+  try {
+    const now = bare() ? null : await bundle();
+    if (offered) { offered = false; const old = await shelf('readonly', s => s.get(PLACE)); await shelf('readwrite', s => s.put(old, BEFORE)); }
+    await shelf('readwrite', s => now ? s.put(now, PLACE) : s.delete(PLACE));
+  } catch { /* a private window keeps nothing */ }
 }
 document.addEventListener('visibilitychange', () => { if (document.hidden && keeping) keep(); });
-shelf('readonly', s => s.get(PLACE)).then(kept => {
-  if (kept && bare()) say('The last drawing is kept here.', [['Open it', () => reopen(kept).catch(() => say('It could not be opened.')), 'last'], ['Forget it', () => { say(''); shelf('readwrite', s => s.delete(PLACE)); }, 'forget']]);
-}, () => {});
+const forget = key => { offered = false; say(''); shelf('readwrite', s => s.delete(key)).catch(() => {}); };
+const BEFORE = PLACE + '-before';
+(async () => {
+  const newest = await shelf('readonly', s => s.get(PLACE)), key = newest ? PLACE : BEFORE, kept = newest || await shelf('readonly', s => s.get(BEFORE));
+  offered = !!kept && bare();
+  if (offered) say('The last drawing is kept here.', [['Open it', () => { offered = false; reopen(kept).catch(() => say('It could not be opened.')); }, 'last'], ['Forget it', () => forget(key), 'forget']]);
+})().catch(() => {});
