@@ -11,7 +11,7 @@ from PIL.Image import Image
 from engine.schema.base import EngineError, Range, bounded, layers, plain
 from engine.schema.interpolate import SAMPLERS
 
-REFINES = ("clean", "noised", "off")
+REFINES = ("noised", "clean", "off")
 COMBINES = ("joint", "sum")
 SHEETS = ("none", "sketch-stroke", "sketch-realism", "stroke-realism", "ladder")
 _AXES = {
@@ -49,7 +49,7 @@ class DrawRequest:
     guidance: float = 3.0
     sampler: str = "ddim"
     combine: str = "joint"
-    refine: str = "clean"
+    refine: str = "noised"
     k: int = 0
     free: float = 0.2
     eta: float = 0.0
@@ -136,5 +136,5 @@ DRAW_PRESETS: dict[str, dict[str, Any]] = {
     "live": {"steps": 2, "sampler": "live", "combine": "joint", "eta": 0.0, "guidance": 1.0},
     "draft": {"steps": 12, "sampler": "ddim", "combine": "joint", "eta": 0.0},
     "standard": {"steps": 24, "sampler": "ddim", "combine": "joint", "eta": 0.0},
-    "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "refine": "noised", "eta": 1.0, "free": 0.0},
+    "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "eta": 1.0, "free": 0.0, "realism": 1.0},
 }
