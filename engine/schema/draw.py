@@ -136,5 +136,5 @@ DRAW_PRESETS: dict[str, dict[str, Any]] = {
     "live": {"steps": 2, "sampler": "live", "combine": "joint", "eta": 0.0, "guidance": 1.0},
     "draft": {"steps": 12, "sampler": "ddim", "combine": "joint", "eta": 0.0},
     "standard": {"steps": 24, "sampler": "ddim", "combine": "joint", "eta": 0.0},
-    "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "eta": 1.0, "free": 0.0, "realism": 1.0},
+    "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "eta": 1.0, "free": 0.0},
 }
