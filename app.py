@@ -6,20 +6,21 @@ import argparse
 import functools
 import os
 from collections.abc import Iterator
+from typing import Any
 
-from engine.schema import Event, LoadRequest
+from engine.schema import EngineError, Event, LoadRequest
 from engine.worker import Worker
-from morph_ui import build, launch
+from engine.zero import ZeroWorker, zero_gpu
 
 
-def runner(device: str):
+def runner(device: str, memory: float = 0.0):
     """``run(request)`` over networks that are made on the device thread, at its first job."""
 
     @functools.cache
     def models():
         from engine.models import Models
 
-        return Models(device)
+        return Models(device, memory=memory)
 
     def run(request) -> Iterator[Event]:
         from engine.methods import run
@@ -29,14 +30,41 @@ def runner(device: str):
     return run
 
 
+def workers(args: argparse.Namespace) -> Any:
+    """Where the jobs run: here, on several GPUs or machines (Ray), or by calls of a ZeroGPU Space."""
+    if zero_gpu():
+        return ZeroWorker(runner("cuda"))  # no network is loaded ahead: that would spend a visitor's time
+    if args.workers > 1 or args.cluster:
+        from engine.cluster import RayWorker
+
+        make = functools.partial(runner, args.device, args.memory)
+        worker = RayWorker(make, args.workers, gpus_each=0 if args.device == "cpu" else None, address=args.cluster)
+    else:
+        worker = Worker(runner(args.device, args.memory))
+    for _ in range(args.workers):
+        worker.submit(LoadRequest("flora"))  # it loads while the page opens
+    return worker
+
+
 def main() -> None:
+    env = os.environ.get
     parser = argparse.ArgumentParser(description="Chrysalis, a studio for turning pictures into one another")
-    parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"), help="0.0.0.0 to be seen from elsewhere")
-    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "7860")))
+    host = env("HOST") or env("GRADIO_SERVER_NAME") or ("0.0.0.0" if env("SPACE_ID") else "127.0.0.1")
+    parser.add_argument("--host", default=host, help="0.0.0.0 to be seen from elsewhere")
+    parser.add_argument("--port", type=int, default=int(env("PORT") or env("GRADIO_SERVER_PORT") or 7860))
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    parser.add_argument(
+        "--memory", type=float, default=0.0, help="GB of the device that networks may use; 0: all of it"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="devices to work on side by side (needs ray)")
+    parser.add_argument("--cluster", help="address of a running Ray cluster, or auto")
     args = parser.parse_args()
-    worker = Worker(runner(args.device))
-    worker.submit(LoadRequest("flora"))  # it loads while the page opens
+    try:
+        worker = workers(args)
+    except EngineError as e:
+        raise SystemExit(f"error: {e}") from None
+    from morph_ui import build, launch  # it imports torch, and ZeroGPU wants to come before that
+
     print(f"Chrysalis is at http://{args.host}:{args.port}", flush=True)
     launch(build(worker), server_name=args.host, server_port=args.port)
 

@@ -1,17 +1,22 @@
-"""``python -m benchmarks interpolate|morph|live|draw|quality [--json]`` prints a table, and with --json one object."""
+"""``python -m benchmarks interpolate|morph|live|draw|quality [--json]`` prints a table, and with --json one object.
+
+``python -m benchmarks device --help`` has arguments of its own.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks import interpolate, live, morph
-
-BENCHMARKS = {"interpolate": interpolate.measure, "morph": morph.measure, "live": live.measure}
+BENCHMARKS = ("interpolate", "morph", "live")
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["device"]:  # where there may be no page to import
+        sys.exit(import_module("benchmarks.device").main(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=[*BENCHMARKS, "draw", "quality"])
     parser.add_argument("--model", default="flora", help="a catalogue name or a folder")
@@ -31,7 +36,7 @@ def main() -> None:
 
         figures = draw.measure(args.model, args.device, args.pictures)
     else:
-        figures = BENCHMARKS[args.name](args.model, args.device, args.repeats)
+        figures = import_module(f"benchmarks.{args.name}").measure(args.model, args.device, args.repeats)
     for key, value in figures.items():
         print(f"{key:22} {value}")
     if args.json:

@@ -128,8 +128,10 @@ def list_models() -> None:
     from engine.catalogue import present
 
     for entry, here in present():
-        where = "embedded" if entry.folder else entry.repos[0]
-        print(f"{entry.name:10} {'present' if here else 'not here':9} {where:45} {entry.about} ({entry.licence})")
+        where = entry.source.repos[0] if entry.source else "embedded"
+        size = "present" if here else f"{entry.gb:.1f} GB"
+        print(f"{entry.name:12} {size:8} {where:45} {entry.about}; sees {', '.join(entry.can)}; {entry.licence}: "
+              f"{entry.terms}")  # fmt: skip
 
 
 def list_cache(clear: bool) -> None:

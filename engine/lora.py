@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from engine.network import SHORT, Network, Row
+from engine.memory import SHORT
+from engine.network import Network, Row
 from engine.sampling import gaussian, generator
 from engine.schema import EngineError, Progress
 

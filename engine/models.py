@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import gc
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
+from engine import hub
 from engine.cache import Cache
-from engine.catalogue import CATALOGUE, PARTS, locate
+from engine.catalogue import Choice, Extra, absent, chosen, fetching
+from engine.loading import merge, module, read
+from engine.memory import GB, SHORT, limit, short_of_memory
 from engine.network import Network
-from engine.schema import EngineError
+from engine.schema import EngineError, Progress, result
+
+T = TypeVar("T")
+EQUIPMENT = ("sketch", "stroke", "pose", "canny", "live")  # what a network itself takes
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -57,35 +65,102 @@ class Memo:
 
 
 class Models:
-    """The networks resident on one device, loaded once, the least recently used leaving when there are too many."""
+    """The networks resident on one device, loaded once; the least recently used leave when memory asks for it.
 
-    def __init__(self, device: str = "auto", dtype: torch.dtype | None = None, keep: int = 2):
+    ``memory``: how many GB of the device networks may use; 0 is what it has (`engine.memory.limit`).
+    """
+
+    def __init__(self, device: str = "auto", dtype: torch.dtype | None = None, memory: float = 0.0):
         self.device = pick_device(device)
         self.dtype = dtype or pick_dtype(self.device)
-        self.keep = keep
+        self.limit = limit(self.device, memory)
         self.memo = Memo()
         self.cache = Cache()
         self._resident: OrderedDict[str, Network] = OrderedDict()
 
-    def load(self, name: str) -> Network:
-        """The network of that name or folder, on the device. EngineError if unknown, incomplete or out of reach."""
+    def load(self, name: str, wants: Sequence[str] = ()) -> Network:
+        """The network of that name, folder or file, on the device, with what is wanted beside it (`loading`)."""
+        return result(self.loading(name, wants))
+
+    def loading(self, name: str, wants: Sequence[str] = ()) -> Generator[Progress, None, Network]:
+        """The same with progress: what is not on this machine is fetched first.
+
+        ``wants``: what a request asks for beside the network (catalogue.FAMILIES: "sketch", "stroke", "pose", "canny",
+        "live"); what its family lacks is left to whoever uses it. EngineError if unknown, incomplete or out of reach.
+        """
+        choice = chosen(name)
+        yield from fetching(absent(choice.needs(wants)))
         if name not in self._resident:
-            folder = locate(name, download=True)
-            assert folder is not None
-            missing = [p for p in PARTS if not (folder / p).is_dir()]
-            if missing:
-                raise EngineError(
-                    f"model {name} must have the folders {', '.join(PARTS)}, got none of {', '.join(missing)}"
-                )
-            while len(self._resident) >= self.keep:
-                self._resident.popitem(last=False)
-            try:
-                self._resident[name] = Network(folder, self.device, self.dtype, name)
-                if name in CATALOGUE:
-                    self._resident[name].lora_rate = CATALOGUE[name].lora_rate
-            except (OSError, KeyError, AttributeError, json.JSONDecodeError) as e:
-                raise EngineError(f"model {name} must be whole in {folder}, got {type(e).__name__}: {e}") from None
+            yield Progress(0.0, f"loading {name}")
+            self._resident[name] = self._room_for(choice, lambda: self._network(choice))
         self._resident.move_to_end(name)
         net = self._resident[name]
-        net.room = 2**16  # a lack of memory was the last job's
+        net.room, net.trouble = 2**16, ""  # a lack of memory was the last job's
+        for kind in wants:
+            if kind in EQUIPMENT and not net.has(kind) and (choice.beside(kind) or kind in choice.extras):
+                yield Progress(0.0, f"loading what {name} needs for {kind}")
+                self._room_for(choice, lambda kind=kind: self._equip(net, choice, kind))
         return net
+
+    @property
+    def trouble(self) -> str:
+        """What a lack of memory has changed in the last job, in words."""
+        return next((n.trouble for n in reversed(self._resident.values()) if n.trouble), "")
+
+    def _network(self, choice: Choice) -> Network:
+        parts = read(choice.folder(), self.dtype, choice.name)
+        for lora, strength in choice.loras:
+            merge(parts, located(lora), strength, choice.name)
+        net = Network(parts, self.device, self.dtype, choice.name, self.limit)
+        net.family = choice.family
+        if choice.entry:
+            net.lora_rate = choice.entry.lora_rate
+        if self.device.type != "cpu" and (tiny := choice.extras.get("preview")) and hub.where(tiny.source):
+            net.tiny = module(located(tiny), self.dtype).eval().requires_grad_(False)
+            net.settle()
+        return net
+
+    def _equip(self, net: Network, choice: Choice, kind: str) -> None:
+        """Puts beside the network what a request wants of its family."""
+        found = choice.beside(kind) or located(choice.extras[kind])
+        if kind == "live":
+            net.few = found
+            return
+        net.controls[kind] = module(found, self.dtype).eval().requires_grad_(False)
+        net.settle()
+
+    def _room_for(self, choice: Choice, load: Callable[[], T]) -> T:
+        """What ``load`` gives, after those least recently used have left: for what lies on the disk there is room."""
+        while sum(n.bytes for n in self._resident.values()) + choice.size() > self.limit and self._leave(choice.name):
+            pass
+        while True:
+            try:
+                return load()
+            except SHORT as e:
+                if not short_of_memory(e):
+                    raise
+            if not self._leave(choice.name):  # outside the except clause: the error holds on to what was loaded
+                raise EngineError(
+                    f"memory of {self.device} must hold {choice.name}, of {choice.size() / GB:.1f} GB, got too little"
+                )
+
+    def _leave(self, name: str) -> bool:
+        """Has the least recently used network but ``name`` leave; False if there is none."""
+        old = next((n for n in self._resident if n != name), None)
+        if old is None:
+            return False
+        del self._resident[old]
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
+
+
+def located(found: Extra | Path) -> Path:
+    """Where something lies: a file of the artist's, or what was fetched (the file itself if it is a single one)."""
+    if isinstance(found, Path):
+        return found
+    folder = hub.where(found.source)
+    assert folder is not None, f"{found.about} was fetched and is gone"
+    only = found.source.files
+    return folder / only[0] if len(only) == 1 and only[0].endswith(".safetensors") else folder

@@ -1,6 +1,6 @@
 """One resident network in plain terms: pictures in [−1, 1], latents of unit variance, sigmas, a `field` to walk along.
 
-The only module that knows diffusers' classes. ε- and v-prediction, the scaling of the input, the timestep of a sigma,
+ε- and v-prediction, the scaling of the input, the timestep of a sigma,
 guidance rows, conditions side by side (DiSS) and what each row carries (LoRA mix, attention blend) all end here.
 """
 
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +20,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from engine import hooks
+from engine import hooks, loading, memory
+from engine.control import Hint, steering
+from engine.loading import Parts
+from engine.memory import SHORT, short_of_memory
 from engine.schema import EngineError
 
 LIVE = (999, 749, 499, 249)  # the timesteps between which the few-step weights jump (training/distil.py)
-SHORT = (torch.OutOfMemoryError, MemoryError, RuntimeError)  # what a lack of memory may come as
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Row:
     conditions (B or 1, kC, h, w; None = Φ).
 
     ``mix`` (B or 1, K): how much of each attached LoRA it carries (lora.py). ``blend`` (B or 1, K): how much of each
-    recorded picture its self-attention looks at (hooks.blended).
+    recorded picture its self-attention looks at (hooks.blended). ``hints``: what its controls are shown (control.py).
     """
 
     embeds: Tensor
@@ -42,6 +43,7 @@ class Row:
     conditions: Tensor | None = None
     mix: Tensor | None = None
     blend: Tensor | None = None
+    hints: Mapping[str, Hint] | None = None
 
 
 class Now(NamedTuple):
@@ -63,27 +65,12 @@ def guided(cond: Tensor, uncond: Tensor, guidance: float) -> list[Row]:
 class Network:
     """One resident network. Latents are (B, C, h, w), float32, on ``device``, of about unit variance."""
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, name: str = ""):
-        import diffusers
-        import transformers
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        diffusers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.disable_progress_bar()
-
-        def part(kind: str) -> Any:
-            config = json.loads((folder / kind / "config.json").read_text())
-            cls = getattr(diffusers, config["_class_name"])
-            module = cls.from_pretrained(folder, subfolder=kind, torch_dtype=dtype, local_files_only=True)
-            return module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-
-        self.name, self.folder, self.device, self.dtype = name or folder.name, folder, device, dtype
-        self.unet, self.vae = part("unet"), part("vae")
-        text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True)
-        self.text_encoder = text.to(device).eval().requires_grad_(False)
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        config = diffusers.DDIMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
-        self.scheduler = diffusers.DDIMScheduler.from_config(config)
+    def __init__(self, parts: Parts, device: torch.device, dtype: torch.dtype, name: str = "", limit: int = 1 << 62):
+        self.name, self.folder, self.device, self.dtype = name or parts.folder.name, parts.folder, device, dtype
+        self.unet, self.vae, self.text_encoder = parts.unet, parts.vae, parts.text_encoder
+        for module in (self.unet, self.vae, self.text_encoder):
+            module.eval().requires_grad_(False)
+        self.tokenizer, self.scheduler = parts.tokenizer, parts.scheduler
         self.prediction = self.scheduler.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction"):
             raise EngineError(f"model {name} must predict epsilon or v_prediction, got {self.prediction}")
@@ -96,14 +83,76 @@ class Network:
         self.size = int(self.unet.config.sample_size) * self.factor
         # The UNet halves its input between levels: frames must be whole at the deepest one.
         self.multiple = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        self.batch = 64 if device.type == "cuda" else 16
+        self.controls: dict[str, Any] = {}  # ControlNets and adapters, by what they are shown (control.py)
+        self.few: Path | None = None  # the file of few-step weights; the folder ``live`` needs none
+        self.tiny: Any = None  # a small decoder for previews
         self.room = 2**16  # rows for which there was memory in this job
+        self.trouble = ""  # what a lack of memory has changed in this job, in words
         self._first = 0  # of the rows that are in a chunk at this moment
         self.evaluations = 0
-        self.lora_rate = 1e-3
+        self.lora_rate, self.family = 1e-3, ""
+        self.limit = limit
         self._nulls: dict[tuple[int, int], Tensor] = {}
         self._live: dict[str, Tensor] = {}
         self.now: Now | None = None
+        self.settle()
+
+    def has(self, kind: str) -> bool:
+        """Whether it has what that kind of request wants: few steps, or a control for what it is shown."""
+        return kind in self.controls or (kind == "live" and (self.few or self.folder / "live").exists())
+
+    @property
+    def sees_drawings(self) -> bool:
+        """Whether sketch and strokes stand beside the noise in its input, as in DiSS and flora."""
+        return self.extra == 2 * self.channels
+
+    # ------------------------------------------------------------------------------------------------ memory
+
+    def modules(self) -> dict[str, list[Any]]:
+        """The parts that are at work at different times, each with its modules."""
+        looks = [self.tiny] if self.tiny is not None else []
+        return {"unet": [self.unet, *self.controls.values(), *looks], "vae": [self.vae], "text": [self.text_encoder]}
+
+    @property
+    def bytes(self) -> int:
+        return sum(_bytes(m) for modules in self.modules().values() for m in modules)
+
+    def settle(self) -> None:
+        """Chooses how to work within the memory (`engine.memory`), and moves the modules to where that has them."""
+        sizes = {part: sum(map(_bytes, modules)) for part, modules in self.modules().items()}
+        most = 64 if self.device.type == "cuda" else 16
+        width, itemsize = int(self.unet.config.block_out_channels[0]), self.dtype.itemsize
+        self.plan = memory.plan(self.limit, sizes, width, self.size, self.factor, itemsize, most)
+        self.batch = self.plan.rows
+        if hasattr(self.vae, "disable_tiling"):
+            self.vae.enable_tiling() if self.plan.tiles else self.vae.disable_tiling()
+        for modules in self.modules().values():
+            for module in modules:
+                self._move(module, torch.device("cpu") if self.plan.offload else self.device)
+
+    def _move(self, module: Any, device: torch.device) -> None:
+        if next(module.parameters()).device.type != device.type:
+            module.to(device)
+        if any(p.ndim == 4 for p in module.parameters()):
+            module.to(memory_format=torch.channels_last)
+
+    def need(self, part: str) -> None:
+        """Has a part on the device, and the others off it if they do not all fit."""
+        if not self.plan.offload:
+            return
+        for name, modules in self.modules().items():
+            for module in modules:
+                if name != part:
+                    module.to("cpu")
+        for module in self.modules()[part]:
+            module.to(self.device)
+
+    def notes(self, *prompts: str) -> list[str]:
+        """What a job's result should say: words that were left out, a lack of memory."""
+        long = {p: n for p in prompts if (n := self.overlong(p))}
+        said = [f"the prompt “{p[:20]}…” is {n} tokens too long for {self.name}; its end was left out"
+                for p, n in long.items()]  # fmt: skip
+        return [*said, self.trouble] if self.trouble else said
 
     # ------------------------------------------------------------------------------------ pictures and words
 
@@ -114,7 +163,8 @@ class Network:
             out = self.vae.encode(rows.to(self.device, self.dtype, memory_format=torch.channels_last))
             return (out.latent if hasattr(out, "latent") else out.latent_dist.mode()).float() * self.scale
 
-        return self.chunked(one, x)
+        self.need("vae")
+        return self.chunked(one, x, most=self.plan.pictures)
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents (B, C, h, w) → pictures (B, 3, H, W), about [−1, 1], float32."""
@@ -122,13 +172,15 @@ class Network:
         def one(rows: Tensor) -> Tensor:
             return self.vae.decode((rows / self.scale).to(self.dtype, memory_format=torch.channels_last)).sample.float()
 
-        return self.chunked(one, z)
+        self.need("vae")
+        return self.chunked(one, z, most=self.plan.pictures)
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Texts → (B, L, D) float32. Words beyond the network's length are left out (see `overlong`)."""
         ids = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.words, return_tensors="pt"
         ).input_ids
+        self.need("text")
         return self.text_encoder(ids.to(self.device)).last_hidden_state.float()
 
     @property
@@ -151,8 +203,18 @@ class Network:
         """A cheap look at latents: the linear map from latents to colours that fits these pictures best.
 
         ``z`` (B, C, h, w) and ``x`` (B, 3, H, W) are the job's own pictures; the map gives soft (B, 3, 4h, 4w). Ridge
-        least squares, milliseconds, on any network; decoding every step would cost more than the steps.
+        least squares, milliseconds, on any network; decoding every step would cost more than the steps. A network
+        with a tiny decoder beside it (TAESD) looks with that, (B, 3, H, W).
         """
+        if self.tiny is not None:
+
+            def see(latents: Tensor) -> Tensor:
+                def one(rows: Tensor) -> Tensor:
+                    return self.tiny.decode(rows.to(self.dtype) / self.tiny.config.scaling_factor).sample.float()
+
+                return self.chunked(one, latents)
+
+            return see
         small = torch.nn.functional.interpolate(x.float().cpu(), z.shape[2:], mode="area")
         target = small.permute(0, 2, 3, 1).flatten(0, 2)
         source = torch.cat([z.float().cpu().permute(0, 2, 3, 1).flatten(0, 2), torch.ones(len(target), 1)], 1)
@@ -175,20 +237,27 @@ class Network:
     def sampler(self, name: str) -> AbstractContextManager[None]:
         """Inside, the network has a sampler's weights: "ddim" its own, "live" those distilled to four steps.
 
-        The few-step weights are a LoRA in peft's format in the folder ``live`` beside the UNet. EngineError without.
+        The few-step weights are a LoRA: in peft's format in the folder ``live`` beside the UNet (flora), or a file
+        (LCM-LoRA). EngineError without.
         """
         if name == "ddim":
             return nullcontext()
+        if self.family == "turbo":  # its own weights are the few-step ones
+            return nullcontext()
         folder = self.folder / "live"
-        if not (folder / "adapter_config.json").is_file():
+        beside = (folder / "adapter_config.json").is_file()
+        if not beside and self.few is None:
             raise EngineError(f"sampler must be ddim for {self.name}, which has no few-step LoRA, got {name!r}")
         if not self._live:
             from peft import PeftModel
 
-            twin = PeftModel.from_pretrained(copy.deepcopy(self.unet), str(folder)).merge_and_unload(safe_merge=True)
-            own = dict(self.unet.named_parameters())
-            # What the LoRA does not touch stays shared with the network.
-            self._live = {n: p.data for n, p in twin.named_parameters() if not torch.equal(p, own[n])}
+            if self.few is not None:
+                self._live = loading.tensors(self, self.few)
+            else:
+                twin = PeftModel.from_pretrained(copy.deepcopy(self.unet), str(folder)).merge_and_unload(True)
+                own = dict(self.unet.named_parameters())
+                # What the LoRA does not touch stays shared with the network.
+                self._live = {n: p.data for n, p in twin.named_parameters() if not torch.equal(p, own[n])}
         return hooks.weights(self.unet, self._live)
 
     def jumps(self, s: float | None = None, steps: int = 4) -> list[float]:
@@ -233,13 +302,17 @@ class Network:
         inputs = torch.cat([self._with_conditions(scaled, r.conditions) for r in rows])
         carried = {k: v for k in ("mix", "blend") if (v := _carried(rows, k, n)) is not None}
         level = next(iter(known)) if len(known) == 1 else None
+        steer = self._steering(rows, n)
+        self.need("unet")
 
         def one(part: Tensor, text: Tensor, times: Tensor, *own: Tensor) -> Tensor:
             part = part.to(self.dtype, memory_format=torch.channels_last)
             held = dict(zip(carried, own, strict=True))
             self.now = Now(self._first, level, held.get("mix"), held.get("blend"))
             try:
-                return self.unet(part, times, encoder_hidden_states=text.to(self.dtype)).sample.float()
+                text = text.to(self.dtype)
+                shown = steer(self._first, part, times, text) if steer else {}
+                return self.unet(part, times, encoder_hidden_states=text, **shown).sample.float()
             finally:
                 self.now = None
 
@@ -251,6 +324,14 @@ class Network:
         weights = [r.weight.to(out) if isinstance(r.weight, Tensor) else r.weight for r in rows]
         return torch.stack([w * e for w, e in zip(weights, out, strict=True)]).sum(0)
 
+    def _steering(self, rows: Sequence[Row], n: int) -> Any:
+        hints = [r.hints or {} for r in rows]
+        if not any(hints):
+            return None
+        if missing := {k for own in hints for k in own} - set(self.controls):
+            raise EngineError(f"model must have a control for {', '.join(sorted(missing))}, got {self.name}, without")
+        return steering(self.controls, hints, n, self.dtype)
+
     def _with_conditions(self, x: Tensor, conditions: Tensor | None) -> Tensor:
         if not self.extra:
             return x
@@ -258,11 +339,11 @@ class Network:
             conditions = self.null((x.shape[2], x.shape[3])).repeat(1, self.extra // self.channels, 1, 1)
         return torch.cat([x, conditions.expand(x.shape[0], -1, -1, -1)], 1)
 
-    def chunked(self, fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        """Runs ``fn`` over the rows in chunks of `batch`; when memory runs out, halves the chunk and goes on."""
+    def chunked(self, fn: Callable[..., Tensor], *tensors: Tensor, most: int = 0) -> Tensor:
+        """Runs ``fn`` over the rows in chunks of ``most`` or `batch`; when memory runs out, halves them and goes on."""
         out, start, total = [], 0, tensors[0].shape[0]
         while start < total:
-            size = min(self.batch, self.room)
+            size = min(most or self.batch, self.room)
             self._first = start
             try:
                 out.append(fn(*(t[start : start + size].to(self.device) for t in tensors)))
@@ -278,17 +359,15 @@ class Network:
 
         When one row is too much, the lack of memory becomes a sentence (EngineError).
         """
-        said = str(error).lower()
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
-            words in said for words in ("out of memory", "not enough memory", "allocate memory")
-        ):
+        if not short_of_memory(error):
             raise error
         if rows <= 1:
             raise EngineError(
                 f"memory of {self.device} must hold one picture of {tuple(like.shape[2:])} rows and columns in the "
                 "network, got too little; choose a smaller size"
             ) from None
-        logging.getLogger(__name__).warning("memory ran out; going on with %d rows a time", rows // 2)
+        self.trouble = f"memory of {self.device} ran out; it went on with {rows // 2} pictures a time"
+        logging.getLogger(__name__).warning(self.trouble)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return rows // 2
@@ -330,6 +409,10 @@ def _carried(rows: Sequence[Row], name: str, n: int) -> Tensor | None:
     if width is None:
         return None
     return torch.cat([torch.zeros(n, width) if w is None else w.cpu().expand(n, -1) for w in own])
+
+
+def _bytes(module: Any) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def _stages(vae: Any) -> Sequence[int]:

@@ -19,6 +19,7 @@ from engine.network import Network
 
 def features(net: Network, x: Tensor) -> Tensor:
     """(B, C, h, w) float32 features of pictures (B, 3, H, W) in [−1, 1]."""
+    net.need("vae")
     encoder = net.vae.encoder
     x = x.to(net.device, net.dtype, memory_format=torch.channels_last)
     return encoder.down_blocks[0](encoder.conv_in(x)).float()

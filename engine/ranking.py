@@ -10,6 +10,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from engine import hub
+from engine.catalogue import CLIPS
 from engine.models import Models
 from engine.network import Network
 from engine.schema import EngineError
@@ -52,11 +54,19 @@ class Ranker:
         return self.pictures(pictures) @ (weights @ self.texts(list(words)))
 
 
-def ranker(models: Models, net: Network) -> Ranker:
-    """The CLIP in the folder ``clip`` beside the network, kept with it. EngineError if there is none."""
+def ranker(models: Models, net: Network, which: str = "clip") -> Ranker:
+    """The CLIP in the folder ``clip`` beside the network, or else ViT-L/14 (``clip``) or ViT-B/32 (``clip-small``).
+
+    Kept in memory. EngineError if it is not on this machine (`Models.loading` fetches it when it is wanted).
+    """
     folder = net.folder / "clip"
     if not (folder / "open_clip_config.json").is_file():
-        raise EngineError(f"picker must be smoothest or first for {net.name}, which has no CLIP beside it, got 'clip'")
+        found = hub.where(CLIPS[which].source)
+        if found is None:
+            raise EngineError(
+                f"picker must be smoothest or first where there is no {CLIPS[which].about} on this machine, got {which}"
+            )
+        folder = found
     found = models.memo.get(("clip", str(folder)))
     if found is None:
         found = Ranker(folder, net.device)

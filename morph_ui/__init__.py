@@ -10,7 +10,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves the
 
 import gradio as gr
 
-from morph_ui import draw, edit, interpolate, morph
+from morph_ui import draw, edit, interpolate, morph, networks
 from morph_ui.stream import FILES, sweep
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
@@ -43,6 +43,7 @@ def build(worker: Any) -> gr.Blocks:
             page.load(
                 type(session.value), outputs=session, queue=False, show_progress="hidden", api_visibility="private"
             )
+    networks.refresh(page)
     return page.queue(max_size=64, default_concurrency_limit=None)
 
 

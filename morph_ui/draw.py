@@ -12,11 +12,12 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from engine.schema import CATALOGUE_NAMES, COMBINES, DRAW_PRESETS, REFINES, SAMPLERS, SHEETS, DrawRequest
+from engine.schema import COMBINES, DRAW_PRESETS, REFINES, SAMPLERS, SHEETS, DrawRequest
 from morph_ui.board import api, board, feed_value, layers_of, loaded, passed_on, settle
 from morph_ui.canvas import canvas
 from morph_ui.easel import Easel, choose
 from morph_ui.live import following, fresh
+from morph_ui.networks import network_box
 from morph_ui.stage import QUIET
 from morph_ui.widgets import default, presets, seed_box, slider, thumbnails
 
@@ -31,8 +32,8 @@ SHEET_LABELS = {
     "ladder": "a ladder of realism",
 }
 COMBINE_LABELS = {"joint": "together: 1 and 1 is the network that sees both", "sum": "sum of three rows (the paper's)"}
-REFINE_LABELS = {"clean": "on the clean picture in mind", "noised": "on the noised picture (the paper's)",
-                 "off": "off: realism does nothing"}  # fmt: skip
+REFINE_LABELS = {"auto": "as suits the network", "clean": "on the clean picture in mind",
+                 "noised": "on the noised picture (the paper's)", "off": "off: realism does nothing"}  # fmt: skip
 SAMPLER_LABELS = {"ddim": "DDIM, all the steps", "live": "live: four steps or fewer"}
 
 
@@ -81,8 +82,7 @@ def controls(beside: Any = None) -> dict[str, Any]:
             with gr.Row():
                 c["eta"] = slider(R, "eta", "Fresh noise (η)", info="0 is DDIM, 1 the paper's", min_width=150)
                 c["size"] = slider(R, "size", "Longer side", info="pixels; 0 is the network's own", min_width=150)
-            c["model"] = gr.Dropdown(list(CATALOGUE_NAMES), value=default(R, "model"), label="Network",
-                                     info="it must see drawings: flora does", allow_custom_value=True)  # fmt: skip
+            c["model"] = network_box("draw", R, c["guidance"], ("sketch", "stroke"))
     presets(c["preset"], R, DRAW_PRESETS, c)
     return {f.name: c[f.name] for f in fields(R) if f.name in c} | {k: c[k] for k in ("make", "stop", "preset")}
 

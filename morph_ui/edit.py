@@ -9,11 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-from engine.schema import CATALOGUE_NAMES, EDIT_PRESETS, NOISES, USEFUL, Done, EditRequest, EngineError
+from engine.schema import EDIT_PRESETS, NOISES, USEFUL, Done, EditRequest, EngineError
 from morph_ui.board import api, board, layers_of, loaded, passed_on, settle
 from morph_ui.canvas import Drawing, canvas, read
 from morph_ui.easel import UPDATES, Easel, choose, refused, stream
 from morph_ui.live import flat
+from morph_ui.networks import network_box
 from morph_ui.stage import QUIET
 from morph_ui.stream import bar, sentence
 from morph_ui.widgets import default, presets, seed_box, slider
@@ -64,9 +65,7 @@ def controls(beside: Any = None) -> dict[str, Any]:
                 c["noise"] = gr.Dropdown([(NOISE_LABELS[n], n) for n in NOISES], value=default(R, "noise"),
                                          label="Noise of the kept part", min_width=150)  # fmt: skip
             c["size"] = slider(R, "size", "Longer side", info="pixels; 0 is the network's own")
-            c["model"] = gr.Dropdown(list(CATALOGUE_NAMES), value=default(R, "model"), label="Network",
-                                     info="flora is here; the others come from the hub on first use, or name a folder",
-                                     allow_custom_value=True)  # fmt: skip
+            c["model"] = network_box("edit", R, c["guidance"])
     presets(c["preset"], R, EDIT_PRESETS, c)
     own = ("where", "make", "stop", "preset", "faithful", "realistic")
     return {f.name: c[f.name] for f in fields(R) if f.name in c} | {k: c[k] for k in own}

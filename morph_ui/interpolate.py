@@ -12,7 +12,6 @@ import gradio as gr
 
 from engine import images
 from engine.schema import (
-    CATALOGUE_NAMES,
     FRAMES,
     MIXES,
     PICKERS,
@@ -23,6 +22,8 @@ from engine.schema import (
     EngineError,
     InterpolateRequest,
 )
+from morph_ui import posing
+from morph_ui.networks import network_box
 from morph_ui.stage import QUIET, api, ended, loaded, refilm, refused, stage, stream
 from morph_ui.stream import Session, sentence
 from morph_ui.widgets import default, drop_zone, new_seed, presets, seed_box, slider, thumbnails
@@ -36,7 +37,8 @@ SCHEME_LABELS = {
     "interpolate-denoise": "mix noisy, denoise",
     "interpolate": "mix only, no diffusion",
 }
-PICKER_LABELS = {"smoothest": "the smoothest way", "first": "none, the first", "clip": "CLIP, by words"}
+PICKER_LABELS = {"smoothest": "the smoothest way", "first": "none, the first", "clip": "CLIP, by words",
+                 "clip-small": "a smaller CLIP, by words"}  # fmt: skip
 SAMPLER_LABELS = {"ddim": "DDIM, all the steps", "live": "live: four steps or fewer, method “add noise” only"}
 
 
@@ -104,13 +106,12 @@ def controls() -> dict[str, gr.components.Component]:
         with gr.Row():
             c["invert_steps"] = slider(R, "invert_steps", "Fit the words", info="steps of textual inversion; 0 is off")
             c["invert_rate"] = gr.Number(value=default(R, "invert_rate"), label="Its learning rate", min_width=140)
-        c["model"] = gr.Dropdown(list(CATALOGUE_NAMES), value=default(R, "model"), label="Network",
-                                 info="flora is here; the others come from the hub on first use, or name a folder",
-                                 allow_custom_value=True)  # fmt: skip
+        c["model"] = network_box("interpolate", R, c["guidance"])
+    c["poses"] = posing.controls(c)
     presets(preset, R, PRESETS, c)
     with c["shelf"]:
         examples(c)
-    return {f.name: c[f.name] for f in fields(R) if f.name in c} | {k: c[k] for k in ("make", "stop")}
+    return {f.name: c[f.name] for f in fields(R) if f.name in c} | {k: c[k] for k in ("make", "stop", "poses")}
 
 
 def request_of(values: dict[str, Any]) -> InterpolateRequest:
@@ -136,7 +137,7 @@ def build(worker: Any) -> gr.State:
     with gr.Row(elem_classes="studio"):
         with gr.Column(scale=5, min_width=320, elem_classes="left"):
             c = controls()
-            make, stop = c.pop("make"), c.pop("stop")
+            make, stop, poses = (c.pop(k) for k in ("make", "stop", "poses"))
         with gr.Column(scale=7, min_width=320, elem_classes="right"):
             right = stage("interpolate")
     out = right.outputs(c["seed"], make, stop)
@@ -148,6 +149,7 @@ def build(worker: Any) -> gr.State:
     right.screen.choose(choose, session, [right.again, right.tried], queue=False, **QUIET)
     back.input(refilm, [session, back], [right.film, right.pngs, right.status], **QUIET)
     right.load.upload(loaded("interpolate", names[2:]), [session, right.load], [*widgets[2:], right.status], **QUIET)
+    posing.wire(worker, session, c, poses, right.status)
     about = (
         "Morph picture ``a`` into picture ``b``. Streams progress in the report; ends with an MP4, a zip of PNGs and "
         "the settings that make it again. Fields as in ``python -m engine interpolate --help``."

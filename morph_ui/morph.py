@@ -15,7 +15,8 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from engine import images
-from engine.schema import CATALOGUE_NAMES, FORMS, LORAS, MORPH_PRESETS, MOST, EngineError, MorphRequest
+from engine.schema import FORMS, LORAS, MORPH_PRESETS, MOST, EngineError, MorphRequest
+from morph_ui.networks import network_box
 from morph_ui.stage import QUIET, api, read_for, refilm, refused, stage, stream
 from morph_ui.stream import Session, bar, message, sentence
 from morph_ui.widgets import default, new_seed, picture_url, presets, seed_box, slider, thumbnails, timeline
@@ -75,9 +76,7 @@ def controls() -> dict[str, gr.components.Component]:
             shapes = [("proportions of the first", "fit"), ("square, cropped", "crop"), ("square, whole", "pad")]
             c["fit"] = gr.Radio(shapes, value=default(R, "fit"), label="Frame")
             c["size"] = slider(R, "size", "Longer side", info="pixels; 0 is the network's own")
-        c["model"] = gr.Dropdown(list(CATALOGUE_NAMES), value=default(R, "model"), label="Network",
-                                 info="flora is here; the others come from the hub on first use, or name a folder",
-                                 allow_custom_value=True)  # fmt: skip
+        c["model"] = network_box("morph", R)
     for name, value in presets(preset, R, MORPH_PRESETS, c)["draft"].items():
         c[name].value = value
     with shelf:

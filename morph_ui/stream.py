@@ -20,7 +20,8 @@ from typing import Any
 
 from PIL.Image import Image
 
-from engine.schema import Done, EngineError, Event, Frame, Preview, Progress, Waiting
+from engine.catalogue import absent, chosen, fetching
+from engine.schema import Cancelled, Done, EngineError, Event, Frame, Preview, Progress, Waiting
 
 FILES = Path(tempfile.gettempdir()) / "chrysalis"  # one folder a visit, its name a secret
 
@@ -123,7 +124,9 @@ class Clock:
             self.line = bar(0, f"waiting: {jobs} before yours")
         elif isinstance(event, Progress):
             text = event.doing
-            if event.fraction > 0:
+            if self.started and event.fraction < self.started[1]:
+                self.started = None  # another part of the work has begun
+            if event.fraction > 0 and not text.endswith(" left"):
                 begun, first = self.started = self.started or (monotonic(), event.fraction)
                 took, share = monotonic() - begun, event.fraction - first
                 if took > 1 and share > 0.02:
@@ -207,8 +210,39 @@ def follow(worker: Any, session: Session, request: Any, number: int, clock: Cloc
             yield True
 
 
+class Fetch:
+    """A download as a visit's job: it may be cancelled."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def fetched(request: Any, session: Session) -> Iterator[Event]:
+    """Brings what a request needs and is not on this machine; `Cancelled` after Stop. What came is kept."""
+    wants = getattr(request, "wants", ())
+    missing = absent(chosen(request.model).needs(wants)) if hasattr(request, "model") else []
+    if not missing:
+        return
+    job = session.job = Fetch()
+    steps = fetching(missing)
+    try:
+        for step in steps:
+            yield step
+            if job.cancelled:
+                raise Cancelled
+    finally:
+        steps.close()
+
+
 def events(worker: Any, request: Any, session: Session) -> Iterator[Event]:
-    """Events of a submitted request. However this ends (Stop, a closed tab, an error), the job is cancelled."""
+    """Events of a submitted request. However this ends (Stop, a closed tab, an error), the job is cancelled.
+
+    What it needs from the hub is fetched first, here: the device goes on with others' jobs meanwhile.
+    """
+    yield from fetched(request, session)
     job = session.job = worker.submit(request)
     try:
         yield from job

@@ -38,7 +38,15 @@ def pytest_collection_modifyitems(items):
         "images",
         "video",
         "worker",
+        "zero",
         "models",
+        "hub",
+        "catalogue",
+        "memory",
+        "loading",
+        "control",
+        "pose",
+        "posing",
         "ranking",
         "perceptual",
         "cache",
@@ -52,16 +60,22 @@ def pytest_collection_modifyitems(items):
         "draw",
         "edit",
     ]
-    order += ["benchmarks", "training", "cli", "flora", "api", "canvas", "page", "easel"]
+    order += ["benchmarks", "training", "cli", "flora", "api", "container", "skeleton", "canvas", "page", "easel"]
     items.sort(key=lambda i: order.index(i.path.stem.removeprefix("test_")))
 
 
-def make_network(folder: Path, prediction: str = "epsilon", extra: int = 0, seed: int = 0) -> Path:
-    """A Stable-Diffusion-shaped checkpoint of random weights, factor 8, 4 channels, in the diffusers folder format."""
+def make_network(
+    folder: Path, prediction: str = "epsilon", extra: int = 0, seed: int = 0, attends: tuple[int, ...] = (1,)
+) -> Path:
+    """A Stable-Diffusion-shaped checkpoint of random weights, factor 8, 4 channels, in the diffusers folder format.
+
+    ``attends``: which of its two levels look at the words; in Stable Diffusion all but the last do."""
+    down = ["CrossAttnDownBlock2D" if i in attends else "DownBlock2D" for i in (0, 1)]
+    up = ["CrossAttnUpBlock2D" if i in attends else "UpBlock2D" for i in (1, 0)]
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(
         sample_size=8, in_channels=4 + extra, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=down, up_block_types=up,
         cross_attention_dim=32, attention_head_dim=4, norm_num_groups=8,
     )  # fmt: skip
     vae = AutoencoderKL(
@@ -84,10 +98,11 @@ def make_network(folder: Path, prediction: str = "epsilon", extra: int = 0, seed
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
         set_alpha_to_one=False, prediction_type=prediction,
     )  # fmt: skip
-    for name, part in zip(("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
-                          (unet, vae, text, tokenizer, scheduler), strict=True):  # fmt: skip
+    parts = (("unet", unet), ("vae", vae), ("text_encoder", text), ("tokenizer", tokenizer), ("scheduler", scheduler))
+    for name, part in parts:
         part.save_pretrained(folder / name)
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    index = {name: ["transformers" if name[0] == "t" else "diffusers", type(part).__name__] for name, part in parts}
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"} | index))
     return folder
 
 

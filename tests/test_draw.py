@@ -254,7 +254,9 @@ def test_an_empty_layer_is_none_and_another_size_of_the_same_shape_is_scaled(mod
 
 
 def test_a_network_that_sees_no_drawings_is_refused(models, tiny):
-    with pytest.raises(EngineError, match="model must be a network that sees drawings"):
+    with pytest.raises(
+        EngineError, match=r"model must see drawings by itself .flora. or have a control for sketch and stroke"
+    ):
         made(models, ask(str(tiny)))
 
 

@@ -5,7 +5,6 @@ import torch
 from conftest import make_network
 from diffusers import DDIMScheduler
 
-from engine.catalogue import CATALOGUE, present
 from engine.models import Memo, Models
 from engine.network import Row, guided
 from engine.sampling import flow
@@ -148,31 +147,6 @@ def test_unknown_and_incomplete_networks(tmp_path, models):
     (broken / "scheduler").rmdir()
     with pytest.raises(EngineError, match="got none of scheduler"):
         models.load(str(broken))
-
-
-def test_a_hub_network_is_looked_for_here_first_and_its_absence_is_a_sentence(monkeypatch, models):
-    calls = []
-
-    def snapshot(repo, local_files_only=False, **options):
-        calls.append((repo, local_files_only))
-        raise OSError("no network")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert dict((e.name, here) for e, here in present())["sd15"] is False
-    assert all(local for _, local in calls)  # the list of networks asks nobody outside
-    with pytest.raises(EngineError, match=r"sd21-base must be on this machine or within reach.*Manojb"):
-        models.load("sd21-base")
-    assert [r for r, local in calls if not local] == list(CATALOGUE["sd21-base"].repos)
-
-
-def test_the_least_recently_used_network_leaves(tmp_path):
-    models = Models("cpu", torch.float32, keep=2)
-    a, b, c = (str(make_network(tmp_path / n)) for n in "abc")
-    first = models.load(a)
-    models.load(b)
-    assert models.load(a) is first
-    models.load(c)
-    assert models.load(a) is first and b not in models._resident
 
 
 def test_the_memo_is_bounded():

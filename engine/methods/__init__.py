@@ -11,6 +11,7 @@ from engine.methods.draw import draw
 from engine.methods.edit import edit
 from engine.methods.interpolate import interpolate
 from engine.methods.morph import morph
+from engine.methods.pose import find
 from engine.models import Models
 from engine.network import Row
 from engine.schema import (
@@ -21,12 +22,13 @@ from engine.schema import (
     InterpolateRequest,
     LoadRequest,
     MorphRequest,
+    PoseRequest,
     Progress,
 )
 
 
 def load(models: Models, request: LoadRequest) -> Iterator[Event]:
-    net = models.load(request.model)
+    net = yield from models.loading(request.model)
     yield Progress(0.5, f"warming {request.model} up")
     # The first step and the first decoding of a process take several times as long as the rest.
     z = torch.zeros(2, net.channels, net.size // net.factor, net.size // net.factor)
@@ -40,12 +42,14 @@ METHODS = {
     DrawRequest: draw,
     EditRequest: edit,
     LoadRequest: load,
+    PoseRequest: find,
 }
 
 
 def run(models: Models, request: Any) -> Iterator[Event]:
     """Events of one request, last of them `Done`. Close it to stop: every hook is undone on the way out."""
     events = METHODS[type(request)](models, request)
+    fraction, said = 0.0, ""
     try:
         while True:
             with torch.no_grad():  # grad mode is a thread's own; a generator must not leave it changed while it waits
@@ -58,6 +62,12 @@ def run(models: Models, request: Any) -> Iterator[Event]:
                         f"memory of {models.device} must hold the pictures of the job, got too little; choose a "
                         "smaller size or fewer pictures"
                     ) from None
+            if isinstance(event, Progress):
+                fraction = event.fraction
             yield event
+            if models.trouble != said:  # a lack of memory is told while it is news
+                said = models.trouble
+                if said:
+                    yield Progress(fraction, said)
     finally:
         events.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine import images, rendering
+from engine.control import Hint, palette
 from engine.drawing import followed, grown, pulled, refine_size, sketch_of, spread, strokes_of
 from engine.models import Models
 from engine.network import Network, Row
@@ -29,9 +31,12 @@ def draw(models: Models, request: DrawRequest) -> Iterator[Event]:
     """`Frame`s of the plan (seeds, or a sheet), all in one batch."""
     started = perf_counter()
     yield Progress(0.0, f"loading {request.model}")
-    net = models.load(request.model)
-    if net.extra != 2 * net.channels:
-        raise EngineError(f"model must be a network that sees drawings (flora), got {request.model}, which does not")
+    net = yield from models.loading(request.model, request.wants)
+    if not net.sees_drawings and (lacking := [k for k in request.wants if k != "live" and not net.has(k)]):
+        raise EngineError(
+            f"model must see drawings by itself (flora) or have a control for {' and '.join(lacking)}, got "
+            f"{request.model}, which has neither"
+        )
     sampling, before = net.sampler(request.sampler), net.evaluations
     size = images.frame_size(request.drawn, "fit", request.size or net.size, net.multiple)
     sketch, strokes = (rendering.paint(p, size) if p else None for p in (request.sketch, request.strokes))
@@ -43,12 +48,10 @@ def draw(models: Models, request: DrawRequest) -> Iterator[Event]:
     for i, picture in enumerate(pictures):
         yield Frame(i, picture)
     yield Progress(1.0, "done")
-    notes = [f"the prompt is {n} tokens too long for {net.name}; its end was left out"
-             for n in (net.overlong(request.prompt),) if n]  # fmt: skip
     settings = request.settings() | {"width": size[0], "height": size[1], "plan": plan}
     # While the hand draws nobody reads figures.
     took, quality = perf_counter() - started, drawing.measure(pictures) if request.sampler == "ddim" else {}
-    yield Done(tuple(pictures), settings, took, net.evaluations - before, tuple(notes), quality)
+    yield Done(tuple(pictures), settings, took, net.evaluations - before, tuple(net.notes(request.prompt)), quality)
 
 
 class Drawing:
@@ -85,20 +88,18 @@ class Drawing:
         self.z_strokes = z.pop() if colours is not None else None
         self.z_sketch = z.pop() if lines is not None else None
         self.where = cells(alpha, net)
+        self.hints = {} if net.sees_drawings else self.controlled()
         self.grid = (h // net.factor, w // net.factor)
 
     def rows(self, part: list[dict]) -> list[Row]:
         """The guidance in two dimensions, e(∅) + s₁(e(sketch) − e(∅)) + s₂(e(strokes) − e(∅)), as rows of one batch
         (DiSS, methods.md §3.3; s₂ only where there are strokes). "joint" adds s₁s₂(e(both) − e(sketch) − e(strokes)
         + e(∅)). Rows whose weight is 0 everywhere are left out."""
-        net, r = self.net, self.request
-        null = net.null(self.grid)
-        sketch, strokes = (null if z is None else z for z in (self.z_sketch, self.z_strokes))
+        r = self.request
         s1 = self._scales(part, "sketch_scale") * (self.z_sketch is not None)
         s2 = self._scales(part, "stroke_scale") * (self.z_strokes is not None) * self.where
         any1, any2 = s1 > 0, s2.amax((2, 3), keepdim=True) > 0
         both = s1 * s2 if r.combine == "joint" else torch.zeros_like(s2)
-        seen = {"": [null, null], "s": [sketch, null], "c": [null, strokes], "sc": [sketch, strokes]}
         weights = {("prompt", ""): 1 - s1 - s2 + both, ("prompt", "s"): s1 - both, ("prompt", "c"): s2 - both,
                    ("prompt", "sc"): both}  # fmt: skip
         if r.guidance != 1 and r.prompt != r.negative:  # the words' own guidance, where most of the drawing is seen
@@ -106,8 +107,27 @@ class Drawing:
                 weights["prompt", what] = weights["prompt", what] + (r.guidance - 1) * here
                 weights["negative", what] = (1 - r.guidance) * here
         words = dict(zip(("prompt", "negative"), self.words.split(1), strict=True))
-        return [Row(words[text], weight, torch.cat(seen[what], 1))
+        return [Row(words[text], weight, **self.shown(what))
                 for (text, what), weight in weights.items() if bool((weight.abs() > 1e-6).any())]  # fmt: skip
+
+    def controlled(self) -> dict[str, Hint]:
+        """What ControlNet and adapter are shown: white lines on black, and a palette of coarse colours."""
+        out = {}
+        if self.lines is not None:
+            out["sketch"] = Hint(_picture(255 - self.lines))
+        if self.colours is not None:
+            out["stroke"] = Hint(palette(_picture(self.colours)))
+        return out
+
+    def shown(self, what: str) -> dict[str, Any]:
+        """What a row sees, of "s" the lines and of "c" the colours: latents beside the noise, or what controls are
+        shown. Φ is mid-grey there, and nothing here."""
+        if not self.net.sees_drawings:
+            return {"hints": {name: self.hints[name] for c, name in (("s", "sketch"), ("c", "stroke")) if c in what}}
+        null = self.net.null(self.grid)
+        lines, colours = (z if c in what and z is not None else null
+                          for c, z in (("s", self.z_sketch), ("c", self.z_strokes)))  # fmt: skip
+        return {"conditions": torch.cat([lines, colours], 1)}
 
     def _scales(self, part: list[dict], name: str) -> Tensor:
         own = [p.get(name, getattr(self.request, name)) for p in part]
@@ -124,7 +144,9 @@ class Drawing:
         noise = fresh(net, (net.channels, *self.grid), [(p["seed"], 0) for p in part])
         # Begun with the strokes under the largest noise, which does not quite hide them.
         painted = self.painted(part)
-        x = colourless(noise(), levels[0], painted)
+        # Of Stable Diffusion's noise the coarse part stays: it knows what to do with it.
+        own = noise()
+        x = colourless(own, levels[0], painted) if net.sees_drawings else own * (1 + levels[0] ** 2) ** 0.5
         if self.z_strokes is not None:
             x = x + painted * self.z_strokes
         step = ancestral(r.eta, [generator(p["seed"], 1) for p in part]) if r.eta else euler
@@ -145,7 +167,8 @@ class Drawing:
         "clean" changes the clean picture in mind, so x never leaves what the network knows.
         """
         net, r, ref = self.net, self.request, self.z_strokes
-        if ref is None or r.refine == "off":
+        refine = r.refine if r.refine != "auto" else "noised" if net.sees_drawings else "clean"
+        if ref is None or refine == "off":
             return field, step
         side = max(self.size)
         sizes = [refine_size(side, p.get("realism", r.realism), r.k) for p in part]
@@ -164,7 +187,7 @@ class Drawing:
             x = step(x, d, s, s_next)
             return x if s < last or not s_next else pulled(x, ref + s_next * noise(), sizes, where)
 
-        return (clean, step) if r.refine == "clean" else (field, noised)
+        return (clean, step) if refine == "clean" else (field, noised)
 
     def finish(self, pictures: list[Image.Image]) -> list[Image.Image]:
         if self.photo is None or self.mask is None:
@@ -176,3 +199,8 @@ class Drawing:
         lines = self.lines[..., 0] if self.lines is not None and self.sketch else None
         paint, alpha = (self.colours, self.strokes.alpha) if self.strokes else (None, None)
         return followed(np.asarray(pictures[0]), lines, paint, alpha)
+
+
+def _picture(block: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 → (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(block)).permute(2, 0, 1)[None].float() / 255

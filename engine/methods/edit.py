@@ -29,7 +29,7 @@ def edit(models: Models, request: EditRequest) -> Iterator[Event]:
     """`Frame`s of the guide made real, one for every seed, in one batch."""
     started = perf_counter()
     yield Progress(0.0, f"loading {request.model}")
-    net, r = models.load(request.model), request
+    net, r = (yield from models.loading(request.model)), request
     before = net.evaluations
     size = images.frame_size(r.guide, "fit", r.size or net.size, net.multiple)
     guide, photo, mask = layers(r, size)
@@ -46,12 +46,17 @@ def edit(models: Models, request: EditRequest) -> Iterator[Event]:
     for i, picture in enumerate(pictures):
         yield Frame(i, picture)
     yield Progress(1.0, "done")
-    notes = [f"the prompt is {n} tokens too long for {net.name}; its end was left out"
-             for n in (net.overlong(r.prompt),) if n]  # fmt: skip
     away = np.asarray(pictures[0], np.float32) / 255 - guide.astype(np.float32) / 255
     quality = {"l2": float(np.square(away).sum())}  # ‖x_g − SDEdit(x_g)‖², the paper's faithfulness
     settings = r.settings() | {"width": size[0], "height": size[1], "plan": r.plan()}
-    yield Done(tuple(pictures), settings, perf_counter() - started, net.evaluations - before, tuple(notes), quality)
+    yield Done(
+        tuple(pictures),
+        settings,
+        perf_counter() - started,
+        net.evaluations - before,
+        tuple(net.notes(r.prompt)),
+        quality,
+    )
 
 
 def layers(r: EditRequest, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

@@ -8,22 +8,23 @@ paper's Table 1 are here for comparison.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from engine import images
+from engine import images, pose
 from engine.geometry import MIX, noise_steps, slerp, tree
 from engine.models import Models
 from engine.network import Network, guided
 from engine.perceptual import quality
+from engine.posing import People, Poses, detected
 from engine.ranking import Ranker, ranker
 from engine.sampling import ancestral, euler, flow, gaussian, generator
-from engine.schema import Done, Event, Frame, InterpolateRequest, Preview, Progress, within
+from engine.schema import Done, EngineError, Event, Frame, InterpolateRequest, Preview, Progress, within
 from engine.textual import invert_text
 
 DECODE = 3  # a decoded picture counts as so many network rows in the progress bar
@@ -42,6 +43,7 @@ class Run:
     words: Tensor  # (3, L, D): picture A's, picture B's, the negative
     look: object  # latents → small pictures
     ranker: Ranker | None  # if candidates are ranked by CLIP
+    poses: Poses | None  # if body keypoints steer
     key: str  # content of pictures and settings
     total: int = 1
     done: int = 0
@@ -59,7 +61,8 @@ class Run:
         places = torch.tensor([i / self.last for i in frames], dtype=torch.float64)
         n = len(frames)
         cond = slerp(self.words[0:1].expand(n, -1, -1), self.words[1:2].expand(n, -1, -1), places.to(self.words.device))
-        return guided(cond, self.words[2:], self.request.guidance)
+        hints = {"pose": self.poses.hint([i / self.last for i in frames])} if self.poses else None
+        return [replace(row, hints=hints) for row in guided(cond, self.words[2:], self.request.guidance)]
 
     def seed_of(self, frame: int) -> int:
         return dict(self.request.reseeds).get(frame, self.request.seed)
@@ -94,8 +97,11 @@ def interpolate(models: Models, request: InterpolateRequest) -> Iterator[Event]:
     """`Frame`s of the path from picture A to picture B, coarse to fine; the ends are the (fitted) originals."""
     started = perf_counter()
     yield Progress(0.0, f"loading {request.model}")
-    net = models.load(request.model)
-    clip = ranker(models, net) if request.picker == "clip" else None  # what is missing is said before the work
+    net = yield from models.loading(request.model, request.wants)
+    # What is missing is said before the work.
+    clip = ranker(models, net, request.picker) if request.picker.startswith("clip") else None
+    if request.pose != "off" and not net.has("pose"):
+        raise EngineError(f"pose must be off for {net.name}, which has no control for poses, got {request.pose!r}")
     sampling = net.sampler(request.sampler)
     before = net.evaluations
     size = images.frame_size(request.a, request.fit, request.size or net.size, net.multiple)
@@ -103,6 +109,11 @@ def interpolate(models: Models, request: InterpolateRequest) -> Iterator[Event]:
     last = request.frames - 1
     yield Frame(0, ends[0])
     yield Frame(last, ends[1])
+    found = yield from _people(models, request)
+    poses = None
+    if request.pose != "off":
+        a, b = (pose.framed(p, o.size, size, request.fit) for p, o in zip(found, (request.a, request.b), strict=True))
+        poses = Poses(a, b, request.pose_people, request.pose_scale, size) if a or b else None
     x = images.to_tensor(ends)
     z = net.encode(x)
     prompts = [request.prompt, request.prompt_b or request.prompt, request.negative]
@@ -113,20 +124,38 @@ def interpolate(models: Models, request: InterpolateRequest) -> Iterator[Event]:
     key = hashlib.blake2b(repr(content).encode(), digest_size=12).hexdigest()
     if request.invert_steps:
         words = yield from _inverted(models, net, request, x, words, content[0])
-    run = Run(net, models, request, {0: z[:1], last: z[1:]}, words, net.previewer(z, x), clip, key)
+    run = Run(net, models, request, {0: z[:1], last: z[1:]}, words, net.previewer(z, x), clip, poses, key)
     run.pictures |= {0: ends[0], last: ends[1]}
     run.begun = INVERSION if request.invert_steps else 0.0
     run.keys |= {0: f"{key}-a", last: f"{key}-b"}
     with sampling:
         yield from SCHEMES[request.scheme](run)
-    notes = [f"the prompt is {n} tokens too long for {net.name}; its end was left out"
-             for n in map(net.overlong, prompts) if n]  # fmt: skip
+    notes = net.notes(*prompts)
+    if request.pose != "off":
+        # With them the same pictures come without the detector.
+        settings |= {"pose_a": pose.write(found[0], request.a.size), "pose_b": pose.write(found[1], request.b.size)}
+        nobody = [n for n, p in zip(("the first picture", "the last"), found, strict=True) if not p]
+        notes += [f"nobody was found in {' or '.join(nobody)}, so poses do not steer there"] if nobody else []
     frames = tuple(run.pictures[i] for i in range(request.frames))
     yield Progress(0.999, "measuring the way")
     measured = quality(net, images.to_tensor(list(frames)), x, (0, last))
     yield Progress(1.0, "done")
     settings |= {"width": size[0], "height": size[1]}
     yield Done(frames, settings, perf_counter() - started, net.evaluations - before, tuple(notes), measured)
+
+
+def _people(models: Models, r: InterpolateRequest) -> Generator[Event, None, list[People]]:
+    """The people of both pictures: given, or looked for."""
+    out: list[People] = []
+    for text, picture, name in ((r.pose_a, r.a, "pose_a"), (r.pose_b, r.b, "pose_b")):
+        if r.pose == "off" or (r.pose == "given" and not text):
+            out.append(())
+        elif text:
+            out.append(pose.read(text, name, picture.size))
+        else:
+            look = detected(models, picture, r.pose, r.pose_rescue, r.model)
+            out.append((yield from within(look, 0.0, 0.0)))
+    return out
 
 
 def _inverted(models, net, request, x, words, digests):
@@ -223,6 +252,7 @@ PICKERS = {
     "smoothest": lambda run, tried, i, d: smoothest(tried, run.pictures[i - d], run.pictures[i + d]),
     "first": lambda run, tried, i, d: 0,
     "clip": lambda run, tried, i, d: best(run, tried, i),
+    "clip-small": lambda run, tried, i, d: best(run, tried, i),
 }
 
 

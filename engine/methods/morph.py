@@ -124,7 +124,7 @@ def morph(models: Models, request: MorphRequest) -> Iterator[Event]:
     """`Frame`s of the way through the pictures. The pictures themselves are drawn again too, unless ``exact_ends``."""
     r, started = request, perf_counter()
     yield Progress(0.0, f"loading {r.model}")
-    net = models.load(r.model)
+    net = yield from models.loading(r.model)
     before = net.evaluations
     models.cache.trouble = ""
     size = images.frame_size(r.pictures[0], r.fit, r.size or net.size, net.multiple)
@@ -165,6 +165,7 @@ def morph(models: Models, request: MorphRequest) -> Iterator[Event]:
     quality = perceptual.quality(net, images.to_tensor(list(pictures)), images.to_tensor(keys), at, r.loop)
     yield Progress(1.0, "done")
     settings = r.settings() | {"width": size[0], "height": size[1]}
+    run.notes += net.notes(*r.words())
     if models.cache.trouble:
         run.notes.append(models.cache.trouble)
     yield Done(pictures, settings, perf_counter() - started, net.evaluations - before, tuple(run.notes), quality,
@@ -182,9 +183,6 @@ def _run(net: Network, models: Models, r: MorphRequest, keys: list[Image]) -> Ru
     z = net.encode(x)
     run = Run(net, models, r, [different.index(n) for n in names], different, z, net.embed([words[i] for i in first]),
               net.previewer(z, x), net.levels(r.steps))  # fmt: skip
-    for w in dict.fromkeys(words):
-        if n := net.overlong(w):
-            run.notes.append(f"the prompt “{w[:20]}…” is {n} tokens too long for {net.name}; its end was left out")
     n, inner = len(different), run.legs * (r.frames - 2)
     fits = r.lora_steps * r.lora_draws * TRAINED * n if r.lora != "none" else 0
     probe = run.legs * PROBE_FRAMES * (min(PROBE_STEPS, r.steps) + DECODE) if r.reschedule else 0

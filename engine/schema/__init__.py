@@ -10,7 +10,9 @@ from engine.schema.edit import EDIT_PRESETS, NOISES, USEFUL, EditRequest
 from engine.schema.events import Done, Event, Frame, Preview, Progress, Waiting, result, within
 from engine.schema.interpolate import (
     FRAMES,
+    KEEPS,
     PICKERS,
+    POSES,
     PRESETS,
     SAMPLERS,
     SCHEDULES,
@@ -20,10 +22,12 @@ from engine.schema.interpolate import (
 )
 from engine.schema.load import LoadRequest
 from engine.schema.morph import FORMS, LORAS, MORPH_PRESETS, MOST, MorphRequest
+from engine.schema.pose import DETECTORS, PoseRequest
 
 __all__ = [
-    "CATALOGUE_NAMES", "COMBINES", "DRAW_PRESETS", "EDIT_PRESETS", "FITS", "FORMS", "FRAMES", "LORAS", "MIXES",
-    "MORPH_PRESETS", "MOST", "NOISES", "PICKERS", "PRESETS", "REFINES", "SAMPLERS", "SCHEDULES", "SCHEMES", "SHEETS",
-    "USEFUL", "Cancelled", "Done", "DrawRequest", "EditRequest", "EngineError", "Event", "Frame", "InterpolateRequest",
-    "LoadRequest", "MorphRequest", "Preview", "Progress", "Range", "Waiting", "preset", "result", "within",
+    "CATALOGUE_NAMES", "COMBINES", "DETECTORS", "DRAW_PRESETS", "EDIT_PRESETS", "FITS", "FORMS", "FRAMES",
+    "KEEPS", "LORAS", "MIXES", "MORPH_PRESETS", "MOST", "NOISES", "PICKERS", "POSES", "PRESETS", "REFINES",
+    "SAMPLERS", "SCHEDULES", "SCHEMES", "SHEETS", "USEFUL", "Cancelled", "Done", "DrawRequest", "EditRequest",
+    "EngineError", "Event", "Frame", "InterpolateRequest", "LoadRequest", "MorphRequest", "PoseRequest",
+    "Preview", "Progress", "Range", "Waiting", "preset", "result", "within",
 ]  # fmt: skip

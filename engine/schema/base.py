@@ -45,7 +45,7 @@ def picture(name: str, value: Any) -> None:
 
 MIXES = ("slerp", "lerp")
 FITS = ("fit", "crop", "pad")
-CATALOGUE_NAMES = ("flora", "sd15", "sd21-base")
+CATALOGUE_NAMES = ("flora", "sd15", "sd15-smooth", "sd21-base", "sd21", "sd-turbo")
 
 
 def bounded(request: Any) -> None:

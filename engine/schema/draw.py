@@ -11,7 +11,7 @@ from PIL.Image import Image
 from engine.schema.base import EngineError, Range, bounded, layers, plain
 from engine.schema.interpolate import SAMPLERS
 
-REFINES = ("noised", "clean", "off")
+REFINES = ("auto", "noised", "clean", "off")
 COMBINES = ("joint", "sum")
 SHEETS = ("none", "sketch-stroke", "sketch-realism", "stroke-realism", "ladder")
 _AXES = {
@@ -30,7 +30,8 @@ class DrawRequest:
     drawn. Regions without strokes stay free. With a ``photo`` the drawing is a local edit of it: ``mask`` (L, 255 =
     may change), or where there is none what was drawn and ``around`` it. ``combine`` "sum" is the paper's guidance of
     three rows, "joint" adds the interaction of both drawings, so that scales of 1 are the network that sees both.
-    ``refine`` "noised" is the published low-pass rule, "clean" the same on the clean picture in mind, with ``k``.
+    ``refine`` "noised" is the published low-pass rule, "clean" the same on the clean picture in mind, with ``k``;
+    "auto" takes the first on networks that see drawings beside the noise (flora), the second on those that are steered.
     A ``sheet`` varies one or two of the scales with the same seed.
     """
 
@@ -49,7 +50,7 @@ class DrawRequest:
     guidance: float = 3.0
     sampler: str = "ddim"
     combine: str = "joint"
-    refine: str = "noised"
+    refine: str = "auto"
     k: int = 0
     free: float = 0.2
     eta: float = 0.0
@@ -101,6 +102,13 @@ class DrawRequest:
                 )
         if self.sampler == "live" and self.eta:
             raise EngineError(f"eta must be 0 with the sampler live, got {self.eta:g}")
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """What it asks for beside the network (`engine.catalogue`)."""
+        kinds = {"sketch": self.sketch or self.photo, "stroke": self.strokes or self.photo,
+                 "live": self.sampler == "live"}  # fmt: skip
+        return tuple(k for k, wanted in kinds.items() if wanted)
 
     @property
     def drawn(self) -> Image:

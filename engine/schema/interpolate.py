@@ -8,11 +8,14 @@ from typing import Any, ClassVar
 from PIL.Image import Image
 
 from engine.schema.base import FITS, MIXES, EngineError, Range, bounded, choice, picture, plain
+from engine.schema.pose import DETECTORS
 
 SCHEMES = ("branch", "did", "did-independent", "interpolate-denoise", "interpolate")
 SCHEDULES = ("linear", "convex", "concave")
-PICKERS = ("smoothest", "first", "clip")
+PICKERS = ("smoothest", "first", "clip", "clip-small")
 SAMPLERS = ("ddim", "live")
+POSES = ("off", "given", *DETECTORS)
+KEEPS = ("largest", "all")
 FRAMES = (3, 5, 9, 17, 33, 65, 129)
 
 
@@ -23,7 +26,9 @@ class InterpolateRequest:
     ``a`` and ``b`` are PIL pictures as `engine.images.read` gives them. ``picks`` holds (frame, candidate) pairs and
     ``reseeds`` (frame, seed) pairs: with them one frame is chosen by hand or made again; every frame that does not
     descend from it stays as it was. The picker "clip" ranks by ``rank_for`` (empty: the prompts)
-    against ``rank_against`` (empty: the negative); the sampler "live" walks with the few-step weights.
+    against ``rank_against`` (empty: the negative); the sampler "live" walks with the few-step weights. ``pose`` steers
+    the frames by body keypoints (§4.3): ``pose_a`` and ``pose_b`` (OpenPose's JSON, in the picture's own coordinates),
+    or what its detector finds where these are empty; ``pose_rescue`` as in `PoseRequest`.
     """
 
     a: Image
@@ -49,6 +54,12 @@ class InterpolateRequest:
     sampler: str = "ddim"
     invert_steps: int = 0
     invert_rate: float = 1e-3
+    pose: str = "off"
+    pose_a: str = ""
+    pose_b: str = ""
+    pose_scale: float = 1.5
+    pose_people: str = "largest"
+    pose_rescue: str = ""
     fit: str = "fit"
     size: int = 0
     model: str = "flora"
@@ -66,12 +77,14 @@ class InterpolateRequest:
         "candidates": Range(1, 16, 1, "pictures tried for each frame; one fewer at every finer level"),
         "invert_steps": Range(0, 500, 1, "steps that fit the words to each picture (textual inversion)"),
         "invert_rate": Range(1e-6, 0.1, 1e-4, "learning rate of textual inversion"),
+        "pose_scale": Range(0.0, 4.0, 0.1, "how strongly poses count in the middle; at the ends 1"),
         "size": Range(0, 1536, 8, "longer side in pixels; 0 is the network's own"),
     }
     WHOLE: ClassVar = ("steps", "seed", "candidates", "invert_steps", "size")
-    TEXTS: ClassVar = ("prompt", "prompt_b", "negative", "rank_for", "rank_against", "model")
+    TEXTS: ClassVar = ("prompt", "prompt_b", "negative", "rank_for", "rank_against", "pose_a", "pose_b", "pose_rescue",
+                       "model")  # fmt: skip
     CHOICES: ClassVar = {"scheme": SCHEMES, "schedule": SCHEDULES, "mix": MIXES, "picker": PICKERS,
-                         "sampler": SAMPLERS, "fit": FITS}  # fmt: skip
+                         "sampler": SAMPLERS, "pose": POSES, "pose_people": KEEPS, "fit": FITS}  # fmt: skip
 
     def __post_init__(self) -> None:
         picture("picture A", self.a)
@@ -81,14 +94,24 @@ class InterpolateRequest:
         bounded(self)
         if self.sampler == "live" and self.scheme != "branch":
             raise EngineError(f"sampler must be ddim for the scheme {self.scheme}, got 'live'")
-        if self.picker == "clip" and not (self.rank_for or self.prompt):
-            raise EngineError("rank_for or prompt must be words for the picker clip, got neither")
+        if self.picker.startswith("clip") and not (self.rank_for or self.prompt):
+            raise EngineError(f"rank_for or prompt must be words for the picker {self.picker}, got neither")
+        if self.pose == "given" and not (self.pose_a or self.pose_b):
+            raise EngineError("pose_a or pose_b must hold keypoints for the pose given, got neither")
         if self.low > self.high:
             raise EngineError(f"low must not be above high, got low {self.low:g} and high {self.high:g}")
         for name in ("picks", "reseeds"):
             for pair in getattr(self, name):
                 if len(pair) != 2 or not 0 < pair[0] < self.frames - 1 or pair[1] < 0:
                     raise EngineError(f"{name} must be pairs of an inner frame and a number, got {pair!r}")
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """What it asks for beside the network (`engine.catalogue`)."""
+        look = self.pose in DETECTORS and not (self.pose_a and self.pose_b)
+        kinds = {"live": self.sampler == "live", self.picker: self.picker.startswith("clip")}
+        kinds |= {"pose": self.pose != "off", self.pose: look, "canny": look and bool(self.pose_rescue)}
+        return tuple(k for k, wanted in kinds.items() if wanted)
 
     @property
     def total(self) -> int:
@@ -106,7 +129,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "draft": {"steps": 24, "candidates": 1, "eta": 0.0, "low": 0.25, "high": 0.5, "scheme": "branch"},
     "standard": {"steps": 60, "candidates": 3, "eta": 0.0, "low": 0.25, "high": 0.6, "scheme": "branch"},
     "paper": {"steps": 200, "candidates": 8, "eta": 0.1, "low": 0.3, "high": 0.55, "scheme": "branch",
-              "guidance": 7.5, "invert_steps": 100, "invert_rate": 1e-4},
+              "guidance": 7.5, "invert_steps": 100, "invert_rate": 1e-4, "picker": "clip",
+              "rank_for": "high quality, detailed, 2D", "rank_against": "blurry, distorted, 3D render"},
 }  # fmt: skip
 
 

@@ -1,0 +1,62 @@
+"""The menu of networks: what is here, what would be fetched and how large it is, on what terms."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import Any
+
+import gradio as gr
+
+from engine.catalogue import CATALOGUE, FAMILIES, absent, chosen, present
+from engine.schema import EngineError
+from morph_ui.widgets import default
+
+HINT = "or the path of a diffusers folder or .safetensors file; then LoRAs: sd15 + /loras/ink.safetensors:0.8"
+
+
+def choices() -> list[tuple[str, str]]:
+    """(label, name) of every network: whether it is here, or what would be fetched."""
+    return [(f"{e.name} · {'here' if here else f'{e.gb:.1f} GB to fetch'}", e.name) for e, here in present()]
+
+
+def about(model: str, wants: tuple[str, ...] = ()) -> str:
+    """What a network is, on what terms it may be used, and what a first job with it fetches."""
+    try:
+        choice = chosen(model or "")
+        missing = absent(choice.needs(wants))
+    except EngineError as e:
+        return f'<p class="network-note">{html.escape(str(e))}</p>'
+    e = choice.entry
+    lines = [f"{e.about}, {e.size} px. {e.licence}: {e.terms}." if e else "Of your own."]
+    if missing:
+        gigabytes = (e.gb if e and e.source and any(n == e.name for n, _ in missing) else 0.0) + sum(
+            x.gb for x in FAMILIES[choice.family].values() if any(x.about == n for n, _ in missing)
+        )
+        names = ", ".join(n for n, _ in missing)
+        lines.append(f"The first job with it fetches {names}: {gigabytes:.1f} GB, kept on this machine.")
+    if e and e.memory:
+        lines.append(f"For a GPU of {e.memory:.0f} GB or more; on a CPU a picture takes minutes.")
+    return f'<p class="network-note">{html.escape(" ".join(lines))}</p>'
+
+
+def network_box(tab: str, request: type, guidance: gr.Slider | None = None, wants: tuple[str, ...] = ()) -> gr.Dropdown:
+    """The menu and its note. ``guidance`` follows the network: what suits flora is little for Stable Diffusion."""
+    box = gr.Dropdown(choices(), value=default(request, "model"), label="Network", info=HINT, allow_custom_value=True,
+                      elem_id=f"{tab}-network", elem_classes="network")  # fmt: skip
+    note = gr.HTML(about(default(request, "model"), wants), elem_id=f"{tab}-network-note", apply_default_css=False)
+    box.change(lambda model: about(model, wants), box, note, queue=False, show_progress="hidden",
+               api_visibility="private")  # fmt: skip
+    if guidance is not None:
+        # In the browser, and at the person's own choice only: loaded settings bring a guidance of their own.
+        own = {n: (default(request, "guidance") if n == "flora" else e.guidance) for n, e in CATALOGUE.items()}
+        box.input(None, [box, guidance], guidance, js=f"(m, g) => ({json.dumps(own)})[m] ?? g", show_progress="hidden",
+                  api_visibility="private")  # fmt: skip
+    return box
+
+
+def refresh(page: Any) -> None:
+    """Has every menu of the page say, whenever it is opened, what is here by then."""
+    menus = [b for b in page.blocks.values() if isinstance(b, gr.Dropdown) and "network" in (b.elem_classes or [])]
+    page.load(lambda: [gr.update(choices=choices()) for _ in menus], outputs=menus, queue=False, show_progress="hidden",
+              api_visibility="private")  # fmt: skip

@@ -1,0 +1,143 @@
+"""The pose part of the *Interpolate* tab: both skeletons, found, read from files, moved by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from engine import images, pose
+from engine.pose import Person
+from engine.schema import DETECTORS, KEEPS, POSES, Done, EngineError, InterpolateRequest, PoseRequest
+from morph_ui.skeleton import people_of, skeletons, value_of
+from morph_ui.stage import QUIET
+from morph_ui.stream import Clock, Session, begin, events, message, sentence
+from morph_ui.widgets import default, slider
+
+R = InterpolateRequest
+LABELS = {"off": "off", "given": "by the skeletons below", "dwpose": "DWPose finds them",
+          "openpose": "OpenPose finds them (non-commercial research only)"}  # fmt: skip
+KEEP_LABELS = {"largest": "the largest person", "all": "everybody, matched"}
+INVITATION = "Find the people in both pictures, or open keypoints; then drag any joint to where it belongs."
+SIDES = ("a", "b")
+
+
+def controls(c: dict[str, Any]) -> dict[str, Any]:
+    """The request's pose fields into ``c``; returns the other widgets of this part."""
+    own: dict[str, Any] = {}
+    with gr.Accordion("Poses", open=False, elem_id="interpolate-poses", elem_classes="advanced"):
+        c["pose"] = gr.Dropdown([(LABELS[p], p) for p in POSES], value=default(R, "pose"), label="Bodies steer the way",
+                                info="on networks with a control for poses: the Stable Diffusion ones",
+                                elem_id="interpolate-pose")  # fmt: skip
+        with gr.Row():
+            c["pose_people"] = gr.Dropdown([(KEEP_LABELS[k], k) for k in KEEPS], value=default(R, "pose_people"),
+                                           label="Who", min_width=140)  # fmt: skip
+            c["pose_scale"] = slider(R, "pose_scale", "How strongly", info="in the middle; 1 at the ends")
+        c["pose_rescue"] = gr.Textbox("", label="If nobody is found, look in a photograph made of it", lines=1,
+                                      placeholder="its words, e.g. photo of a dancer; empty: do not")  # fmt: skip
+        own["shown"] = skeletons("interpolate", pose.skeleton(), INVITATION)
+        with gr.Row(elem_classes="take"):
+            own["find"] = gr.Button("Find people", size="sm", elem_id="interpolate-find")
+            for side, name in zip(SIDES, ("From", "To"), strict=True):
+                own[f"file_{side}"] = gr.UploadButton(f"Keypoints of {name}", file_types=[".json"], size="sm",
+                                                      elem_id=f"interpolate-keypoints-{side}")  # fmt: skip
+        for side in SIDES:
+            c[f"pose_{side}"] = gr.Textbox("", visible=False, elem_id=f"interpolate-pose-{side}")
+    return own
+
+
+def wire(worker: Any, session: gr.State, c: dict[str, Any], own: dict[str, Any], status: gr.HTML) -> None:
+    """What its buttons do. ``c`` holds the request's widgets."""
+    pictures, texts, shown = [c["a"], c["b"]], [c["pose_a"], c["pose_b"]], own["shown"]
+    out = [shown, *texts, c["pose"], status]
+    own["find"].click(finding(worker), [session, *pictures, c["pose"], c["pose_rescue"], c["model"]], out, **QUIET)
+    shown.input(moved, shown, [*texts, c["pose"], status], queue=False, **QUIET)
+    for i, side in enumerate(SIDES):
+        own[f"file_{side}"].upload(opened(i), [own[f"file_{side}"], *pictures, *texts, c["pose"]], out, **QUIET)
+        # Keypoints belong to their picture. Those of loaded settings wait for it: nothing is shown of them yet.
+        pictures[i].change(gone, shown, [shown, *texts], queue=False, **QUIET)
+
+
+def finding(worker: Any) -> Callable[..., Iterator[list[Any]]]:
+    """The handler of *Find people*."""
+
+    def run(session: Session, a: str | None, b: str | None, which: str, rescue: str, model: str) -> Iterator[list[Any]]:
+        quiet = [gr.skip()] * 4
+        try:
+            if not a or not b:
+                raise EngineError("pictures must be two, to look for people in them; drop them first")
+            both = [images.read(p, f"picture {s.upper()}") for s, p in zip(SIDES, (a, b), strict=True)]
+            detector = which if which in DETECTORS else "dwpose"
+            request = PoseRequest(tuple(both), detector, rescue, model if rescue else "flora")
+            begin(session, request)
+            clock, done = Clock(), None
+            for event in events(worker, request, session):
+                clock.see(event)
+                yield [*quiet, clock.line]
+                done = event
+            assert isinstance(done, Done)
+            texts = [done.settings[f"pose_{s}"] for s in SIDES]
+            people = [pose.read(t) for t in texts]
+            found = [f"{len(p) or 'nobody'} in {n}" for p, n in zip(people, ("From", "To"), strict=True)]
+            yield [value_of(both, [[p.joints for p in them] for them in people]), *texts, steering(which),
+                   message(f"People: {', '.join(found)}. Drag joints to mend them.")]  # fmt: skip
+        except Exception as e:
+            yield [*quiet, message(sentence(e), "problem")]
+
+    return run
+
+
+def steering(which: str) -> Any:
+    """What is shown is what counts."""
+    return gr.skip() if which == "given" else "given"
+
+
+def moved(value: str | None) -> list[Any]:
+    """A joint was dragged: the keypoints as they are now."""
+    try:
+        texts = []
+        sizes = side_sizes(value)
+        for them, size in zip(people_of(value), sizes, strict=True):
+            texts.append(pose.write(tuple(Person(tuple(j and (j[0], j[1]) for j in p)) for p in them), size))
+        return [*texts, "given", gr.skip()]
+    except EngineError as e:
+        return [gr.skip(), gr.skip(), gr.skip(), message(sentence(e), "problem")]
+
+
+def side_sizes(value: str | None) -> list[tuple[int, int]]:
+    """Width and height of both pictures, as the widget was given them."""
+    sides = json.loads(value or "{}").get("sides") or [{}, {}]
+    return [(max(1, int(s.get("width") or 1)), max(1, int(s.get("height") or 1))) for s in sides]
+
+
+def opened(side: int) -> Callable[..., list[Any]]:
+    """The handler of a file of keypoints."""
+
+    def read(file: str, a: str | None, b: str | None, pose_a: str, pose_b: str, which: str) -> list[Any]:
+        try:
+            texts, paths = [pose_a, pose_b], (a, b)
+            if not paths[side]:
+                raise EngineError(f"picture {SIDES[side].upper()} must be there before its keypoints, got nothing")
+            both = [images.read(p, f"picture {s.upper()}") if p else None for s, p in zip(SIDES, paths, strict=True)]
+            texts[side] = keypoints(file, both[side].size)
+            people = [pose.read(t) if t else () for t in texts]
+            value = value_of(both, [[p.joints for p in them] for them in people])
+            return [value, *texts, steering(which), message(f"Keypoints of {len(people[side]) or 'nobody'} are set.")]
+        except Exception as e:
+            return [gr.skip()] * 4 + [message(sentence(e), "problem")]
+
+    return read
+
+
+def keypoints(file: str, size: tuple[int, int]) -> str:
+    """A file's people as the one JSON we hand on: in pixels of the picture."""
+    if Path(file).stat().st_size > 1 << 20:
+        raise EngineError(f"keypoints must be a file of at most 1 MB, got {Path(file).stat().st_size / 1e6:.1f} MB")
+    return pose.write(pose.read(Path(file).read_bytes(), "keypoints", size), size)
+
+
+def gone(shown: str | None) -> list[Any]:
+    return [None, "", ""] if shown else [gr.skip()] * 3

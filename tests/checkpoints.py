@@ -1,0 +1,112 @@
+"""Tiny checkpoints in the other formats that artists have: one file, half precision, ControlNet, adapter, LoRA."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, T2IAdapter, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
+          "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}  # fmt: skip
+VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+def controlnet(network: Path, kind: str, seed: int = 1, folder: Path | None = None) -> Path:
+    """A ControlNet for a tiny network, beside it in ``kind``; its zero convolutions are not zero."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel.from_pretrained(network / "unet")
+    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 8))
+    for p in net.parameters():
+        if not p.any():
+            torch.nn.init.normal_(p, std=0.3)
+    net.save_pretrained(folder or network / kind)
+    return folder or network / kind
+
+
+def adapter(network: Path, kind: str, seed: int = 2) -> Path:
+    torch.manual_seed(seed)
+    T2IAdapter(in_channels=3, channels=[16, 32], num_res_blocks=1, downscale_factor=8).save_pretrained(network / kind)
+    return network / kind
+
+
+def halved(network: Path, copy: Path) -> Path:
+    """The same network with half-precision files only, as a download of ours leaves it."""
+    shutil.copytree(network, copy)
+    for part, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"),
+                       ("text_encoder", "model")):  # fmt: skip
+        (copy / part / f"{name}.safetensors").rename(copy / part / f"{name}.fp16.safetensors")
+    return copy
+
+
+def cached(hub: Path, source: Any, folder: Path) -> None:
+    """Puts the files of ``folder`` where the hub's client would have put them for ``source``."""
+    place = hub / ("models--" + source.repos[0].replace("/", "--"))
+    shutil.copytree(folder, place / "snapshots" / ("0" * 40), dirs_exist_ok=True)
+    (place / "refs").mkdir(exist_ok=True)
+    (place / "refs" / source.revision).write_text("0" * 40)
+
+
+def single(network: Path, file: Path, configs: bool = True) -> Path:
+    """The same weights in one file under the names of the original Stable Diffusion code, its configs beside it."""
+    out = {}
+    unet = load_file(network / "unet" / "diffusion_pytorch_model.safetensors")
+    layers = json.loads((network / "unet" / "config.json").read_text())["layers_per_block"]
+    for name, tensor in unet.items():
+        out["model.diffusion_model." + _unet(name, layers)] = tensor
+    vae = load_file(network / "vae" / "diffusion_pytorch_model.safetensors")
+    levels = len(json.loads((network / "vae" / "config.json").read_text())["block_out_channels"])
+    for name, tensor in vae.items():
+        old = _vae(name, levels)
+        square = ".mid.attn_1." in old and old.endswith("weight") and tensor.ndim == 2
+        out["first_stage_model." + old] = tensor[:, :, None, None].contiguous() if square else tensor
+    for name, tensor in load_file(network / "text_encoder" / "model.safetensors").items():
+        out["cond_stage_model.transformer.text_model." + name.removeprefix("text_model.")] = tensor
+    save_file(out, file)
+    if configs:
+        shutil.copytree(network, file.with_suffix(""), ignore=shutil.ignore_patterns("*.safetensors"))
+    return file
+
+
+def _unet(name: str, n: int) -> str:
+    name = name.replace("time_embedding.linear_1", "time_embed.0").replace("time_embedding.linear_2", "time_embed.2")
+    name = re.sub("^conv_in", "input_blocks.0.0", name)
+    name = re.sub("^conv_norm_out", "out.0", re.sub("^conv_out", "out.2", name))
+    part = ("resnets", "attentions")
+
+    def down(m: re.Match) -> str:
+        return f"input_blocks.{1 + int(m[1]) * (n + 1) + int(m[3])}.{part.index(m[2])}"
+
+    def up(m: re.Match) -> str:
+        return f"output_blocks.{int(m[1]) * (n + 1) + int(m[3])}.{part.index(m[2])}"
+
+    name = re.sub(r"^down_blocks\.(\d)\.(resnets|attentions)\.(\d)", down, name)
+    name = re.sub(r"^down_blocks\.(\d)\.downsamplers\.0\.conv",
+                  lambda m: f"input_blocks.{(int(m[1]) + 1) * (n + 1)}.0.op", name)  # fmt: skip
+    name = re.sub(r"^up_blocks\.(\d)\.(resnets|attentions)\.(\d)", up, name)
+    # After the attention where the block has one: the tiny network's first block does.
+    end = {"0": 2}
+    name = re.sub(r"^up_blocks\.(\d)\.upsamplers\.0\.conv",
+                  lambda m: f"output_blocks.{int(m[1]) * (n + 1) + n}.{end.get(m[1], 1)}.conv", name)  # fmt: skip
+    name = re.sub(r"^mid_block\.resnets\.(\d)", lambda m: f"middle_block.{2 * int(m[1])}", name)
+    name = name.replace("mid_block.attentions.0", "middle_block.1")
+    if re.match(r"(input|output|middle)_block", name) and "transformer_blocks" not in name:
+        for new, old in RESNET.items():
+            name = re.sub(rf"\.{new}\.", f".{old}.", name)
+    return name
+
+
+def _vae(name: str, levels: int) -> str:
+    name = re.sub(r"(down|up)_blocks\.(\d)\.resnets\.(\d)", r"\1.\2.block.\3", name)
+    name = re.sub(r"(down|up)_blocks\.(\d)\.(down|up)samplers\.0", r"\1.\2.\3sample", name)
+    name = re.sub(r"decoder\.up\.(\d)", lambda m: f"decoder.up.{levels - 1 - int(m[1])}", name)
+    name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
+    name = name.replace("mid_block.attentions.0", "mid.attn_1").replace("conv_norm_out", "norm_out")
+    for new, old in VAE_ATTENTION.items():
+        name = re.sub(rf"(mid\.attn_1)\.{re.escape(new)}\.", rf"\1.{old}.", name)
+    return name.replace("conv_shortcut", "nin_shortcut")
