@@ -38,12 +38,8 @@ def workers(args: argparse.Namespace) -> Any:
         from engine.cluster import RayWorker
 
         make = functools.partial(runner, args.device, args.memory)
-        worker = RayWorker(make, args.workers, gpus_each=0 if args.device == "cpu" else None, address=args.cluster)
-    else:
-        worker = Worker(runner(args.device, args.memory))
-    for _ in range(args.workers):
-        worker.submit(LoadRequest("flora"))  # it loads while the page opens
-    return worker
+        return RayWorker(make, args.workers, gpus_each=0 if args.device == "cpu" else None, address=args.cluster)
+    return Worker(runner(args.device, args.memory))
 
 
 def main() -> None:
@@ -53,6 +49,7 @@ def main() -> None:
     parser.add_argument("--host", default=host, help="0.0.0.0 to be seen from elsewhere")
     parser.add_argument("--port", type=int, default=int(env("PORT") or env("GRADIO_SERVER_PORT") or 7860))
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    parser.add_argument("--model", help="what the page begins with; on a GPU sd15 once it is here, else flora")
     parser.add_argument(
         "--memory", type=float, default=0.0, help="GB of the device that networks may use; 0: all of it"
     )
@@ -61,9 +58,18 @@ def main() -> None:
     args = parser.parse_args()
     try:
         worker = workers(args)
+        from engine.catalogue import absent, chosen
+        from engine.models import preferred  # it imports torch, and ZeroGPU wants to come before that
+
+        model = args.model or env("CHRYSALIS_MODEL") or preferred(args.device)
+        ready = not absent(chosen(model).needs())
     except EngineError as e:
         raise SystemExit(f"error: {e}") from None
-    from morph_ui import build, launch  # it imports torch, and ZeroGPU wants to come before that
+    if not isinstance(worker, ZeroWorker):
+        for _ in range(args.workers):
+            worker.submit(LoadRequest(model if ready else "flora"))  # it loads while the page opens
+    os.environ["CHRYSALIS_MODEL"] = model
+    from morph_ui import build, launch
 
     print(f"Chrysalis is at http://{args.host}:{args.port}", flush=True)
     launch(build(worker), server_name=args.host, server_port=args.port)

@@ -64,9 +64,10 @@ from engine.shapes import skeleton
 DRAWINGS = Path(__file__).resolve().parents[1] / "assets" / "examples" / "drawings"
 BUDGETS = (4, 6, 8, 12, 24)  # GB
 WARM = 3  # updates of the live canvas that are not counted
-# What the tiny shape has less of; all else, the number of levels and layers too, is Stable Diffusion's.
+# What the tiny shape has less of; all else, the number of levels too, is Stable Diffusion's.
 SMALL: dict[str, dict[str, Any]] = {
-    "unet": {"block_out_channels": [32, 64, 128, 128], "cross_attention_dim": 64, "sample_size": 8},
+    "unet": {"block_out_channels": [32, 64, 128, 128], "cross_attention_dim": 64, "sample_size": 8,
+             "layers_per_block": 1},
     "vae": {"block_out_channels": [32, 32, 64, 64], "layers_per_block": 1, "sample_size": 64},
     "text_encoder": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
                      "projection_dim": 64},
@@ -163,6 +164,7 @@ class Bench:
     @contextmanager
     def models(self, dtype: torch.dtype | None = None, memory: float = 0.0) -> Iterator[Models]:
         """Networks with nothing resident and nothing remembered; their memory is free afterwards."""
+        emptied(pick_device(self.device))  # of what an earlier figure still held when it ended
         with tempfile.TemporaryDirectory() as folder:
             models = Models(self.device, dtype, memory)
             models.cache = Cache(folder)
@@ -186,7 +188,7 @@ def emptied(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> dict[str, float]:
-    """The most memory in use since `emptied`, in MB: the allocator's on a GPU, else what of the process was resident."""
+    """The most memory in use since `emptied`, in MB: the allocator's on a GPU, else what was resident."""
     if device.type == "cuda":
         return {"allocated_mb": round(torch.cuda.max_memory_allocated() / 2**20),
                 "reserved_mb": round(torch.cuda.max_memory_reserved() / 2**20)}  # fmt: skip
@@ -261,6 +263,7 @@ def network(b: Bench) -> Iterator[dict[str, Any]]:
             whole, first, result = job(models, r)
             # Five calls of each shape, or the first one's wait would be the only figure where there is but one call.
             alone = sum(n * bare(net, Counter({call: 5})) / 5 for call, n in calls.items())
+            del net  # or it would be there beside the next one
             yield {"network": name, "size": b.side(name), "frames": r.frames, "steps": r.steps,
                    "evaluations": result.evaluations, "whole_s": round(whole, 3), "bare_s": round(alone, 3),
                    "first_frame_s": round(first, 3), "engine_over_network": round(whole / alone, 3)}  # fmt: skip
@@ -292,16 +295,9 @@ def interpolate(b: Bench) -> Iterator[dict[str, Any]]:
         warmed(models, b.networks["sd"])
         for preset, r, share in (("draft", b.draft("sd"), 1.0),
                                  ("paper", b.draft("sd", frames=17, **paper | part), b.share)):  # fmt: skip
-            yield {
-                "network": "sd",
-                "preset": preset,
-                "share": share,
-                "size": r.size,
-                "steps": r.steps,
-                "candidates": r.candidates,
-                "picker": r.picker,
-                "invert_steps": r.invert_steps,
-            } | measured(models, r)
+            told = {"network": "sd", "preset": preset, "share": share, "size": r.size, "steps": r.steps,
+                    "candidates": r.candidates, "picker": r.picker, "invert_steps": r.invert_steps}  # fmt: skip
+            yield told | measured(models, r)
 
 
 def live(b: Bench) -> Iterator[dict[str, Any]]:
@@ -361,17 +357,21 @@ def memory(b: Bench) -> Iterator[dict[str, Any]]:
         return
     # The morph's steps look at both pictures, which is what it keeps most of.
     jobs = {"interpolate": b.draft("sd"), "morph": b.morph("sd", lora="none")}
+    total = torch.cuda.get_device_properties(pick_device(b.device)).total_memory
     for gb in BUDGETS:
         for what, r in jobs.items():
             line: dict[str, Any] = {"network": "sd", "budget_gb": gb, "job": what, "size": r.size, "finished": False}
-            torch.cuda.set_per_process_memory_fraction(1.0)
+            if gb << 30 > total:
+                yield line | {"skipped": "the device has less"}
+                continue
+            torch.cuda.set_per_process_memory_fraction(1.0)  # the last budget's
             try:
                 with b.models(memory=gb) as models:
                     try:
-                        net = models.load(r.model)
-                        line |= {"plan": vars(net.plan), "finished": True} | measured(models, r)
-                    except EngineError as e:
-                        line |= {"finished": False, "said": str(e)} | peak(models.device)
+                        line["plan"] = vars(models.load(r.model).plan)
+                        line |= measured(models, r) | {"finished": True}
+                    except (EngineError, torch.OutOfMemoryError) as e:
+                        line |= {"said": str(e)[:300]} | peak(models.device)
             finally:
                 torch.cuda.set_per_process_memory_fraction(1.0)
             yield line

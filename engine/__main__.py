@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.schema import (
+    DETECTORS,
     DRAW_PRESETS,
     EDIT_PRESETS,
     MORPH_PRESETS,
@@ -22,6 +23,7 @@ from engine.schema import (
     Frame,
     InterpolateRequest,
     MorphRequest,
+    PoseRequest,
     Progress,
 )
 
@@ -46,12 +48,18 @@ HELP = {
     "rank_against": "what it counts against them (empty: the negative)",
     "sampler": "ddim, or live: the few-step weights, at most four steps a frame",
     "fit": "fit: the proportions of the first; crop: a square; pad: a square that shows the pictures whole",
-    "model": "a name from 'python -m engine models', or a folder in the diffusers format",
+    "model": "a name from 'python -m engine models', a diffusers folder or a .safetensors file; LoRAs after a plus: "
+    "'sd15 + ink.safetensors:0.8'",
     "seed": "the same seed gives the same pictures",
     "combine": "joint: scales of 1 are the network that sees both drawings; sum: the paper's three rows",
     "refine": "how realism pulls to the drawing: on the clean picture in mind, on the noised one (the paper), or not",
     "sheet": "the same seed over a 3 × 3 of two scales, or up a ladder of realism",
     "noise": "of the kept part: fresh at every step, or one for all (the published code)",
+    "pose": "bodies steer the frames: by the keypoints given, or what DWPose or OpenPose finds where there are none",
+    "pose_a": "a file of keypoints of picture A (OpenPose's JSON, see 'pose --json')",
+    "pose_b": "the same of picture B",
+    "pose_people": "the largest person of each picture, or everybody, matched",
+    "pose_rescue": "words for a photograph made of a picture in which nobody is found, to look again there",
     "loop": "go on from the last picture to the first",
     "lora": "mix: a LoRA fitted to each picture, mixed along the way; fixed: one mix for all frames; none",
     "form": "sum: the LoRAs' deltas are added (the paper's equation 4); factors: as its code does",
@@ -94,17 +102,32 @@ def parser() -> argparse.ArgumentParser:
         _fields(p, *METHODS[name])
         p.add_argument("--frames-dir", help="a folder for 0000.png, 0001.png …")
         p.add_argument("--zip", help="a zip of the PNGs")
-        p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+        _device(p)
         if name not in FILMS:
             p.add_argument("--out", help="a PNG; of several results or a sheet, all side by side")
             continue
         p.add_argument("--out", help="an MP4 file")
         p.add_argument("--fps", type=float, default=8, help="frames a second in the MP4; default 8")
         p.add_argument("--there-and-back", action="store_true", help="the MP4 returns to the first picture")
-    verbs.add_parser("models", help="the catalogue: name, what it is, where from, present or not")
+    n = verbs.add_parser("models", help="the catalogue: name, what it is, where from, present or not")
+    n.add_argument("--fetch", nargs="+", metavar="NAME", help="bring networks to this machine; sd15:sketch,stroke,pose "
+                   "with what belongs to it (also live, canny, clip, clip-small, dwpose, openpose)")  # fmt: skip
+    s = verbs.add_parser("pose", help="people found in pictures, as OpenPose's JSON", description=PoseRequest.__doc__)
+    s.add_argument("pictures", nargs="+", metavar="PICTURE", help="one or two")
+    s.add_argument("--detector", choices=DETECTORS, default="dwpose", help="openpose: non-commercial research only")
+    s.add_argument("--rescue", default="", help="words for a photograph made of a drawing, to look again there")
+    s.add_argument("--model", default="flora", help="which makes that photograph; one with a control for edges")
+    s.add_argument("--json", nargs="+", default=[], metavar="FILE", help="where the keypoints go, a file a picture")
+    s.add_argument("--out", help="a PNG of the skeletons")
+    _device(s)
     c = verbs.add_parser("cache", help="what was learnt of pictures: LoRAs, inversions, features; newest first")
     c.add_argument("--clear", action="store_true", help="throw it away")
     return top
+
+
+def _device(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    p.add_argument("--memory", type=float, default=0.0, help="GB of the device that networks may use; 0: all of it")
 
 
 def _fields(p: argparse.ArgumentParser, request: Any, presets: dict[str, Any]) -> None:
@@ -124,9 +147,14 @@ def _fields(p: argparse.ArgumentParser, request: Any, presets: dict[str, Any]) -
                            help=f"{note}; default {f.default!r}")  # fmt: skip
 
 
-def list_models() -> None:
-    from engine.catalogue import present
+def list_models(wanted: list[str]) -> None:
+    from engine.catalogue import absent, chosen, fetching, present
 
+    for text in wanted:
+        name, _, kinds = text.partition(":")
+        for event in fetching(absent(chosen(name).needs([k for k in kinds.split(",") if k]))):
+            if sys.stderr.isatty():
+                print(f"\r{event.fraction:4.0%} {event.doing:70}", end="", file=sys.stderr)
     for entry, here in present():
         where = entry.source.repos[0] if entry.source else "embedded"
         size = "present" if here else f"{entry.gb:.1f} GB"
@@ -164,6 +192,8 @@ def request_of(args: argparse.Namespace) -> Any:
             given |= {k: v for k, v in drawing(args.drawing).items() if given[k] is None}
     elif args.verb == "interpolate":
         given |= {"picks": tuple(args.picks), "reseeds": tuple(args.reseeds)}
+        for name in ("pose_a", "pose_b"):
+            given[name] = given[name] and _file(given[name], name).decode("utf8", "replace")
         given |= {"a": read(args.a, "picture A"), "b": read(args.b, "picture B")}
     else:
         given["pictures"] = tuple(read(p, f"picture {i}") for i, p in enumerate(args.pictures, 1))
@@ -173,13 +203,13 @@ def request_of(args: argparse.Namespace) -> Any:
     return request(**values)
 
 
-def _file(path: str) -> bytes:
+def _file(path: str, name: str = "loras") -> bytes:
     if path == "-":
         return b""
     try:
         return Path(path).read_bytes()
     except OSError as e:
-        raise EngineError(f"loras must be files, got {path}: {e.strerror}") from None
+        raise EngineError(f"{name} must be a file, got {path}: {e.strerror}") from None
 
 
 def _save_files(files: dict[str, bytes], folder: str) -> None:
@@ -199,7 +229,7 @@ def make(args: argparse.Namespace) -> int:
     from engine.models import Models
 
     done = None
-    for event in run(Models(args.device), request):
+    for event in run(Models(args.device, memory=args.memory), request):
         if isinstance(event, Progress) and sys.stderr.isatty():
             print(f"\r{event.fraction:4.0%} {event.doing:60}", end="", file=sys.stderr)
         elif isinstance(event, Frame) and not sys.stderr.isatty():
@@ -239,12 +269,40 @@ def make(args: argparse.Namespace) -> int:
     return failed
 
 
+def find(args: argparse.Namespace) -> int:
+    """Looks for people; writes keypoints and skeletons; the last line is one JSON object."""
+    from engine import pose, video
+    from engine.images import read
+
+    pictures = tuple(read(p, f"picture {i}") for i, p in enumerate(args.pictures, 1))
+    if args.json and len(args.json) != len(pictures):
+        raise EngineError(f"json must be {len(pictures)} files, one a picture, got {len(args.json)}")
+    request = PoseRequest(pictures, args.detector, args.rescue, args.model)
+    from engine.methods import run
+    from engine.models import Models
+
+    done = list(run(Models(args.device, memory=args.memory), request))[-1]
+    assert isinstance(done, Done)
+    texts = [done.settings[f"pose_{side}"] for side in "ab"[: len(pictures)]]
+    try:
+        for path, text in zip(args.json, texts, strict=False):
+            Path(path).write_text(text)
+        if args.out:
+            video.save_png(video.side_by_side(done.frames, 0), args.out, request.settings())
+    except OSError as e:
+        raise EngineError(f"the result must be written, got {e}") from None
+    print(json.dumps({"people": [len(pose.read(t)) for t in texts], "seconds": round(done.seconds, 2)}))
+    return 0
+
+
 def main() -> int:
     args = parser().parse_args()
     try:
         if args.verb in METHODS:
             return make(args)
-        list_cache(args.clear) if args.verb == "cache" else list_models()
+        if args.verb == "pose":
+            return find(args)
+        list_cache(args.clear) if args.verb == "cache" else list_models(args.fetch or [])
     except EngineError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

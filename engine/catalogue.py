@@ -30,7 +30,8 @@ def weights(folder: str, name: str = "diffusion_pytorch_model", pickle: bool = F
 
 FILES = (
     "model_index.json?", "scheduler/scheduler_config.json", "tokenizer/vocab.json|tokenizer/tokenizer.json",
-    "tokenizer/merges.txt?", "tokenizer/tokenizer_config.json?", "tokenizer/special_tokens_map.json?", "unet/config.json",
+    "tokenizer/merges.txt?", "tokenizer/tokenizer_config.json?", "tokenizer/special_tokens_map.json?",
+    "unet/config.json",
     "vae/config.json", "text_encoder/config.json", weights("unet/"), weights("vae/"),
     weights("text_encoder/", "model"),
 )  # fmt: skip

@@ -30,6 +30,11 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def preferred(device: str = "auto") -> str:
+    """The network to begin with: Stable Diffusion 1.5 on a GPU, once it is on this machine; else flora."""
+    return "sd15" if pick_device(device).type == "cuda" and not absent(chosen("sd15").needs()) else "flora"
+
+
 def pick_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the chip multiplies in it, float16 on Apple's, float32 elsewhere."""
     if device.type == "mps":

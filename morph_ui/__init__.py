@@ -43,7 +43,7 @@ def build(worker: Any) -> gr.Blocks:
             page.load(
                 type(session.value), outputs=session, queue=False, show_progress="hidden", api_visibility="private"
             )
-    networks.refresh(page)
+        networks.refresh(page)
     return page.queue(max_size=64, default_concurrency_limit=None)
 
 

@@ -82,7 +82,7 @@ def controls(beside: Any = None) -> dict[str, Any]:
             with gr.Row():
                 c["eta"] = slider(R, "eta", "Fresh noise (η)", info="0 is DDIM, 1 the paper's", min_width=150)
                 c["size"] = slider(R, "size", "Longer side", info="pixels; 0 is the network's own", min_width=150)
-            c["model"] = network_box("draw", R, c["guidance"], ("sketch", "stroke"))
+        c["model"] = network_box("draw", R, c["guidance"], ("sketch", "stroke"))
     presets(c["preset"], R, DRAW_PRESETS, c)
     return {f.name: c[f.name] for f in fields(R) if f.name in c} | {k: c[k] for k in ("make", "stop", "preset")}
 

@@ -65,7 +65,7 @@ def controls(beside: Any = None) -> dict[str, Any]:
                 c["noise"] = gr.Dropdown([(NOISE_LABELS[n], n) for n in NOISES], value=default(R, "noise"),
                                          label="Noise of the kept part", min_width=150)  # fmt: skip
             c["size"] = slider(R, "size", "Longer side", info="pixels; 0 is the network's own")
-            c["model"] = network_box("edit", R, c["guidance"])
+        c["model"] = network_box("edit", R, c["guidance"])
     presets(c["preset"], R, EDIT_PRESETS, c)
     own = ("where", "make", "stop", "preset", "faithful", "realistic")
     return {f.name: c[f.name] for f in fields(R) if f.name in c} | {k: c[k] for k in own}

@@ -106,7 +106,7 @@ def controls() -> dict[str, gr.components.Component]:
         with gr.Row():
             c["invert_steps"] = slider(R, "invert_steps", "Fit the words", info="steps of textual inversion; 0 is off")
             c["invert_rate"] = gr.Number(value=default(R, "invert_rate"), label="Its learning rate", min_width=140)
-        c["model"] = network_box("interpolate", R, c["guidance"])
+    c["model"] = network_box("interpolate", R, c["guidance"])
     c["poses"] = posing.controls(c)
     presets(preset, R, PRESETS, c)
     with c["shelf"]:

@@ -76,7 +76,7 @@ def controls() -> dict[str, gr.components.Component]:
             shapes = [("proportions of the first", "fit"), ("square, cropped", "crop"), ("square, whole", "pad")]
             c["fit"] = gr.Radio(shapes, value=default(R, "fit"), label="Frame")
             c["size"] = slider(R, "size", "Longer side", info="pixels; 0 is the network's own")
-        c["model"] = network_box("morph", R)
+    c["model"] = network_box("morph", R)
     for name, value in presets(preset, R, MORPH_PRESETS, c)["draft"].items():
         c[name].value = value
     with shelf:

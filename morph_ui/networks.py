@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 from typing import Any
 
 import gradio as gr
@@ -28,7 +29,7 @@ def about(model: str, wants: tuple[str, ...] = ()) -> str:
     except EngineError as e:
         return f'<p class="network-note">{html.escape(str(e))}</p>'
     e = choice.entry
-    lines = [f"{e.about}, {e.size} px. {e.licence}: {e.terms}." if e else "Of your own."]
+    lines = [f"{e.about[0].upper()}{e.about[1:]}, {e.size} px. {e.licence}: {e.terms}." if e else "Of your own."]
     if missing:
         gigabytes = (e.gb if e and e.source and any(n == e.name for n, _ in missing) else 0.0) + sum(
             x.gb for x in FAMILIES[choice.family].values() if any(x.about == n for n, _ in missing)
@@ -41,15 +42,20 @@ def about(model: str, wants: tuple[str, ...] = ()) -> str:
 
 
 def network_box(tab: str, request: type, guidance: gr.Slider | None = None, wants: tuple[str, ...] = ()) -> gr.Dropdown:
-    """The menu and its note. ``guidance`` follows the network: what suits flora is little for Stable Diffusion."""
-    box = gr.Dropdown(choices(), value=default(request, "model"), label="Network", info=HINT, allow_custom_value=True,
-                      elem_id=f"{tab}-network", elem_classes="network")  # fmt: skip
-    note = gr.HTML(about(default(request, "model"), wants), elem_id=f"{tab}-network-note", apply_default_css=False)
+    """The menu and its note, begun with CHRYSALIS_MODEL or the request's own.
+
+    ``guidance`` follows the network: what suits flora is little for Stable Diffusion."""
+    first = os.environ.get("CHRYSALIS_MODEL") or default(request, "model")
+    with gr.Group(elem_classes="settings"):
+        box = gr.Dropdown(choices(), value=first, label="Network", info=HINT, allow_custom_value=True,
+                          elem_id=f"{tab}-network", elem_classes="network")  # fmt: skip
+        note = gr.HTML(about(first, wants), elem_id=f"{tab}-network-note", apply_default_css=False)
     box.change(lambda model: about(model, wants), box, note, queue=False, show_progress="hidden",
                api_visibility="private")  # fmt: skip
     if guidance is not None:
         # In the browser, and at the person's own choice only: loaded settings bring a guidance of their own.
         own = {n: (default(request, "guidance") if n == "flora" else e.guidance) for n, e in CATALOGUE.items()}
+        guidance.value = own.get(first, guidance.value)
         box.input(None, [box, guidance], guidance, js=f"(m, g) => ({json.dumps(own)})[m] ?? g", show_progress="hidden",
                   api_visibility="private")  # fmt: skip
     return box

@@ -11,6 +11,8 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,19 @@ def pytest_collection_modifyitems(items):
         "draw",
         "edit",
     ]
-    order += ["benchmarks", "training", "cli", "flora", "api", "container", "skeleton", "canvas", "page", "easel"]
+    order += [
+        "benchmarks",
+        "training",
+        "cli",
+        "flora",
+        "api",
+        "container",
+        "skeleton",
+        "canvas",
+        "page",
+        "easel",
+        "networks",
+    ]
     items.sort(key=lambda i: order.index(i.path.stem.removeprefix("test_")))
 
 
@@ -130,11 +144,12 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
-def studio():
+@contextmanager
+def started(*arguments: str, **env: str) -> Iterator[str]:
     """The README's own command on a free port; the address, when it answers."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT)
+    command = [sys.executable, "app.py", "--port", str(port), *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | env)
     address, until = f"http://127.0.0.1:{port}", time.monotonic() + 180
     while True:
         try:
@@ -146,3 +161,9 @@ def studio():
     yield address
     process.terminate()
     process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def studio():
+    with started() as address:
+        yield address

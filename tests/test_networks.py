@@ -1,0 +1,126 @@
+"""The menu of networks in Chromium, over a hub on loopback: sizes, terms, a download stopped and gone on; poses."""
+
+import json
+import shutil
+
+import pytest
+from checkpoints import controlnet, halved
+from conftest import make_network, started
+from fakehub import FakeHub
+from playwright.sync_api import expect, sync_playwright
+from test_page import DAISY, FLAGS, ROSE
+
+from engine import pose
+from engine.catalogue import CATALOGUE, FAMILIES
+from morph_ui import networks
+
+pytestmark = pytest.mark.slow
+WAIT = 60_000
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """Tiny networks under the names of Stable Diffusion 1.5 and what belongs to it."""
+    base = tmp_path_factory.mktemp("hub")
+    whole = make_network(base / "whole", attends=(0,))
+    half = halved(whole, base / "half")
+    (half / "tokenizer" / "vocab.json").write_text("{}") if not (half / "tokenizer" / "vocab.json").exists() else None
+    with FakeHub(base / "repos") as hub:
+
+        def put(source, folder):
+            shutil.copytree(folder, base / "repos" / source.repos[0])
+
+        (half / "tokenizer" / "vocab.json").unlink()  # newer tokenizers are one file
+        put(CATALOGUE["sd15"].source, half)
+        put(FAMILIES["sd1"]["pose"].source, controlnet(whole, "pose"))
+        put(FAMILIES["sd1"]["preview"].source, whole / "vae")
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def page(hub, tmp_path_factory):
+    env = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    with started(**env) as address, sync_playwright() as p:
+        browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        page = browser.new_page(viewport={"width": 1320, "height": 1000})
+        page.errors = []
+        page.on("pageerror", lambda e: page.errors.append(str(e)))
+        page.goto(address)
+        expect(page.locator("#interpolate-make")).to_be_visible(timeout=WAIT)
+        for box, file in (("#interpolate-a", ROSE), ("#interpolate-b", DAISY)):
+            page.set_input_files(f"{box} input[type=file]", file)
+            expect(page.locator(f"{box} img")).to_be_visible(timeout=WAIT)
+        yield page
+        assert page.errors == []
+        browser.close()
+
+
+def choose(page, label):
+    page.locator("#interpolate-network input").click()
+    page.get_by_role("option", name=label, exact=False).first.click()
+
+
+def status(page):
+    return page.locator("#interpolate-status")
+
+
+def test_the_menu_says_what_is_here_and_what_would_be_fetched(page):
+    page.locator("#interpolate-network input").click()
+    expect(page.get_by_role("option", name="flora · here")).to_be_visible(timeout=WAIT)
+    expect(page.get_by_role("option", name="sd15 · 2.1 GB to fetch")).to_be_visible(timeout=WAIT)
+    page.get_by_role("option", name="sd15 · 2.1 GB to fetch").click()
+    note = page.locator("#interpolate-network-note")
+    expect(note).to_contain_text("CreativeML OpenRAIL-M", timeout=WAIT)
+    expect(note).to_contain_text("The first job with it fetches sd15, quick previews")
+    expect(page.locator("#interpolate-settings input[aria-label*='Guidance']").first).to_have_value("7.5")
+
+
+def test_a_download_is_stopped_and_goes_on_where_it_was(page, hub):
+    name = "unet/diffusion_pytorch_model.fp16.safetensors"
+    hub.stall[name] = 600_000
+    page.locator("#interpolate-make").click()
+    assert hub.stalled.wait(60)
+    expect(status(page)).to_contain_text("fetching sd15", timeout=WAIT)
+    page.locator("#interpolate-stop").click()
+    expect(status(page)).to_contain_text("Stopped", timeout=WAIT)
+    hub.release.set()
+    hub.stall.clear()
+    page.locator("#interpolate-make").click()
+    expect(status(page)).to_contain_text("9 frames", timeout=WAIT)
+    assert any(start > 0 for start in hub.gets("/" + name.split("/")[-1])), "it began from nothing again"
+    page.reload()
+    page.locator("#interpolate-network input").click()
+    expect(page.get_by_role("option", name="sd15 · here")).to_be_visible(timeout=WAIT)
+    page.keyboard.press("Escape")
+
+
+def test_keypoints_from_files_are_shown_dragged_and_steer(page, tmp_path):
+    """On the reloaded page: both files, a dragged joint, a run on the network with a control for poses."""
+    for box, file in (("#interpolate-a", ROSE), ("#interpolate-b", DAISY)):
+        page.set_input_files(f"{box} input[type=file]", file)
+        expect(page.locator(f"{box} img")).to_be_visible(timeout=WAIT)
+    joints = tuple((0.3 + 0.02 * i, 0.2 + 0.03 * i) for i in range(18))
+    file = tmp_path / "people.json"
+    file.write_text(pose.write((pose.Person(joints),), (320, 240)))
+    page.locator("#interpolate-poses > button").click()
+    for side in "ab":
+        page.set_input_files(
+            f"#interpolate-keypoints-{side} input[type=file], input#interpolate-keypoints-{side}", file
+        ) if page.locator(f"#interpolate-keypoints-{side} input[type=file]").count() else upload(page, side, file)
+        expect(status(page)).to_contain_text("Keypoints of 1 are set", timeout=WAIT)
+    shown = page.locator("#interpolate-skeletons svg")
+    expect(shown).to_have_count(2, timeout=WAIT)
+    choose(page, "sd15")
+    page.locator("#interpolate-make").click()
+    expect(status(page)).to_contain_text("9 frames", timeout=WAIT)
+
+
+def upload(page, side, file):
+    with page.expect_file_chooser() as chooser:
+        page.locator(f"#interpolate-keypoints-{side}").click()
+    chooser.value.set_files(file)
+
+
+def test_the_note_of_a_name_that_is_none():
+    assert "must be one of flora" in networks.about("nonsense")
+    assert "Of your own" not in networks.about("flora") and json.dumps(networks.choices())
