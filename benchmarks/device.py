@@ -163,8 +163,9 @@ class Bench:
 
     @contextmanager
     def models(self, dtype: torch.dtype | None = None, memory: float = 0.0) -> Iterator[Models]:
-        """Networks with nothing resident and nothing remembered; their memory is free afterwards."""
-        emptied(pick_device(self.device))  # of what an earlier figure still held when it ended
+        """Networks with nothing resident and nothing remembered, of an earlier figure's neither."""
+        gc.collect()
+        emptied(pick_device(self.device))
         with tempfile.TemporaryDirectory() as folder:
             models = Models(self.device, dtype, memory)
             models.cache = Cache(folder)
@@ -173,12 +174,10 @@ class Bench:
             finally:
                 models._resident.clear()
                 models.memo = type(models.memo)()
-                emptied(models.device)
 
 
 def emptied(device: torch.device) -> None:
     """Waits for the device, gives back what nothing holds, and begins a new count of the most memory in use."""
-    gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.empty_cache()

@@ -22,7 +22,7 @@ LABELS = {"off": "off", "given": "by the skeletons below", "dwpose": "DWPose fin
           "openpose": "OpenPose finds them (non-commercial research only)"}  # fmt: skip
 KEEP_LABELS = {"largest": "the largest person", "all": "everybody, matched"}
 INVITATION = "Find the people in both pictures, or open keypoints; then drag any joint to where it belongs."
-SIDES = ("a", "b")
+SIDES, NAMES = ("a", "b"), ("From", "To")
 
 
 def controls(c: dict[str, Any]) -> dict[str, Any]:
@@ -36,13 +36,14 @@ def controls(c: dict[str, Any]) -> dict[str, Any]:
             c["pose_people"] = gr.Dropdown([(KEEP_LABELS[k], k) for k in KEEPS], value=default(R, "pose_people"),
                                            label="Who", min_width=140)  # fmt: skip
             c["pose_scale"] = slider(R, "pose_scale", "How strongly", info="in the middle; 1 at the ends")
-        c["pose_rescue"] = gr.Textbox("", label="If nobody is found, look in a photograph made of it", lines=1,
+        c["pose_rescue"] = gr.Textbox("", label="If nobody is found, look in a photograph of it", lines=1,
                                       placeholder="its words, e.g. photo of a dancer; empty: do not")  # fmt: skip
         own["shown"] = skeletons("interpolate", pose.skeleton(), INVITATION)
         with gr.Row(elem_classes="take"):
-            own["find"] = gr.Button("Find people", size="sm", elem_id="interpolate-find")
-            for side, name in zip(SIDES, ("From", "To"), strict=True):
+            own["find"] = gr.Button("Find people", size="sm", min_width=90, elem_id="interpolate-find")
+            for side, name in zip(SIDES, NAMES, strict=True):
                 own[f"file_{side}"] = gr.UploadButton(f"Keypoints of {name}", file_types=[".json"], size="sm",
+                                                      min_width=90,
                                                       elem_id=f"interpolate-keypoints-{side}")  # fmt: skip
         for side in SIDES:
             c[f"pose_{side}"] = gr.Textbox("", visible=False, elem_id=f"interpolate-pose-{side}")
@@ -81,13 +82,17 @@ def finding(worker: Any) -> Callable[..., Iterator[list[Any]]]:
             assert isinstance(done, Done)
             texts = [done.settings[f"pose_{s}"] for s in SIDES]
             people = [pose.read(t) for t in texts]
-            found = [f"{len(p) or 'nobody'} in {n}" for p, n in zip(people, ("From", "To"), strict=True)]
+            found = [f"{counted(len(p))} in {n}" for p, n in zip(people, NAMES, strict=True)]
             yield [value_of(both, [[p.joints for p in them] for them in people]), *texts, steering(which),
-                   message(f"People: {', '.join(found)}. Drag joints to mend them.")]  # fmt: skip
+                   message(f"Found {', '.join(found)}. Drag joints to mend them.")]  # fmt: skip
         except Exception as e:
             yield [*quiet, message(sentence(e), "problem")]
 
     return run
+
+
+def counted(people: int) -> str:
+    return {0: "nobody", 1: "one person"}.get(people, f"{people} people")
 
 
 def steering(which: str) -> Any:
@@ -125,7 +130,12 @@ def opened(side: int) -> Callable[..., list[Any]]:
             texts[side] = keypoints(file, both[side].size)
             people = [pose.read(t) if t else () for t in texts]
             value = value_of(both, [[p.joints for p in them] for them in people])
-            return [value, *texts, steering(which), message(f"Keypoints of {len(people[side]) or 'nobody'} are set.")]
+            return [
+                value,
+                *texts,
+                steering(which),
+                message(f"Keypoints are set: {counted(len(people[side]))} in {NAMES[side]}."),
+            ]
         except Exception as e:
             return [gr.skip()] * 4 + [message(sentence(e), "problem")]
 

@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_configure():
     os.environ["CHRYSALIS_CACHE"] = tempfile.mkdtemp(prefix="chrysalis-cache-")  # not the person's own
+    os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="chrysalis-hub-")
+    os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody answers there
 
 
 def pytest_collection_modifyitems(items):
