@@ -14,7 +14,7 @@ from engine.schema import DRAW_PRESETS, Cancelled, Done, DrawRequest, Frame
 from morph_ui.board import settle
 from morph_ui.canvas import Drawing, read
 from morph_ui.easel import UPDATES, Easel, finish, refused, shown, stream
-from morph_ui.stream import bar, begin, events, inline, message, sentence
+from morph_ui.stream import bar, begin, events, inline, message, missing_for, sentence
 
 R = DrawRequest
 FOLLOWING = re.compile(r'"turn":(\d{1,9}),"following":true}$')
@@ -77,6 +77,10 @@ def fresh(worker: Any, names: list[str], rested: bool = False) -> Callable[..., 
             if given["sheet"] != "none" or rested:
                 given["count"] = 1
             request = request_of(drawing, given | ({"sheet": "none"} if rested else {}))
+            session.also = ("live",) if turn else ()  # Make fetches what following takes
+            if rested and missing_for(request):
+                yield quiet
+                return
         except Exception as e:
             session.doing = session.doing if rested else ""
             yield quiet if rested else refused(sentence(e))
@@ -121,6 +125,11 @@ def following(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]
         try:
             drawing = read(given.pop("canvas"))
             request = request_of(drawing, given | few)
+            if missing := missing_for(request):  # every touch of the brush would start it anew
+                lacking = ", ".join(name for name, _ in missing)
+                yield [gr.skip(), message(f"Make fetches what is not here yet ({lacking}); then it follows"),
+                       *quiet[2:]]  # fmt: skip
+                return
         except Exception:  # nothing drawn yet, or a photograph still on its way: Make would say so
             yield quiet
             return

@@ -40,6 +40,7 @@ class Session:
     folder: Path | None = None
     run: int = 0
     job: Any = None
+    also: tuple[str, ...] = ()  # what the next run fetches besides, for those after it
     offset: int = 0  # what is added to the numbers of coming frames
 
     def path(self, name: str) -> Path:
@@ -220,10 +221,16 @@ class Fetch:
         self.cancelled = True
 
 
+def missing_for(request: Any, also: tuple[str, ...] = ()) -> list:
+    """What a request needs from the hub (and what is wanted ``also``) that is not on this machine yet."""
+    if not hasattr(request, "model"):
+        return []
+    return absent(chosen(request.model).needs((*getattr(request, "wants", ()), *also)))
+
+
 def fetched(request: Any, session: Session) -> Iterator[Event]:
     """Brings what a request needs and is not on this machine; `Cancelled` after Stop. What came is kept."""
-    wants = getattr(request, "wants", ())
-    missing = absent(chosen(request.model).needs(wants)) if hasattr(request, "model") else []
+    missing = missing_for(request, session.also)
     if not missing:
         return
     job = session.job = Fetch()

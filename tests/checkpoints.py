@@ -52,8 +52,11 @@ def cached(hub: Path, source: Any, folder: Path) -> None:
     (place / "refs" / source.revision).write_text("0" * 40)
 
 
-def single(network: Path, file: Path, configs: bool = True) -> Path:
-    """The same weights in one file under the names of the original Stable Diffusion code, its configs beside it."""
+def single(network: Path, file: Path, openclip: bool = False) -> Path:
+    """The same weights in one file under the names of the original Stable Diffusion code, its configs beside it.
+
+    ``openclip``: the text encoder as Stable Diffusion 2 has it.
+    """
     out = {}
     unet = load_file(network / "unet" / "diffusion_pytorch_model.safetensors")
     layers = json.loads((network / "unet" / "config.json").read_text())["layers_per_block"]
@@ -65,12 +68,33 @@ def single(network: Path, file: Path, configs: bool = True) -> Path:
         old = _vae(name, levels)
         square = ".mid.attn_1." in old and old.endswith("weight") and tensor.ndim == 2
         out["first_stage_model." + old] = tensor[:, :, None, None].contiguous() if square else tensor
-    for name, tensor in load_file(network / "text_encoder" / "model.safetensors").items():
-        out["cond_stage_model.transformer.text_model." + name.removeprefix("text_model.")] = tensor
+    text = load_file(network / "text_encoder" / "model.safetensors")
+    text = {name.removeprefix("text_model."): tensor for name, tensor in text.items()}
+    if openclip:
+        out |= {"cond_stage_model.model." + n: t for n, t in _openclip(text).items()}
+    else:
+        out |= {"cond_stage_model.transformer.text_model." + n: t for n, t in text.items()}
     save_file(out, file)
-    if configs:
-        shutil.copytree(network, file.with_suffix(""), ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(network, file.with_suffix(""), ignore=shutil.ignore_patterns("*.safetensors"))
     return file
+
+
+def _openclip(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    names = {"embeddings.token_embedding.weight": "token_embedding.weight",
+             "embeddings.position_embedding.weight": "positional_embedding",
+             "final_layer_norm.weight": "ln_final.weight", "final_layer_norm.bias": "ln_final.bias"}  # fmt: skip
+    own = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+           "self_attn.out_proj": "attn.out_proj"}  # fmt: skip
+    out = {names[n]: t for n, t in text.items() if n in names}
+    for n, t in text.items():
+        if m := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", n):
+            if m[2] in own:
+                out[f"transformer.resblocks.{m[1]}.{own[m[2]]}.{m[3]}"] = t
+            elif m[2] == "self_attn.q_proj":
+                three = [text[n.replace("q_proj", f"{p}_proj")] for p in "qkv"]
+                out[f"transformer.resblocks.{m[1]}.attn.in_proj_{m[3]}"] = torch.cat(three)
+    width = out["token_embedding.weight"].shape[1]
+    return out | {"text_projection": torch.eye(width)}
 
 
 def _unet(name: str, n: int) -> str:

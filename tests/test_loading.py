@@ -26,10 +26,10 @@ def seen(net):
         return torch.cat([eps.flatten(), net.decode(x).flatten(), net.encode(torch.rand(1, 3, 64, 64)).flatten() * 0])
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_a_single_file_is_the_folder_it_was_made_from(tmp_path, models, prediction):
+@pytest.mark.parametrize(("prediction", "openclip"), [("epsilon", False), ("v_prediction", True)])
+def test_a_single_file_is_the_folder_it_was_made_from(tmp_path, models, prediction, openclip):
     folder = make_network(tmp_path / "whole", prediction)
-    file = single(folder, tmp_path / "mine.safetensors")
+    file = single(folder, tmp_path / "mine.safetensors", openclip)
     one, other = models.load(str(folder)), models.load(str(file))
     assert other.prediction == prediction and other.words == one.words
     assert torch.allclose(seen(one), seen(other), atol=1e-5)
