@@ -56,7 +56,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="devices to work on side by side (needs ray)")
     parser.add_argument("--cluster", help="address of a running Ray cluster, or auto")
     args = parser.parse_args()
+    if args.host not in ("127.0.0.1", "localhost", "::1"):
+        os.environ.setdefault(
+            "CHRYSALIS_PATHS", ""
+        )  # visitors name no files of this machine but in folders listed there
     try:
+        if args.workers < 1:
+            raise EngineError(f"workers must be at least 1, got {args.workers}")
         worker = workers(args)
         from engine.catalogue import absent, chosen
         from engine.models import preferred  # it imports torch, and ZeroGPU wants to come before that

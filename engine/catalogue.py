@@ -7,6 +7,7 @@ follow, each with its strength: ``sd15 + /loras/ink.safetensors:0.8 + smooth``.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,7 +216,10 @@ class Choice:
     @property
     def family(self) -> str:
         """What may join it: an entry's own, or by the width of the words of a folder or file; "" if of no known one."""
-        return self.base.family if isinstance(self.base, Entry) else FAMILY_OF.get(_width(self.base), "")
+        if isinstance(self.base, Entry):
+            return self.base.family
+        family = FAMILY_OF.get(_width(self.base), "")
+        return "turbo" if family == "sd2" and "turbo" in self.base.stem.lower() else family
 
     @property
     def extras(self) -> dict[str, Extra]:
@@ -224,8 +228,15 @@ class Choice:
     def needs(self, wants: Sequence[str] = ()) -> list[tuple[str, Source]]:
         """What of it comes from the hub, with what is wanted beside it: (what it is called, its source)."""
         out = [(self.base.name, self.base.source)] if isinstance(self.base, Entry) and self.base.source else []
-        more = (*wants, "preview") if out else wants  # a local network asks nobody for what it can do without
+        if "pose" in wants and not (self.beside("pose") or "pose" in self.extras):
+            raise EngineError(
+                f"pose must be off for {self.name}, which has no control for poses; sd15 and its kin have"
+            )
+        if "live" in wants and not (self.beside("live") or "live" in self.extras or self.family == "turbo"):
+            raise EngineError(f"sampler must be ddim for {self.name}, which has no few-step LoRA, got 'live'")
         known = self.extras | CLIPS | DETECTORS
+        # What a network can do without comes along with it, and is not asked for later.
+        more = (*wants, "preview") if absent(out) else wants
         out += [(known[k].about, known[k].source) for k in more if k in known and not self.beside(k)]
         return out + [(lora.about, lora.source) for lora, _ in self.loras if isinstance(lora, Extra)]
 
@@ -252,14 +263,16 @@ class Choice:
         place = self.folder()
         if place.is_file():
             return place.stat().st_size
-        return sum(f.stat().st_size for part in PARTS[:3] for f in (place / part).glob("*.safetensors"))
+        found = [sorted((place / p).glob("*.safetensors"), key=lambda f: ".fp16." in f.name) for p in PARTS[:3]]
+        return sum(files[0].stat().st_size for files in found if files)
 
 
 def chosen(model: str) -> Choice:
     """Reads a model's name. EngineError for what is neither in the catalogue nor on the disk."""
-    first, *more = (part.strip() for part in model.split(" + "))
+    # Labels of the page's menu are understood too.
+    first, *more = (part.strip().partition(" · ")[0] for part in model.split(" + "))
     entry = CATALOGUE.get(first)
-    if entry is None and not _network(Path(first)):
+    if entry is None and not (_open(first) and _network(Path(first))):
         raise EngineError(
             f"model must be one of {', '.join(CATALOGUE)}, a folder of a diffusers network or a .safetensors file, "
             f"got {first!r}"
@@ -273,12 +286,20 @@ def chosen(model: str) -> Choice:
         except ValueError:  # a colon of the path's own
             name, weight = text, 1.0
         name = name or text
-        if name not in known and not Path(name).is_file():
+        if name not in known and not (name.endswith(".safetensors") and _open(name) and Path(name).is_file()):
             raise EngineError(f"LoRA must be one of {', '.join(known)} or a .safetensors file, got {name!r}")
         if not -4 <= weight <= 4:
             raise EngineError(f"strength of {name} must be a number from -4 to 4, got {strength}")
         loras.append((known.get(name, Path(name)), weight))
     return Choice(model, entry or Path(first), tuple(loras))
+
+
+def _open(path: str) -> bool:
+    """Whether files may be named there: anywhere, unless CHRYSALIS_PATHS lists the folders (a public page does)."""
+    folders = os.environ.get("CHRYSALIS_PATHS")
+    if folders is None:
+        return True
+    return any(f and Path(path).resolve().is_relative_to(Path(f).resolve()) for f in folders.split(os.pathsep))
 
 
 def _width(place: Path) -> int:
@@ -288,9 +309,10 @@ def _width(place: Path) -> int:
             folder = place if place.is_dir() else place.with_suffix("")
             return int(json.loads((folder / "unet" / "config.json").read_text())["cross_attention_dim"])
         with place.open("rb") as f:  # safetensors: eight bytes of length, then JSON
-            header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+            length = int.from_bytes(f.read(8), "little")
+            header = json.loads(f.read(length)) if length < 100 << 20 else {}
         return int(header["model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"]["shape"][-1])
-    except (OSError, ValueError, KeyError, TypeError, MemoryError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return 0
 
 

@@ -63,7 +63,9 @@ def steering(controls: Mapping[str, Any], hints: Sequence[Mapping[str, Hint]], n
                 found = [torch.stack(f) for f in zip(*(_features(module, h, part, k) for h, k in shown), strict=True)]
                 inside = _added(inside, [w * f for f in found], live, len(part))
                 continue
-            pictures = torch.stack([_one(h.picture, k) for h, k in shown]).to(part.device, dtype)
+            for hint, _ in shown:  # once for all steps
+                hint.picture = hint.picture.to(part.device, dtype)
+            pictures = torch.stack([_one(h.picture, k) for h, k in shown])
             d, m = module(part[live], times[live] if times.ndim else times, encoder_hidden_states=text[live],
                           controlnet_cond=pictures, return_dict=False)  # fmt: skip
             *down, mid = _added([*down, mid] if mid is not None else [], [w * r for r in (*d, m)], live, len(part))

@@ -53,10 +53,11 @@ def read(path: Path, dtype: torch.dtype, name: str) -> Parts:
     except Exception as e:  # safetensors, diffusers and transformers raise many kinds for what is broken
         if short_of_memory(e):
             raise
-        said = str(e).strip().splitlines()
-        raise EngineError(
-            f"model {name} must be whole in {path}, got {type(e).__name__}: {' '.join(said)[:300]}"
-        ) from e
+        raise EngineError(f"model {name} must be whole in {path}, got {type(e).__name__}: {_said(e)}") from e
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def module(folder: Path, dtype: torch.dtype, cls: Any = None) -> Any:
@@ -140,7 +141,7 @@ def _prediction(path: Path, family: str, about: dict[str, str]) -> str:
     if not said and yaml.is_file():
         lines = [line.split("#")[0].replace('"', "").replace("'", "").split() for line in yaml.read_text().splitlines()]
         said = next((words[1] for words in lines if words[:1] == ["parameterization:"]), "eps")
-    if not said and family == "sd2":
+    if not said and family == "sd2" and "turbo" not in path.stem.lower():
         said = "eps" if "base" in path.stem.lower() or "512" in path.stem else "v"
     return "v_prediction" if said in ("v", "v_prediction") else "epsilon"
 
@@ -164,9 +165,9 @@ def merge(parts: Parts, path: Path, strength: float, name: str) -> None:
         pipe.fuse_lora(lora_scale=strength)
         pipe.unload_lora_weights()
     except Exception as e:  # diffusers and peft raise many kinds for a file that does not fit
-        raise EngineError(
-            f"LoRA {path.name} must fit {name}, got {type(e).__name__}: {str(e).strip().splitlines()[0][:200]}"
-        ) from e
+        if short_of_memory(e):
+            raise
+        raise EngineError(f"LoRA {path.name} must fit {name}, got {type(e).__name__}: {_said(e)}") from e
     for part in (parts.unet, parts.text_encoder):
         part.to(before).requires_grad_(False).eval()
 

@@ -6,6 +6,7 @@ figures are estimates; when one is wrong, `Network.chunked` halves what it takes
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 
@@ -24,8 +25,17 @@ SHORT = (torch.OutOfMemoryError, MemoryError, RuntimeError)  # what a lack of me
 def short_of_memory(error: BaseException) -> bool:
     said = str(error).lower()
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in said for words in ("out of memory", "not enough memory", "allocate memory")
+        words in said for words in ("out of memory", "not enough memory", "allocate memory", "alloc_failed")
     )
+
+
+def emptied(device: torch.device) -> None:
+    """Gives back what the device's allocator holds on to."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 @dataclass(frozen=True)
@@ -46,9 +56,9 @@ def limit(device: torch.device, asked: float = 0.0) -> int:
     """
     asked = asked or float(os.environ.get("CHRYSALIS_MEMORY_GB") or 0)
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        if asked and asked * GB < total:
-            torch.cuda.set_per_process_memory_fraction(asked * GB / total, device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        total = torch.cuda.get_device_properties(index).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, asked * GB / total) if asked else 1.0, index)
     else:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     return int(min(asked * GB, total) if asked else total)
@@ -68,7 +78,7 @@ def plan(limit: int, parts: dict[str, int], width: int, size: int, factor: int, 
     tiles = free < 1.5 * picture
     return Plan(
         rows=int(min(most, max(1, free // row))),
-        pictures=int(min(most, max(1, free // (TILED if tiles else picture)))) if not tiles else 1,
+        pictures=1 if tiles else int(min(most, max(1, free // picture))),
         tiles=tiles,
         offload=offload,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from engine import hub
 from engine.cache import Cache
 from engine.catalogue import Choice, Extra, absent, chosen, fetching
 from engine.loading import merge, module, read
-from engine.memory import GB, SHORT, limit, short_of_memory
+from engine.memory import GB, SHORT, emptied, limit, short_of_memory
 from engine.network import Network
 from engine.schema import EngineError, Progress, result
 
@@ -24,7 +23,11 @@ EQUIPMENT = ("sketch", "stroke", "pose", "canny", "live")  # what a network itse
 
 def pick_device(name: str = "auto") -> torch.device:
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as e:  # AssertionError: torch was built without it
+            said = str(e).splitlines()[0][:100]
+            raise EngineError(f"device must be auto, cpu, cuda or mps, and be here, got {name!r} ({said})") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -40,7 +43,8 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     if device.type == "mps":
         return torch.float16
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Older cards only pretend to: theirs is float16.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     try:
         return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
     except (AttributeError, RuntimeError):
@@ -80,6 +84,7 @@ class Models:
         self.dtype = dtype or pick_dtype(self.device)
         self.limit = limit(self.device, memory)
         self.memo = Memo()
+        self.tools = Memo(4 << 30)  # CLIPs and detectors, each larger than all else that is remembered
         self.cache = Cache()
         self._resident: OrderedDict[str, Network] = OrderedDict()
 
@@ -97,20 +102,33 @@ class Models:
         yield from fetching(absent(choice.needs(wants)))
         if name not in self._resident:
             yield Progress(0.0, f"loading {name}")
-            self._resident[name] = self._room_for(choice, lambda: self._network(choice))
+            self._resident[name] = self._room_for(choice.size(), name, lambda: self._network(choice))
         self._resident.move_to_end(name)
         net = self._resident[name]
-        net.room, net.trouble = 2**16, ""  # a lack of memory was the last job's
+        net.room = net.space = 2**16  # a lack of memory was the last job's
+        net.trouble = ""
+        if net.plan.offload:  # what this job does not look at would be moved about all the same
+            net.controls = {k: m for k, m in net.controls.items() if k in wants}
         for kind in wants:
             if kind in EQUIPMENT and not net.has(kind) and (choice.beside(kind) or kind in choice.extras):
                 yield Progress(0.0, f"loading what {name} needs for {kind}")
-                self._room_for(choice, lambda kind=kind: self._equip(net, choice, kind))
+                found = choice.beside(kind) or located(choice.extras[kind])
+                self._room_for(_size(found), name, lambda k=kind, f=found: self._equip(net, k, f))
+        self._share(net)
         return net
 
     @property
     def trouble(self) -> str:
-        """What a lack of memory has changed in the last job, in words."""
-        return next((n.trouble for n in reversed(self._resident.values()) if n.trouble), "")
+        """What a lack of memory has changed in this job, in words."""
+        return next((n.trouble for n in reversed(self._resident.values())), "")
+
+    def _share(self, net: Network) -> None:
+        """Gives the network what others leave of the memory; rather than have its parts wait outside, others leave."""
+        while True:
+            net.limit = self.limit - self.tools.size - sum(n.bytes for n in self._resident.values() if n is not net)
+            net.settle()
+            if not net.plan.offload or not self._leave(net.name):
+                return
 
     def _network(self, choice: Choice) -> Network:
         parts = read(choice.folder(), self.dtype, choice.name)
@@ -120,23 +138,21 @@ class Models:
         net.family = choice.family
         if choice.entry:
             net.lora_rate = choice.entry.lora_rate
+        net.relief = lambda: self._leave(choice.name)
         if self.device.type != "cpu" and (tiny := choice.extras.get("preview")) and hub.where(tiny.source):
             net.tiny = module(located(tiny), self.dtype).eval().requires_grad_(False)
-            net.settle()
         return net
 
-    def _equip(self, net: Network, choice: Choice, kind: str) -> None:
+    def _equip(self, net: Network, kind: str, found: Path) -> None:
         """Puts beside the network what a request wants of its family."""
-        found = choice.beside(kind) or located(choice.extras[kind])
         if kind == "live":
             net.few = found
-            return
-        net.controls[kind] = module(found, self.dtype).eval().requires_grad_(False)
-        net.settle()
+        else:
+            net.controls[kind] = module(found, self.dtype).eval().requires_grad_(False)
 
-    def _room_for(self, choice: Choice, load: Callable[[], T]) -> T:
-        """What ``load`` gives, after those least recently used have left: for what lies on the disk there is room."""
-        while sum(n.bytes for n in self._resident.values()) + choice.size() > self.limit and self._leave(choice.name):
+    def _room_for(self, size: int, name: str, load: Callable[[], T]) -> T:
+        """What ``load`` gives, after those least recently used (but ``name``) have left for its ``size`` in bytes."""
+        while self.tools.size + sum(n.bytes for n in self._resident.values()) + size > self.limit and self._leave(name):
             pass
         while True:
             try:
@@ -144,9 +160,9 @@ class Models:
             except SHORT as e:
                 if not short_of_memory(e):
                     raise
-            if not self._leave(choice.name):  # outside the except clause: the error holds on to what was loaded
+            if not self._leave(name):  # outside the except clause: the error holds on to what was loaded
                 raise EngineError(
-                    f"memory of {self.device} must hold {choice.name}, of {choice.size() / GB:.1f} GB, got too little"
+                    f"memory of {self.device} must hold {name}, of {size / GB:.1f} GB more, got too little"
                 )
 
     def _leave(self, name: str) -> bool:
@@ -155,10 +171,14 @@ class Models:
         if old is None:
             return False
         del self._resident[old]
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        emptied(self.device)
         return True
+
+
+def _size(found: Path) -> int:
+    """Bytes of a file, or of the weights in a folder (one of those of half and of full precision)."""
+    files = [found] if found.is_file() else [f for end in ("safetensors", "bin") for f in found.glob(f"*.{end}")]
+    return min((f.stat().st_size for f in files), default=0)
 
 
 def located(found: Extra | Path) -> Path:

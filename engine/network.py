@@ -27,6 +27,7 @@ from engine.memory import SHORT, short_of_memory
 from engine.schema import EngineError
 
 LIVE = (999, 749, 499, 249)  # the timesteps between which the few-step weights jump (training/distil.py)
+LCM = tuple(range(999, 0, -20))  # those LCM-LoRA was distilled at (Luo et al. 2023, arXiv 2311.05556)
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,22 @@ class Network:
         self.prediction = self.scheduler.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction"):
             raise EngineError(f"model {name} must predict epsilon or v_prediction, got {self.prediction}")
-        abar = self.scheduler.alphas_cumprod.double()
+        abar = self.scheduler.alphas_cumprod.double().clamp(min=2**-24)  # some end at 0, where σ has no number
         self.sigmas = ((1 - abar) / abar).sqrt()  # rising, one a training timestep
         self.scale = float(self.vae.config.scaling_factor)
         self.factor = 2 ** (len(_stages(self.vae)) - 1)
         self.channels = int(self.unet.config.out_channels)
         self.extra = int(self.unet.config.in_channels) - self.channels
+        if self.extra % self.channels:
+            raise EngineError(f"model {self.name} must see noise, or drawings beside it, got a network for inpainting")
         self.size = int(self.unet.config.sample_size) * self.factor
         # The UNet halves its input between levels: frames must be whole at the deepest one.
         self.multiple = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.controls: dict[str, Any] = {}  # ControlNets and adapters, by what they are shown (control.py)
         self.few: Path | None = None  # the file of few-step weights; the folder ``live`` needs none
         self.tiny: Any = None  # a small decoder for previews
-        self.room = 2**16  # rows for which there was memory in this job
+        self.room = self.space = 2**16  # rows and pictures for which there was memory in this job
+        self.relief: Callable[[], bool] = lambda: False  # has another network leave the device (Models)
         self.trouble = ""  # what a lack of memory has changed in this job, in words
         self._first = 0  # of the rows that are in a chunk at this moment
         self.evaluations = 0
@@ -115,11 +119,13 @@ class Network:
 
     @property
     def bytes(self) -> int:
-        return sum(_bytes(m) for modules in self.modules().values() for m in modules)
+        few = sum(t.numel() * t.element_size() for t in self._live.values())
+        return few + sum(_bytes(m) for modules in self.modules().values() for m in modules)
 
     def settle(self) -> None:
         """Chooses how to work within the memory (`engine.memory`), and moves the modules to where that has them."""
         sizes = {part: sum(map(_bytes, modules)) for part, modules in self.modules().items()}
+        sizes["unet"] += sum(t.numel() * t.element_size() for t in self._live.values())
         most = 64 if self.device.type == "cuda" else 16
         width, itemsize = int(self.unet.config.block_out_channels[0]), self.dtype.itemsize
         self.plan = memory.plan(self.limit, sizes, width, self.size, self.factor, itemsize, most)
@@ -163,8 +169,7 @@ class Network:
             out = self.vae.encode(rows.to(self.device, self.dtype, memory_format=torch.channels_last))
             return (out.latent if hasattr(out, "latent") else out.latent_dist.mode()).float() * self.scale
 
-        self.need("vae")
-        return self.chunked(one, x, most=self.plan.pictures)
+        return self.with_pictures(one, x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents (B, C, h, w) → pictures (B, 3, H, W), about [−1, 1], float32."""
@@ -172,8 +177,7 @@ class Network:
         def one(rows: Tensor) -> Tensor:
             return self.vae.decode((rows / self.scale).to(self.dtype, memory_format=torch.channels_last)).sample.float()
 
-        self.need("vae")
-        return self.chunked(one, z, most=self.plan.pictures)
+        return self.with_pictures(one, z)
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Texts → (B, L, D) float32. Words beyond the network's length are left out (see `overlong`)."""
@@ -212,7 +216,7 @@ class Network:
                 def one(rows: Tensor) -> Tensor:
                     return self.tiny.decode(rows.to(self.dtype) / self.tiny.config.scaling_factor).sample.float()
 
-                return self.chunked(one, latents)
+                return self.chunked(one, latents, most=self.plan.pictures)
 
             return see
         small = torch.nn.functional.interpolate(x.float().cpu(), z.shape[2:], mode="area")
@@ -248,21 +252,36 @@ class Network:
         beside = (folder / "adapter_config.json").is_file()
         if not beside and self.few is None:
             raise EngineError(f"sampler must be ddim for {self.name}, which has no few-step LoRA, got {name!r}")
+        return self._few_steps()
+
+    @contextmanager
+    def _few_steps(self) -> Iterator[None]:
         if not self._live:
             from peft import PeftModel
 
             if self.few is not None:
                 self._live = loading.tensors(self, self.few)
             else:
-                twin = PeftModel.from_pretrained(copy.deepcopy(self.unet), str(folder)).merge_and_unload(True)
+                twin = PeftModel.from_pretrained(copy.deepcopy(self.unet), str(self.folder / "live"))
+                twin = twin.merge_and_unload(progressbar=False, safe_merge=True)
                 own = dict(self.unet.named_parameters())
                 # What the LoRA does not touch stays shared with the network.
                 self._live = {n: p.data for n, p in twin.named_parameters() if not torch.equal(p, own[n])}
-        return hooks.weights(self.unet, self._live)
+            self.settle()
+        if self.plan.offload:  # both sets wait outside: only one is ever on the device
+            self.unet.to("cpu")
+            self._live = {n: t.cpu() for n, t in self._live.items()}
+        with hooks.weights(self.unet, self._live):
+            yield
+
+    @property
+    def marks(self) -> Sequence[int]:
+        """Timesteps between which the few-step weights jump: LCM's own fifty, or the four of flora and SD-Turbo."""
+        return LCM if self.few is not None else LIVE
 
     def jumps(self, s: float | None = None, steps: int = 4) -> list[float]:
         """Falling sigmas of the live sampler, from ``s`` (or pure noise) to 0: at most ``steps`` of its four."""
-        times = [LIVE[round(i * len(LIVE) / steps)] for i in range(steps)]
+        times = [self.marks[i * len(self.marks) // steps] for i in range(steps)]
         marks = [float(self.sigmas[min(t, len(self.sigmas) - 1)]) for t in times]
         return [*marks, 0.0] if s is None else [s, *(m for m in marks if m < 0.99 * s), 0.0]
 
@@ -339,19 +358,47 @@ class Network:
             conditions = self.null((x.shape[2], x.shape[3])).repeat(1, self.extra // self.channels, 1, 1)
         return torch.cat([x, conditions.expand(x.shape[0], -1, -1, -1)], 1)
 
+    def with_pictures(self, fn: Callable[..., Tensor], *tensors: Tensor, share: int = 1) -> Tensor:
+        """Runs the autoencoder over rows; a picture that is too large for the memory goes in tiles.
+
+        ``share``: how many pictures a row stands for.
+        """
+        self.need("vae")
+        most = max(1, self.plan.pictures // share)
+        try:
+            return self.chunked(fn, *tensors, most=most)
+        except EngineError:  # one picture was too much
+            if not hasattr(self.vae, "enable_tiling") or self.vae.use_tiling:
+                raise
+            self.vae.enable_tiling()
+            self.trouble = f"memory of {self.device} ran out; pictures of this size go in tiles"
+            return self.chunked(fn, *tensors, most=1)
+
     def chunked(self, fn: Callable[..., Tensor], *tensors: Tensor, most: int = 0) -> Tensor:
-        """Runs ``fn`` over the rows in chunks of ``most`` or `batch`; when memory runs out, halves them and goes on."""
+        """Runs ``fn`` over the rows in chunks of ``most`` or `batch`.
+
+        When memory runs out, another network leaves; if there is none, the chunks are halved.
+        """
         out, start, total = [], 0, tensors[0].shape[0]
         while start < total:
-            size = min(most or self.batch, self.room)
+            size = min(most, self.space) if most else min(self.batch, self.room)
             self._first = start
+            failed = None
             try:
                 out.append(fn(*(t[start : start + size].to(self.device) for t in tensors)))
                 start += size
             except SHORT as e:
                 if torch.is_grad_enabled():
                     raise  # what earlier chunks keep for the way back is not freed by smaller ones
-                self.room = self.smaller(e, min(size, total), tensors[0])
+                if not short_of_memory(e):
+                    raise
+                failed = e.with_traceback(None)  # which holds on to the tensors
+            if failed is not None and not self.relief():
+                fewer = self.smaller(failed, min(size, total), tensors[0])
+                if most:
+                    self.space = fewer
+                else:
+                    self.room = fewer
         return torch.cat(out)
 
     def smaller(self, error: BaseException, rows: int, like: Tensor) -> int:
@@ -368,8 +415,7 @@ class Network:
             ) from None
         self.trouble = f"memory of {self.device} ran out; it went on with {rows // 2} pictures a time"
         logging.getLogger(__name__).warning(self.trouble)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        memory.emptied(self.device)
         return rows // 2
 
     @contextmanager

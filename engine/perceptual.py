@@ -19,7 +19,6 @@ from engine.network import Network
 
 def features(net: Network, x: Tensor) -> Tensor:
     """(B, C, h, w) float32 features of pictures (B, 3, H, W) in [−1, 1]."""
-    net.need("vae")
     encoder = net.vae.encoder
     x = x.to(net.device, net.dtype, memory_format=torch.channels_last)
     return encoder.down_blocks[0](encoder.conv_in(x)).float()
@@ -35,7 +34,7 @@ def distance(net: Network, x: Tensor, y: Tensor) -> Tensor:
         p, q = features(net, torch.cat([a, b])).chunk(2)
         return (p - q).square().sum(1).sqrt().mean((1, 2))
 
-    return net.chunked(one, x, y).cpu()
+    return net.with_pictures(one, x, y, share=2).cpu()
 
 
 def steps(net: Network, x: Tensor) -> Tensor:

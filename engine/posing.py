@@ -59,18 +59,30 @@ def detected(
         found = detector.people(picture)
         if not found and rescue:
             net = yield from models.loading(model, ("canny",))
-            found = detector.people((yield from photographed(net, picture, rescue)))
+            photo = yield from photographed(net, picture, rescue)
+            found = _unframed(detector.people(photo), picture.size, photo.size)
         models.memo.put(key, found, 4096)
     return found
 
 
+def _unframed(people: People, picture: tuple[int, int], frame: tuple[int, int]) -> People:
+    """People of a frame (fitted, see `pose.framed`) where they are in the whole picture."""
+    (w, h), (fw, fh) = picture, frame
+    scale = max(fw / w, fh / h)
+    sw, sh = w * scale, h * scale
+    left, top = (fw - sw) / 2, (fh - sh) / 2
+    return tuple(
+        Person(tuple(j and ((j[0] * fw - left) / sw, (j[1] * fh - top) / sh) for j in p.joints)) for p in people
+    )
+
+
 def _detector(models: Models, which: str) -> Generator[Progress, None, Detector]:
-    known = models.memo.get(("detector", which))
+    known = models.tools.get(("detector", which))
     if known is None:
         extra = DETECTORS[which]
         yield from fetching([(extra.about, extra.source)])
         known = Detector(which, located(extra), models.device.type)
-        models.memo.put(("detector", which), known, known.bytes)
+        models.tools.put(("detector", which), known, known.bytes)
     return known
 
 

@@ -67,8 +67,8 @@ def ranker(models: Models, net: Network, which: str = "clip") -> Ranker:
                 f"picker must be smoothest or first where there is no {CLIPS[which].about} on this machine, got {which}"
             )
         folder = found
-    found = models.memo.get(("clip", str(folder)))
+    found = models.tools.get(("clip", str(folder)))
     if found is None:
-        found = Ranker(folder, net.device)
-        models.memo.put(("clip", str(folder)), found, found.bytes)
+        found = Ranker(folder, torch.device("cpu") if net.plan.offload else net.device)
+        models.tools.put(("clip", str(folder)), found, found.bytes)
     return found

@@ -43,6 +43,17 @@ def ancestral(eta: float, generators: Sequence[torch.Generator]) -> StepRule:
     return step
 
 
+def renoised(generators: Sequence[torch.Generator]) -> StepRule:
+    """The clean picture in mind, with fresh noise of the next level: how consistency models jump (Song et al. 2023,
+    algorithm 1; Luo et al. 2023); one CPU generator a row."""
+
+    def step(x: Tensor, d: Tensor, s: float, s_next: float) -> Tensor:
+        x = x - s * d
+        return x + s_next * gaussian(x.shape[1:], generators).to(x) if s_next else x
+
+    return step
+
+
 def flow(field: Field, x: Tensor, levels: Sequence[float], step: StepRule = euler) -> Iterator[Step]:
     """Walks ``x`` (B, C, h, w) along ``levels`` and shows every step. Fall to denoise, rise to invert."""
     for s, s_next in pairwise(levels):

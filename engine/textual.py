@@ -25,6 +25,7 @@ def invert_text(
     free = torch.cat([embeds, uncond]).clone().requires_grad_(True)
     optimiser = torch.optim.Adam([free], lr=rate)
     levels = net.levels(200)[:-1]
+    boost = 1024.0 if net.dtype == torch.float16 else 1.0  # or the gradients would vanish; Adam does not mind
     jitter = v2.Compose([v2.ColorJitter(0.1, 0.2, 0.2, 0.1), v2.RandomResizedCrop(x.shape[2:], scale=(0.7, 1.0))])
     for i in range(steps):
         draw = generator(seed, 1, i)
@@ -36,7 +37,7 @@ def invert_text(
         with torch.enable_grad():
             d = net.field(guided(free[:2], free[2:], guidance))(z + s * noise, s)
             loss = (d - noise).square().mean()
-            loss.backward()
+            (boost * loss).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         yield Progress(

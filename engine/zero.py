@@ -30,6 +30,7 @@ LOADING = 12.0  # networks from disk to the GPU, for a call in a fresh process
 ROW = 0.015  # one network row of a batch; guidance makes it two, drawings three
 DECODING = 0.05  # one picture
 FITTING = 0.06  # one row forward, backward and update: LoRAs, textual inversion
+STEERED = 1.5  # a row with a ControlNet, in rows without
 SPARE = 1.5  # a call that runs over is ended, one that asks for too much is refused sooner
 LEAST, MOST = 10, 120
 LIVE, QUICK = 4, 9 * 8  # steps of the sampler live at most; rows of DiffMorpher's quick look
@@ -55,7 +56,8 @@ def rows(request: Any) -> tuple[float, float, int]:
             tries += 2**level * max(r.candidates - level, min(r.candidates, 3))
             level += 1
         share = LIVE if r.sampler == "live" else r.steps * r.high
-        return tries * share * (2 if r.guidance != 1 else 1), 2 * r.invert_steps, tries
+        steered = STEERED if r.pose != "off" else 1
+        return tries * share * (2 if r.guidance != 1 else 1) * steered, 2 * r.invert_steps, tries
     if isinstance(r, MorphRequest):
         n, ways = len(r.pictures), len(r.pictures) - (not r.loop)
         learnt = 0 if r.lora == "none" else n - sum(map(bool, r.loras))
@@ -63,7 +65,7 @@ def rows(request: Any) -> tuple[float, float, int]:
         return (n + r.total) * r.steps + look, learnt * r.lora_steps * r.lora_draws, r.total
     if isinstance(r, DrawRequest):
         steps = min(r.steps, LIVE) if r.sampler == "live" else r.steps
-        return r.total * steps * (3 + _worded(r)), 0, r.total
+        return r.total * steps * (STEERED if r.model != "flora" else 1) * (4 + _worded(r)), 0, r.total
     if isinstance(r, EditRequest):
         return r.total * r.steps * r.strength * r.repeats * (1 + _worded(r)), 0, r.total
     return 0, 0, 1

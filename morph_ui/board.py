@@ -16,7 +16,7 @@ import gradio as gr
 from engine import images, video
 from engine.schema import Done, EngineError, Frame, Progress
 from morph_ui.easel import Easel, chosen
-from morph_ui.stage import read_for
+from morph_ui.stage import defaults, read_for
 from morph_ui.stream import begin, events, message, sentence, take
 from morph_ui.widgets import feed, new_seed, viewer
 
@@ -84,8 +84,9 @@ def settle(request: type, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def loaded(method: str, names: list[str]) -> Callable[[str], list[Any]]:
+def loaded(method: str, names: list[str], request: type) -> Callable[[str], list[Any]]:
     """Settings back from a file: every widget; the drawing has a file of its own."""
+    known = defaults(request)
 
     def load(path: str) -> list[Any]:
         try:
@@ -93,7 +94,7 @@ def loaded(method: str, names: list[str]) -> Callable[[str], list[Any]]:
         except EngineError as e:
             return [*[gr.skip()] * len(names), message(sentence(e), "problem")]
         note = f"Settings of {Path(path).name} are set; open the same drawing on the canvas to make it again."
-        return [*[settings.get(n, gr.skip()) for n in names], message(note)]
+        return [*[settings.get(n, known.get(n, gr.skip())) for n in names], message(note)]
 
     return load
 

@@ -17,7 +17,7 @@ from morph_ui.board import api, board, feed_value, layers_of, loaded, passed_on,
 from morph_ui.canvas import canvas
 from morph_ui.easel import Easel, choose
 from morph_ui.live import following, fresh
-from morph_ui.networks import network_box
+from morph_ui.networks import after, network_box
 from morph_ui.stage import QUIET
 from morph_ui.widgets import default, presets, seed_box, slider, thumbnails
 
@@ -110,7 +110,7 @@ def build(worker: Any) -> gr.State:
     make.click(
         None, js=told_canvas % "chrysalis-rest", **QUIET
     )  # Make is the full render: no other when the hand rests
-    make.click(fresh(worker, names), [session, *widgets], out, **QUIET)
+    after(make.click(fresh(worker, names), [session, *widgets], out, **QUIET), c["model"])
     stop.click(None, js=told_canvas % "chrysalis-still", **QUIET)
     stop.click(Easel.halt, session, queue=False, **QUIET)
     # Newest wins: while one is drawn, the last change waits and those before it are dropped.
@@ -123,7 +123,7 @@ def build(worker: Any) -> gr.State:
     right.under.click(lambda s: passed_on(s, "draw"), session, right.feed, queue=False, **QUIET)
     right.onward.click(lambda s: passed_on(s, "edit"), session, right.feed, queue=False, **QUIET)
     plain = [n for n in names if n != "canvas"]
-    right.load.upload(loaded("draw", plain), right.load, [*(c[n] for n in plain), right.status], **QUIET)
+    right.load.upload(loaded("draw", plain, R), right.load, [*(c[n] for n in plain), right.status], **QUIET)
     about = (
         "A picture from lines (``sketch``: dark on white, or with alpha) and colours (``strokes``: what is transparent "
         "stays free), over a ``photo`` if there is one. Ends with PNG files and the settings. Fields as in "

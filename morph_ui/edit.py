@@ -14,7 +14,7 @@ from morph_ui.board import api, board, layers_of, loaded, passed_on, settle
 from morph_ui.canvas import Drawing, canvas, read
 from morph_ui.easel import UPDATES, Easel, choose, refused, stream
 from morph_ui.live import flat
-from morph_ui.networks import network_box
+from morph_ui.networks import after, network_box
 from morph_ui.stage import QUIET
 from morph_ui.stream import bar, sentence
 from morph_ui.widgets import default, presets, seed_box, slider
@@ -85,7 +85,7 @@ def build(worker: Any) -> gr.State:
     c["canvas"] = pad
     out = right.outputs(c["seed"], make, stop)
     names, widgets = list(c), list(c.values())
-    make.click(fresh(worker, names), [session, *widgets], out, **QUIET)
+    after(make.click(fresh(worker, names), [session, *widgets], out, **QUIET), c["model"])
     stop.click(Easel.halt, session, queue=False, **QUIET)
     for button, up in ((faithful, False), (realistic, True)):
         button.click(bisected(worker, names, up), [session, *widgets], [c["strength"], *out], **QUIET)
@@ -93,7 +93,7 @@ def build(worker: Any) -> gr.State:
     right.under.click(lambda s: passed_on(s, "edit"), session, right.feed, queue=False, **QUIET)
     right.onward.click(lambda s: passed_on(s, "draw"), session, right.feed, queue=False, **QUIET)
     plain = [n for n in names if n not in ("canvas", "where")]
-    right.load.upload(loaded("edit", plain), right.load, [*(c[n] for n in plain), right.status], **QUIET)
+    right.load.upload(loaded("edit", plain, R), right.load, [*(c[n] for n in plain), right.status], **QUIET)
     about = (
         "Make a ``guide`` real: a painting, an edited photograph, or paint with alpha over a ``photo``. White (or "
         "alpha) in ``mask`` is where it may change. Ends with PNG files and the settings. Fields as in "

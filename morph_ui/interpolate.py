@@ -23,7 +23,7 @@ from engine.schema import (
     InterpolateRequest,
 )
 from morph_ui import posing
-from morph_ui.networks import network_box
+from morph_ui.networks import after, network_box
 from morph_ui.stage import QUIET, api, ended, loaded, refilm, refused, stage, stream
 from morph_ui.stream import Session, sentence
 from morph_ui.widgets import default, drop_zone, new_seed, presets, seed_box, slider, thumbnails
@@ -142,14 +142,17 @@ def build(worker: Any) -> gr.State:
             right = stage("interpolate")
     out = right.outputs(c["seed"], make, stop)
     names, widgets, back = list(c), list(c.values()), right.back
-    make.click(fresh(worker, names), [session, back, *widgets], out, **QUIET)
+    after(make.click(fresh(worker, names), [session, back, *widgets], out, **QUIET), c["model"])
     right.again.click(remake(worker), [session, back], out, **QUIET)
     right.tried.select(pick(worker), [session, back], out, **QUIET)
     stop.click(Session.stop, session, queue=False, **QUIET)  # the run itself then shows what is finished
     right.screen.choose(choose, session, [right.again, right.tried], queue=False, **QUIET)
     back.input(refilm, [session, back], [right.film, right.pngs, right.status], **QUIET)
-    right.load.upload(loaded("interpolate", names[2:]), [session, right.load], [*widgets[2:], right.status], **QUIET)
-    posing.wire(worker, session, c, poses, right.status)
+    right.load.upload(loaded("interpolate", names[2:], R), [session, right.load], [*widgets[2:], right.status], **QUIET)
+    posing.wire(worker, c, poses, right.status)
+    right.load.upload(
+        lambda: None, None, poses["shown"], queue=False, **QUIET
+    )  # loaded keypoints wait for their pictures
     about = (
         "Morph picture ``a`` into picture ``b``. Streams progress in the report; ends with an MP4, a zip of PNGs and "
         "the settings that make it again. Fields as in ``python -m engine interpolate --help``."

@@ -16,8 +16,8 @@ from gradio.utils import get_upload_folder
 
 from engine import images
 from engine.schema import FORMS, LORAS, MORPH_PRESETS, MOST, EngineError, MorphRequest
-from morph_ui.networks import network_box
-from morph_ui.stage import QUIET, api, read_for, refilm, refused, stage, stream
+from morph_ui.networks import after, network_box
+from morph_ui.stage import QUIET, api, defaults, read_for, refilm, refused, stage, stream
 from morph_ui.stream import Session, bar, message, sentence
 from morph_ui.widgets import default, new_seed, picture_url, presets, seed_box, slider, thumbnails, timeline
 
@@ -172,7 +172,7 @@ def build(worker: Any) -> gr.State:
             right = stage("morph")
     out = right.outputs(c["seed"], make, stop)
     names, widgets, back = list(c), list(c.values()), right.back
-    make.click(fresh(worker, names), [session, back, *widgets], out, **QUIET)
+    after(make.click(fresh(worker, names), [session, back, *widgets], out, **QUIET), c["model"])
     stop.click(Session.stop, session, queue=False, **QUIET)
     back.input(refilm, [session, back], [right.film, right.pngs, right.status], **QUIET)
     plain = [n for n in names if n not in ("pictures", "loras")]
@@ -210,6 +210,8 @@ def fresh(worker: Any, names: list[str]) -> Callable[..., Iterator[list[Any]]]:
 def loaded(names: list[str]) -> Callable[[str], list[Any]]:
     """Settings back from a file: every widget, and the words of the pictures that are there or will be dropped."""
 
+    known = defaults(R)
+
     def load(path: str) -> list[Any]:
         try:
             settings = read_for("morph", path)
@@ -224,7 +226,7 @@ def loaded(names: list[str]) -> Callable[[str], list[Any]]:
         value = json.dumps({"words": words + [""] * (MOST - len(words))})
         note = f"Settings of {Path(path).name} are set. The same {n} pictures make it again"
         note += ", with the same LoRAs of your own" if brought else ""
-        return [value, None, None, *[settings.get(n, gr.skip()) for n in names], message(note)]
+        return [value, None, None, *[settings.get(n, known.get(n, gr.skip())) for n in names], message(note)]
 
     return load
 

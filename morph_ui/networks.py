@@ -9,9 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from engine.catalogue import CATALOGUE, FAMILIES, absent, chosen, present
+from engine.catalogue import CATALOGUE, CLIPS, DETECTORS, absent, chosen, present
 from engine.schema import EngineError
-from morph_ui.widgets import default
+from morph_ui.widgets import default, guidance_of
 
 HINT = "or the path of a diffusers folder or .safetensors file; then LoRAs: sd15 + /loras/ink.safetensors:0.8"
 
@@ -31,10 +31,9 @@ def about(model: str, wants: tuple[str, ...] = ()) -> str:
     e = choice.entry
     lines = [f"{e.about[0].upper()}{e.about[1:]}, {e.size} px. {e.licence}: {e.terms}." if e else "Of your own."]
     if missing:
-        gigabytes = (e.gb if e and e.source and any(n == e.name for n, _ in missing) else 0.0) + sum(
-            x.gb for x in FAMILIES[choice.family].values() if any(x.about == n for n, _ in missing)
-        )
+        sizes = {x.about: x.gb for x in (choice.extras | CLIPS | DETECTORS).values()}
         names = ", ".join(n for n, _ in missing)
+        gigabytes = sum(e.gb if e and n == e.name else sizes.get(n, 0.0) for n, _ in missing)
         lines.append(f"The first job with it fetches {names}: {gigabytes:.1f} GB, kept on this machine.")
     if e and e.memory:
         lines.append(f"For a GPU of {e.memory:.0f} GB or more; on a CPU a picture takes minutes.")
@@ -53,16 +52,26 @@ def network_box(tab: str, request: type, guidance: gr.Slider | None = None, want
     box.change(lambda model: about(model, wants), box, note, queue=False, show_progress="hidden",
                api_visibility="private")  # fmt: skip
     if guidance is not None:
-        # In the browser, and at the person's own choice only: loaded settings bring a guidance of their own.
-        own = {n: (default(request, "guidance") if n == "flora" else e.guidance) for n, e in CATALOGUE.items()}
-        guidance.value = own.get(first, guidance.value)
-        box.input(None, [box, guidance], guidance, js=f"(m, g) => ({json.dumps(own)})[m] ?? g", show_progress="hidden",
-                  api_visibility="private")  # fmt: skip
+        base = first.split(" + ")[0]
+        guidance.value = CATALOGUE[base].guidance if base in CATALOGUE and base != "flora" else guidance.value
+        # In the browser, and only when it has changed: Gradio also tells when the menu is merely left.
+        js = (
+            f"(m, g) => {{ const s = window.chrysalisNetworks ??= {{}}; const was = s.{tab} ?? {json.dumps(first)};"
+            f" s.{tab} = m; return m === was ? g : ({guidance_of(request)})(m); }}"
+        )
+        box.input(None, [box, guidance], guidance, js=js, show_progress="hidden", api_visibility="private")
+    box.network_note, box.network_wants = note, wants
     return box
 
 
+def after(run: Any, box: Any) -> None:
+    """Has a menu and its note say after a run what is here by then."""
+    run.then(lambda m: [gr.update(choices=choices()), about(m, box.network_wants)], box, [box, box.network_note],
+             queue=False, show_progress="hidden", api_visibility="private")  # fmt: skip
+
+
 def refresh(page: Any) -> None:
-    """Has every menu of the page say, whenever it is opened, what is here by then."""
+    """Has every menu of the page say, whenever it is loaded, what is here by then."""
     menus = [b for b in page.blocks.values() if isinstance(b, gr.Dropdown) and "network" in (b.elem_classes or [])]
     page.load(lambda: [gr.update(choices=choices()) for _ in menus], outputs=menus, queue=False, show_progress="hidden",
               api_visibility="private")  # fmt: skip

@@ -93,7 +93,7 @@ def ended(session: Session, text: str, kind: str, back: bool) -> list[Any]:
 
 def stream(worker: Any, session: Session, request: Any, keep: set[int], back: bool) -> Iterator[list[Any]]:
     """Runs a request and shows it. Every heartbeat is a chance to notice a closed tab."""
-    before = (session.request, session.frames, session.cells, session.done) if keep else None
+    before = (session.request, session.frames, session.cells, session.done)
     number, clock = begin(session, request, keep), Clock()
     text, kind = "", "note"
     yield busy(session, clock.line, request.seed)
@@ -117,9 +117,9 @@ def stream(worker: Any, session: Session, request: Any, keep: set[int], back: bo
     if session.run != number:
         yield [gr.skip()] * 10
         return
-    if session.done is None and before:  # making again was stopped: everything is as it was before
+    if session.done is None and (keep or not session.frames):  # nothing came of it: everything is as it was before
         session.request, session.frames, session.cells, session.done = before
-        text = "Stopped. The frames are as they were" if kind == "note" else text
+        text = "Stopped. The frames are as they were" if kind == "note" and session.frames else text
     yield ended(session, text, kind, back)
 
 
@@ -172,6 +172,11 @@ def refilm(session: Session, back: bool) -> list[Any]:
     return [film, pngs, message(problem, "problem") if problem else gr.skip()]
 
 
+def defaults(request: type) -> dict[str, Any]:
+    """The plain fields of a request as they are where nobody sets them."""
+    return {f.name: f.default for f in fields(request) if isinstance(f.default, str | int | float)}
+
+
 def read_for(method: str, path: str) -> dict[str, Any]:
     """The settings inside a file of ours. EngineError if there are none, or if they are of another method."""
     settings = video.read_settings(path)
@@ -180,8 +185,9 @@ def read_for(method: str, path: str) -> dict[str, Any]:
     return settings
 
 
-def loaded(method: str, names: list[str]) -> Callable[[Session, str], list[Any]]:
-    """Settings back from a file: every widget but the pictures."""
+def loaded(method: str, names: list[str], request: type) -> Callable[[Session, str], list[Any]]:
+    """Settings back from a file: every widget but the pictures. What an older file lacks is as it was then."""
+    known = defaults(request)
 
     def load(session: Session, path: str) -> list[Any]:
         keep = [gr.skip()] * len(names)
@@ -190,7 +196,7 @@ def loaded(method: str, names: list[str]) -> Callable[[Session, str], list[Any]]
         except EngineError as e:
             return [*keep, message(sentence(e), "problem")]
         session.loaded = settings
-        values = [settings.get(n, gr.skip()) for n in names]
+        values = [settings.get(n, known.get(n, gr.skip())) for n in names]
         return [
             *values,
             message(f"Settings of {Path(path).name} are set. Drop the same two pictures to make it again."),

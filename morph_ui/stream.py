@@ -241,6 +241,7 @@ def fetched(request: Any, session: Session) -> Iterator[Event]:
             if job.cancelled:
                 raise Cancelled
     finally:
+        job.cancelled = True  # nothing runs any more
         steps.close()
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image, ImageOps
 
+from engine.catalogue import CATALOGUE
+
 HERE = Path(__file__).parent
 
 
@@ -36,11 +38,23 @@ def presets(radio: gr.Radio, request: type, table: dict[str, dict[str, Any]], c:
     Returns every preset with all the fields that any of them sets.
     """
     names = sorted({name for values in table.values() for name in values})
+    # Guidance, where a preset does not name it, is what suits the network.
+    free = [p for p, values in table.items() if "guidance" in names and "guidance" not in values]
     whole = {p: {n: values.get(n, default(request, n)) for n in names} for p, values in table.items()}
     lists = json.dumps({p: list(values.values()) for p, values in whole.items()})
-    radio.input(None, radio, [c[n] for n in names], js=f"name => ({lists})[name]", show_progress="hidden",
+    at = names.index("guidance") if free else -1
+    js = f"(name, model) => ({lists})[name].map((v, i) => i === {at} && {json.dumps(free)}.includes(name) ? " \
+         f"({guidance_of(request)})(model) : v)"  # fmt: skip
+    radio.input(None, [radio, c["model"]], [c[n] for n in names], js=js, show_progress="hidden",
                 api_visibility="private")  # fmt: skip
     return whole
+
+
+def guidance_of(request: type) -> str:
+    """JavaScript: a network's name, with LoRAs or not, or the path of one → the guidance that suits it."""
+    own = {n: (default(request, "guidance") if n == "flora" else e.guidance) for n, e in CATALOGUE.items()
+           } if any(f.name == "guidance" for f in fields(request)) else {}  # fmt: skip
+    return f"m => ({json.dumps(own)})[(m || '').split(' + ')[0].split(' · ')[0]] ?? 7.5"
 
 
 def drop_zone(label: str, elem_id: str) -> gr.Image:

@@ -46,7 +46,8 @@ def test_the_least_recently_used_networks_leave_when_memory_asks_for_it(tmp_path
     names = [str(make_network(tmp_path / n)) for n in "abcd"]
     one = Models("cpu", torch.float32).load(names[0]).bytes
     models = Models("cpu", torch.float32)
-    models.limit = int(2.5 * one)
+    working = memory.RESERVE + memory.TILED + memory.ROW * 8**2 * 16 * 4  # what the plan leaves for one row
+    models.limit = int(2.5 * one + working)
     a, b, c, d = names
     first = models.load(a)
     models.load(b)
@@ -75,7 +76,7 @@ def test_a_lack_of_memory_while_loading_has_the_others_leave_and_then_is_a_sente
     models.load(b)
     assert tries == [[a], []]
     monkeypatch.setattr(Network, "__init__", lambda *a, **k: (_ for _ in ()).throw(torch.OutOfMemoryError("none left")))
-    with pytest.raises(EngineError, match=r"memory of cpu must hold .*a, of .* GB, got too little"):
+    with pytest.raises(EngineError, match=r"memory of cpu must hold .*a, of .* GB more, got too little"):
         models.load(a)
     monkeypatch.setattr(Network, "__init__", real)
     assert models.load(a)
@@ -135,3 +136,53 @@ def test_memory_that_runs_out_in_the_middle_is_told_and_the_picture_is_the_same(
     monkeypatch.setattr(net.unet, "forward", forward)
     models.memo = type(models.memo)()
     assert not list(run(models, request))[-1].notes  # the next job is not told of the last one's trouble
+
+
+def test_another_network_leaves_before_chunks_get_smaller(tmp_path):
+    a, b = (str(make_network(tmp_path / n)) for n in "ab")
+    models = Models("cpu", torch.float32)
+    models.load(a)
+    net, tries = models.load(b), []
+
+    def greedy(rows):
+        tries.append((len(rows), list(models._resident)))
+        if len(models._resident) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return rows
+
+    with torch.no_grad():
+        assert torch.equal(net.chunked(greedy, torch.arange(5)), torch.arange(5))
+    assert tries == [(5, [a, b]), (5, [b])] and not net.trouble
+
+
+def test_a_picture_too_large_to_decode_goes_in_tiles(tmp_path, monkeypatch):
+    models = Models("cpu", torch.float32)
+    net, z = models.load(str(make_network(tmp_path / "net"))), torch.randn(1, 4, 16, 16)
+    with torch.no_grad():
+        whole, decode = net.decode(z), net.vae.decode
+
+        def greedy(rows, *args, **kw):
+            if not net.vae.use_tiling:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return decode(rows, *args, **kw)
+
+        monkeypatch.setattr(net.vae, "decode", greedy)
+        tiled = net.decode(z)
+    assert tiled.shape == whole.shape and "go in tiles" in net.trouble
+    assert (tiled - whole).abs().mean() < whole.std()
+
+
+def test_the_few_step_weights_count_as_memory(tmp_path):
+    from engine import lora, lorafile
+
+    models = Models("cpu", torch.float32)
+    net = models.load(str(make_network(tmp_path / "net")))
+    bank = lora.blank(net, 1, 4)
+    bank = lora.Bank({n: (a, torch.ones_like(b)) for n, (a, b) in bank.factors.items()})
+    net.few = tmp_path / "few.safetensors"
+    net.few.write_bytes(lorafile.to_bytes(bank, {}))
+    before = net.bytes
+    with net.sampler("live"):
+        pass
+    assert net.bytes > before
+    assert net.jumps(steps=4) == [float(net.sigmas[t]) for t in (999, 759, 499, 259)] + [0.0]  # LCM's own grid

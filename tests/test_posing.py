@@ -117,11 +117,11 @@ class Eyes:
 
 def test_people_are_looked_for_once_and_only_where_none_are_given(folder, models):
     eyes = Eyes((standing(0.7),))
-    models.memo.put(("detector", "dwpose"), eyes, 1)
+    models.tools.put(("detector", "dwpose"), eyes, 1)
     posed = request(folder, pose="dwpose", pose_a=text(standing(0.3)))
     first = done(models, posed)
     assert [p.size for p in eyes.asked] == [SIZE]
-    models.memo.put(("detector", "dwpose"), Eyes(), 1)  # would fail if it were asked again
+    models.tools.put(("detector", "dwpose"), Eyes(), 1)  # would fail if it were asked again
     assert done(models, posed).frames[2].tobytes() == first.frames[2].tobytes()
     given = request(folder, pose="given", pose_a=first.settings["pose_a"], pose_b=first.settings["pose_b"])
     assert far(done(models, given).frames[2], first.frames[2]) < 0.5
@@ -129,7 +129,7 @@ def test_people_are_looked_for_once_and_only_where_none_are_given(folder, models
 
 def test_a_drawing_is_looked_at_again_as_a_photograph(folder, models, monkeypatch):
     eyes = Eyes((), (standing(),))
-    models.memo.put(("detector", "dwpose"), eyes, 1)
+    models.tools.put(("detector", "dwpose"), eyes, 1)
     seen = []
     real = posing.photographed
 
@@ -146,7 +146,7 @@ def test_a_drawing_is_looked_at_again_as_a_photograph(folder, models, monkeypatc
 
 
 def test_what_is_missing_is_a_sentence(folder, models, tiny):
-    with pytest.raises(EngineError, match=r"pose must be off for .*tiny, which has no control for poses, got 'given'"):
+    with pytest.raises(EngineError, match=r"pose must be off for .*tiny, which has no control for poses; sd15"):
         list(run(models, request(tiny, pose="given", pose_a=text(standing()))))
     with pytest.raises(EngineError, match="pose_a must be OpenPose's JSON"):
         list(run(models, request(folder, pose="given", pose_a="no keypoints")))

@@ -14,7 +14,7 @@ from engine.catalogue import CLIPS
 from engine.methods import run
 from engine.models import Models
 from engine.ranking import ranker
-from engine.schema import EngineError, InterpolateRequest
+from engine.schema import EngineError, Frame, InterpolateRequest
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +78,15 @@ def test_a_network_without_clip_says_so_before_any_work(tiny, models):
     assert set(seen) == {"Progress"}
 
 
-def test_ranking_without_words_is_refused():
-    with pytest.raises(EngineError, match="rank_for or prompt must be words for the picker clip, got neither"):
-        InterpolateRequest(picture(0), picture(1), picker="clip")
+def test_without_any_words_the_papers_own_count(with_clip, models):
+    def tried(**more):
+        request = InterpolateRequest(picture(0), picture(1), frames=3, steps=4, candidates=6, picker="clip",
+                                     model=str(with_clip), **more)  # fmt: skip
+        return next(e for e in run(models, request) if isinstance(e, Frame) and e.index == 1)
+
+    none = tried()
+    own = tried(rank_for="high quality, detailed, 2D", rank_against="blurry, distorted, 3D render")
+    assert none.chosen == own.chosen
 
 
 @pytest.mark.parametrize("which", list(CLIPS))

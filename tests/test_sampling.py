@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from engine.sampling import ancestral, euler, flow, gaussian, generator
+from engine.sampling import ancestral, euler, flow, gaussian, generator, renoised
 
 DATA = torch.tensor([[2.0, 0.0], [-1.0, 1.5], [0.3, -2.0]]).view(3, 2, 1, 1)
 
@@ -79,3 +79,11 @@ def test_our_step_is_diffusers_ddim(eta):
 def test_generators_are_their_keys():
     a, b, c = (gaussian((5,), [generator(*key)]) for key in ((1, 2, 3), (1, 2, 3), (1, 3, 2)))
     assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_the_consistency_step_has_fresh_noise_of_the_next_level():
+    x, d, shape = torch.full((2, 4, 8, 8), 3.0), torch.ones(2, 4, 8, 8), (4, 8, 8)
+    step = renoised([generator(1), generator(2)])
+    out = step(x, d, 2.0, 0.5)
+    noise = gaussian(shape, [generator(1), generator(2)])
+    assert torch.allclose(out, 1.0 + 0.5 * noise) and torch.allclose(step(x, d, 2.0, 0.0), torch.ones_like(x))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from engine.memory import SHORT, short_of_memory
 from engine.methods.draw import draw
 from engine.methods.edit import edit
 from engine.methods.interpolate import interpolate
@@ -57,7 +58,9 @@ def run(models: Models, request: Any) -> Iterator[Event]:
                     event = next(events)
                 except StopIteration:
                     return
-                except (torch.OutOfMemoryError, MemoryError):  # where no smaller chunk would help
+                except SHORT as e:  # where no smaller chunk would help
+                    if not short_of_memory(e):
+                        raise
                     raise EngineError(
                         f"memory of {models.device} must hold the pictures of the job, got too little; choose a "
                         "smaller size or fewer pictures"

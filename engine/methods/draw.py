@@ -21,7 +21,7 @@ from engine.drawing import followed, grown, pulled, refine_size, sketch_of, spre
 from engine.models import Models
 from engine.network import Network, Row
 from engine.rendering import Paint, cells, colourless, fresh, latents, pasted, region
-from engine.sampling import Field, StepRule, ancestral, euler, generator, keeping
+from engine.sampling import Field, StepRule, ancestral, euler, generator, keeping, renoised
 from engine.schema import Done, DrawRequest, EngineError, Event, Frame, Progress
 
 DECODE = 0.06  # of the progress bar
@@ -145,11 +145,12 @@ class Drawing:
         # Begun with the strokes under the largest noise, which does not quite hide them.
         painted = self.painted(part)
         # Of Stable Diffusion's noise the coarse part stays: it knows what to do with it.
-        own = noise()
-        x = colourless(own, levels[0], painted) if net.sees_drawings else own * (1 + levels[0] ** 2) ** 0.5
+        first = noise()
+        x = colourless(first, levels[0], painted) if net.sees_drawings else first * (1 + levels[0] ** 2) ** 0.5
         if self.z_strokes is not None:
             x = x + painted * self.z_strokes
-        step = ancestral(r.eta, [generator(p["seed"], 1) for p in part]) if r.eta else euler
+        own = [generator(p["seed"], 1) for p in part]
+        step = ancestral(r.eta, own) if r.eta else renoised(own) if r.sampler == "live" and net.few else euler
         field = net.field(self.rows(part))
         field, step = self.refined(field, step, part, levels)
         if self.z_photo is not None and self.mask is not None:

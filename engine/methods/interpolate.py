@@ -23,12 +23,13 @@ from engine.network import Network, guided
 from engine.perceptual import quality
 from engine.posing import People, Poses, detected
 from engine.ranking import Ranker, ranker
-from engine.sampling import ancestral, euler, flow, gaussian, generator
-from engine.schema import Done, EngineError, Event, Frame, InterpolateRequest, Preview, Progress, within
+from engine.sampling import ancestral, euler, flow, gaussian, generator, renoised
+from engine.schema import Done, Event, Frame, InterpolateRequest, Preview, Progress, within
 from engine.textual import invert_text
 
 DECODE = 3  # a decoded picture counts as so many network rows in the progress bar
 PREVIEW_EVERY = 0.2  # seconds
+RANK_FOR, RANK_AGAINST = "high quality, detailed, 2D", "blurry, distorted, 3D render"  # the paper's (§4.4)
 INVERSION = 0.5  # the share of the progress bar that textual inversion gets
 
 
@@ -69,22 +70,22 @@ class Run:
 
     def walk(self, x: Tensor, frames: list[int], levels: list[float], tries: list[int], doing: str):
         """Denoises rows ``x`` along ``levels`` with progress and previews; returns the clean latents."""
-        step = euler
-        if self.request.eta:
-            pairs = zip(frames, tries, strict=True)
-            step = ancestral(
-                self.request.eta, [generator(self.seed_of(i), i, c, 2, round(1e6 * levels[0])) for i, c in pairs]
-            )
+        pairs = zip(frames, tries, strict=True)
+        own = [generator(self.seed_of(i), i, c, 2, round(1e6 * levels[0])) for i, c in pairs]
+        step = ancestral(self.request.eta, own) if self.request.eta else euler
+        if self.request.sampler == "live" and self.net.few:
+            step = renoised(own)
         rows = self.text(frames)
         for state in flow(self.net.field(rows), x, levels, step):
             x = state.x
             self.done += len(frames) * len(rows)
             yield Progress(min(self.begun + (1 - self.begun) * self.done / self.total, 0.999), doing)
             if perf_counter() - self.shown > PREVIEW_EVERY:
-                small = images.to_pictures(self.look(state.x0))
-                for i, picture, c in zip(frames, small, tries, strict=True):
-                    if c == 0:
-                        yield Preview(i, picture)
+                first = [n for n, c in enumerate(tries) if c == 0]
+                for n, picture in zip(
+                    first, images.to_pictures(self.look(state.x0[first])) if first else (), strict=True
+                ):
+                    yield Preview(frames[n], picture)
                 self.shown = perf_counter()
         return x
 
@@ -100,8 +101,6 @@ def interpolate(models: Models, request: InterpolateRequest) -> Iterator[Event]:
     net = yield from models.loading(request.model, request.wants)
     # What is missing is said before the work.
     clip = ranker(models, net, request.picker) if request.picker.startswith("clip") else None
-    if request.pose != "off" and not net.has("pose"):
-        raise EngineError(f"pose must be off for {net.name}, which has no control for poses, got {request.pose!r}")
     sampling = net.sampler(request.sampler)
     before = net.evaluations
     size = images.frame_size(request.a, request.fit, request.size or net.size, net.multiple)
@@ -120,10 +119,10 @@ def interpolate(models: Models, request: InterpolateRequest) -> Iterator[Event]:
     words = net.embed(prompts)
     settings = request.settings()
     free = ("picks", "reseeds", "frames", "fit", "size")
-    content = [images.digest(p) for p in ends], {k: v for k, v in settings.items() if k not in free}
+    content = net.fingerprint, [images.digest(p) for p in ends], {k: v for k, v in settings.items() if k not in free}
     key = hashlib.blake2b(repr(content).encode(), digest_size=12).hexdigest()
     if request.invert_steps:
-        words = yield from _inverted(models, net, request, x, words, content[0])
+        words = yield from _inverted(models, net, request, x, words, content[1])
     run = Run(net, models, request, {0: z[:1], last: z[1:]}, words, net.previewer(z, x), clip, poses, key)
     run.pictures |= {0: ends[0], last: ends[1]}
     run.begun = INVERSION if request.invert_steps else 0.0
@@ -160,7 +159,7 @@ def _people(models: Models, r: InterpolateRequest) -> Generator[Event, None, lis
 
 def _inverted(models, net, request, x, words, digests):
     """The words fitted to the two pictures, remembered by content. Returns (3, L, D)."""
-    key = ("text", net.name, *digests, request.prompt, request.prompt_b, request.negative, request.invert_steps,
+    key = ("text", net.fingerprint, *digests, request.prompt, request.prompt_b, request.negative, request.invert_steps,
            request.invert_rate, request.guidance, request.seed)  # fmt: skip
     found = models.memo.get(key)
     if found is None:
@@ -240,12 +239,16 @@ def smoothest(tried: list[Image], left: Image, right: Image) -> int:
 def best(run: Run, tried: list[Image], frame: int) -> int:
     """The candidate that CLIP scores highest: cos(image, positive) − cos(image, negative) (methods.md §1.6).
 
-    Without words of its own for that, those of both pictures count by the frame's place on the way.
+    Without words of its own for that, those of both pictures count by the frame's place on the way; without any, the
+    paper's own.
     """
     r, w = run.request, frame / run.last
     assert run.ranker is not None
     words = {r.prompt: 1 - w, r.prompt_b: w} if r.prompt_b and r.prompt_b != r.prompt else r.prompt
-    return int(run.ranker.score(tried, r.rank_for or words, r.rank_against or r.negative).argmax())
+    looks_for, against = r.rank_for or words, r.rank_against or r.negative
+    if not looks_for:
+        looks_for, against = RANK_FOR, against or RANK_AGAINST
+    return int(run.ranker.score(tried, looks_for, against).argmax())
 
 
 PICKERS = {

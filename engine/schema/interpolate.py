@@ -26,8 +26,8 @@ class InterpolateRequest:
     ``a`` and ``b`` are PIL pictures as `engine.images.read` gives them. ``picks`` holds (frame, candidate) pairs and
     ``reseeds`` (frame, seed) pairs: with them one frame is chosen by hand or made again; every frame that does not
     descend from it stays as it was. The picker "clip" ranks by ``rank_for`` (empty: the prompts)
-    against ``rank_against`` (empty: the negative); the sampler "live" walks with the few-step weights. ``pose`` steers
-    the frames by body keypoints (§4.3): ``pose_a`` and ``pose_b`` (OpenPose's JSON, in the picture's own coordinates),
+    against ``rank_against`` (empty: the negative; without any words the paper's own); the sampler "live" walks with the
+    few-step weights. ``pose`` steers the frames by body keypoints (§4.3): ``pose_a`` and ``pose_b`` (OpenPose's JSON, in the picture's own coordinates),
     or what its detector finds where these are empty; ``pose_rescue`` as in `PoseRequest`.
     """
 
@@ -94,8 +94,6 @@ class InterpolateRequest:
         bounded(self)
         if self.sampler == "live" and self.scheme != "branch":
             raise EngineError(f"sampler must be ddim for the scheme {self.scheme}, got 'live'")
-        if self.picker.startswith("clip") and not (self.rank_for or self.prompt):
-            raise EngineError(f"rank_for or prompt must be words for the picker {self.picker}, got neither")
         if self.pose == "given" and not (self.pose_a or self.pose_b):
             raise EngineError("pose_a or pose_b must hold keypoints for the pose given, got neither")
         if self.low > self.high:
@@ -129,8 +127,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "draft": {"steps": 24, "candidates": 1, "eta": 0.0, "low": 0.25, "high": 0.5, "scheme": "branch"},
     "standard": {"steps": 60, "candidates": 3, "eta": 0.0, "low": 0.25, "high": 0.6, "scheme": "branch"},
     "paper": {"steps": 200, "candidates": 8, "eta": 0.1, "low": 0.3, "high": 0.55, "scheme": "branch",
-              "guidance": 7.5, "invert_steps": 100, "invert_rate": 1e-4, "picker": "clip",
-              "rank_for": "high quality, detailed, 2D", "rank_against": "blurry, distorted, 3D render"},
+              "guidance": 7.5, "invert_steps": 100, "invert_rate": 1e-4, "picker": "clip"},
 }  # fmt: skip
 
 

@@ -1,0 +1,69 @@
+"""What *Interpolate* makes of the ready pairs: ``python -m training.examples`` → ``assets/examples/made``.
+
+The page shows these frames at once (`morph_ui.made`), so that a slow machine shows what it does. Make them again when
+flora's weights, the pairs or the method have changed; ``tests/test_made.py`` says when the first two have. About four
+seconds a pair on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from engine.catalogue import chosen
+from engine.schema import PRESETS, Done, EngineError, InterpolateRequest
+from morph_ui.made import FOLDER, MADE, pairs, pictures
+
+PRESET, SEED, FRAMES, QUALITY = "draft", 7, 9, 88
+PARTS = ("unet", "vae", "text_encoder")  # what draws them: not the few-step weights, nor CLIP
+
+
+def weights(name: str = "flora") -> str:
+    """A hash of a network's weights as they lie on the disk.
+
+    Not `Network.fingerprint`, which holds the path of the folder, the dtype and the version of diffusers too.
+    """
+    found = hashlib.blake2b(digest_size=12)
+    for part in PARTS:
+        for file in sorted((chosen(name).folder() / part).glob("*.safetensors")):
+            found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def request_for(pair: dict[str, str]) -> InterpolateRequest:
+    """What pressing Make asks for after a click on a pair, in a fresh visit on a CPU."""
+    a, b = pictures(pair)
+    words = {k: pair[k] for k in ("prompt", "prompt_b")}
+    return InterpolateRequest(a, b, **words, frames=FRAMES, seed=SEED, model="flora", **PRESETS[PRESET])
+
+
+def make() -> None:
+    """Makes and writes all of them: a sheet of nine frames in a row for each pair, and ``settings.json``."""
+    from engine import video
+    from engine.methods import run
+    from engine.models import Models
+
+    models, found = Models("cpu"), []
+    MADE.mkdir(exist_ok=True)
+    for i, pair in enumerate(pairs()):
+        done = next(e for e in run(models, request_for(pair)) if isinstance(e, Done))
+        if done.notes:
+            raise EngineError(f"example {i} must come without a note, got {'; '.join(done.notes)}")
+        file = f"{i:02d}.webp"
+        video.side_by_side(done.frames).save(MADE / file, "WEBP", quality=QUALITY, method=6)
+        quality = {k: round(v, 6) for k, v in done.quality.items()}
+        names = {k: pair[k] for k in ("a", "b")}
+        found.append({"file": file, **names, "settings": done.settings, "quality": quality})
+        print(f"{file} {(MADE / file).stat().st_size / 1e3:.0f} kB in {done.seconds:.1f} s", flush=True)
+    about: dict[str, Any] = {"preset": PRESET, "weights": weights(), "dtype": str(models.dtype), "made": found}
+    (MADE / "settings.json").write_text(json.dumps(about, indent=1) + "\n")
+    kept = {m["file"] for m in found} | {"settings.json"}
+    for old in MADE.iterdir():
+        if old.name not in kept:
+            old.unlink()
+    print(f"{sum(f.stat().st_size for f in MADE.iterdir()) / 1e6:.2f} MB in {MADE.relative_to(FOLDER.parents[1])}")
+
+
+if __name__ == "__main__":
+    make()
