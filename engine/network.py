@@ -439,7 +439,11 @@ class Network:
     @cached_property
     def fingerprint(self) -> str:
         """What tells these weights from others of the same name: a hash over a few numbers of every tensor."""
-        said = self.dtype, self.scheduler.config, self.unet.config, self.scale, self.sigmas.sum()
+        # Where it lies and which diffusers wrote it say nothing of its weights.
+        configs = [
+            {k: v for k, v in c.items() if not k.startswith("_")} for c in (self.scheduler.config, self.unet.config)
+        ]
+        said = self.dtype, configs, self.scale, self.sigmas.sum()
         found = hashlib.blake2b(repr(said).encode(), digest_size=8)
         for part in (self.unet, self.vae, self.text_encoder):
             for name, p in part.named_parameters():

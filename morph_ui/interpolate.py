@@ -22,7 +22,7 @@ from engine.schema import (
     EngineError,
     InterpolateRequest,
 )
-from morph_ui import posing
+from morph_ui import made, posing
 from morph_ui.networks import after, network_box
 from morph_ui.stage import QUIET, api, ended, loaded, refilm, refused, stage, stream
 from morph_ui.stream import Session, sentence
@@ -110,8 +110,10 @@ def controls() -> dict[str, gr.components.Component]:
     c["poses"] = posing.controls(c)
     presets(preset, R, PRESETS, c)
     with c["shelf"]:
-        examples(c)
-    return {f.name: c[f.name] for f in fields(R) if f.name in c} | {k: c[k] for k in ("make", "stop", "poses")}
+        c["examples"] = examples(c)
+    return {f.name: c[f.name] for f in fields(R) if f.name in c} | {
+        k: c[k] for k in ("make", "stop", "poses", "examples")
+    }
 
 
 def request_of(values: dict[str, Any]) -> InterpolateRequest:
@@ -137,12 +139,13 @@ def build(worker: Any) -> gr.State:
     with gr.Row(elem_classes="studio"):
         with gr.Column(scale=5, min_width=320, elem_classes="left"):
             c = controls()
-            make, stop, poses = (c.pop(k) for k in ("make", "stop", "poses"))
+            make, stop, poses, ready = (c.pop(k) for k in ("make", "stop", "poses", "examples"))
         with gr.Column(scale=7, min_width=320, elem_classes="right"):
             right = stage("interpolate")
     out = right.outputs(c["seed"], make, stop)
     names, widgets, back = list(c), list(c.values()), right.back
     after(make.click(fresh(worker, names), [session, back, *widgets], out, **QUIET), c["model"])
+    ready.choose(made.choose, [session, back], out, **QUIET)  # what was made of it earlier, at once
     right.again.click(remake(worker), [session, back], out, **QUIET)
     right.tried.select(pick(worker), [session, back], out, **QUIET)
     stop.click(Session.stop, session, queue=False, **QUIET)  # the run itself then shows what is finished
@@ -237,8 +240,8 @@ def choose(session: Session, event: gr.EventData) -> list[Any]:
     return [gr.update(visible=inner), gallery]
 
 
-def examples(c: dict[str, Any]) -> None:
-    """Ready pairs to click, each with its words."""
+def examples(c: dict[str, Any]) -> gr.HTML:
+    """Ready pairs to click, each with its words. Returns the shelf."""
     folder = Path(__file__).resolve().parents[1] / "assets" / "examples"
     pairs = json.loads((folder / "pairs.json").read_text())
     shelf = thumbnails([[folder / p["a"], folder / p["b"]] for p in pairs], "interpolate-examples")
@@ -249,3 +252,4 @@ def examples(c: dict[str, Any]) -> None:
 
     fields_ = [c[k] for k in ("a", "b", "prompt", "prompt_b")]
     shelf.choose(choose, None, fields_, show_progress="hidden", api_visibility="private")
+    return shelf

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import os
 from typing import Any
 
@@ -54,12 +53,9 @@ def network_box(tab: str, request: type, guidance: gr.Slider | None = None, want
     if guidance is not None:
         base = first.split(" + ")[0]
         guidance.value = CATALOGUE[base].guidance if base in CATALOGUE and base != "flora" else guidance.value
-        # In the browser, and only when it has changed: Gradio also tells when the menu is merely left.
-        js = (
-            f"(m, g) => {{ const s = window.chrysalisNetworks ??= {{}}; const was = s.{tab} ?? {json.dumps(first)};"
-            f" s.{tab} = m; return m === was ? g : ({guidance_of(request)})(m); }}"
-        )
-        box.input(None, [box, guidance], guidance, js=js, show_progress="hidden", api_visibility="private")
+        # When it is chosen from the menu: loaded settings bring a guidance of their own, and Gradio's `input` also
+        # comes when the menu is merely left.
+        box.select(None, box, guidance, js=guidance_of(request), show_progress="hidden", api_visibility="private")
     box.network_note, box.network_wants = note, wants
     return box
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def pytest_configure():
     os.environ["CHRYSALIS_CACHE"] = tempfile.mkdtemp(prefix="chrysalis-cache-")  # not the person's own
     os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="chrysalis-hub-")
+    os.environ.pop("CHRYSALIS_MODEL", None)
     os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody answers there
 
 
@@ -77,7 +78,8 @@ def pytest_collection_modifyitems(items):
         "easel",
         "networks",
     ]
-    items.sort(key=lambda i: order.index(i.path.stem.removeprefix("test_")))
+    place = {name: n for n, name in enumerate(order)}
+    items.sort(key=lambda i: place.get(i.path.stem.removeprefix("test_"), len(place)))
 
 
 def make_network(
@@ -160,9 +162,11 @@ def started(*arguments: str, **env: str) -> Iterator[str]:
         except OSError:
             assert process.poll() is None and time.monotonic() < until, "the studio did not come up"
             threading.Event().wait(0.3)  # another process is opening its port; nothing of ours is timed
-    yield address
-    process.terminate()
-    process.wait(20)
+    try:
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 @pytest.fixture(scope="session")

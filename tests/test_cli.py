@@ -10,6 +10,7 @@ from conftest import ROOT, picture
 from PIL import Image
 
 from engine import video
+from engine.schema import CATALOGUE_NAMES
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +77,7 @@ def test_morph_refusals(pair, tmp_path):
     for args, sentence in (
         ([pair[0]], "pictures must be 2 to 12, got 1"),
         ([*pair, "--attention", "2"], "attention must be a number from 0 to 1, got 2"),
-        ([*pair, "--loras", tmp_path / "no.safetensors"], "loras must be files"),
+        ([*pair, "--loras", tmp_path / "no.safetensors"], "loras must be a file"),
         ([*pair, "--loras", tmp_path / "x.safetensors"], "LoRA of picture 1 must be a safetensors file"),
     ):
         done = engine("morph", *args)
@@ -85,8 +86,8 @@ def test_morph_refusals(pair, tmp_path):
 
 def test_models():
     out = engine("models").stdout
-    assert [line.split()[0] for line in out.splitlines()] == ["flora", "sd15", "sd21-base"]
-    assert "present" in out.splitlines()[0] and "not here" in out.splitlines()[1]
+    assert [line.split()[0] for line in out.splitlines()] == list(CATALOGUE_NAMES)
+    assert "present" in out.splitlines()[0] and "2.1 GB" in out.splitlines()[1]
 
 
 def test_help_names_every_field():
@@ -177,3 +178,29 @@ def test_draw_and_edit_refusals(pair, tmp_path):
     ):
         done = engine(*args)
         assert done.returncode == 2 and f"error: {sentence}" in done.stderr and "Traceback" not in done.stderr, args
+
+
+def test_poses_and_networks_that_cannot_be_had_are_sentences(pair, tmp_path):
+    (tmp_path / "a.json").write_text("no keypoints")
+    posed = ["interpolate", *pair, "--pose", "given"]
+    for args, sentence in (
+        ([*posed, "--pose-a", tmp_path / "none.json"], "pose_a must be a file"),
+        ([*posed, "--pose-a", tmp_path / "a.json"], "pose must be off for flora, which has no control for poses"),
+        (["pose", *pair, "--json", tmp_path / "one.json"], "json must be 2 files, one a picture, got 1"),
+        (["pose", pair[0]], "model DWPose must be on this machine while HF_HUB_OFFLINE is set"),
+        (["models", "--fetch", "sd15:sketch"], "model sd15 must be on this machine while HF_HUB_OFFLINE is set"),
+        (["models", "--fetch", "nothing"], "model must be one of flora, sd15"),
+        (["edit", pair[0], "--device", "stone"], "device must be auto, cpu, cuda or mps, and be here, got 'stone'"),
+    ):
+        done = engine(*args)
+        assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_the_studio_does_not_start_on_what_cannot_be():
+    for args, sentence in (
+        (["--workers", "0"], "workers must be at least 1, got 0"),
+        (["--device", "stone"], "device must be auto, cpu, cuda or mps"),
+        (["--model", "nothing"], "model must be one of flora, sd15"),
+    ):
+        done = subprocess.run([sys.executable, "app.py", *args], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -27,8 +27,9 @@ class InterpolateRequest:
     ``reseeds`` (frame, seed) pairs: with them one frame is chosen by hand or made again; every frame that does not
     descend from it stays as it was. The picker "clip" ranks by ``rank_for`` (empty: the prompts)
     against ``rank_against`` (empty: the negative; without any words the paper's own); the sampler "live" walks with the
-    few-step weights. ``pose`` steers the frames by body keypoints (§4.3): ``pose_a`` and ``pose_b`` (OpenPose's JSON, in the picture's own coordinates),
-    or what its detector finds where these are empty; ``pose_rescue`` as in `PoseRequest`.
+    few-step weights. ``pose`` steers the frames by body keypoints (§4.3): ``pose_a`` and ``pose_b`` (OpenPose's JSON,
+    in the picture's own coordinates), or what its detector finds where these are empty; ``pose_rescue`` as in
+    `PoseRequest`.
     """
 
     a: Image
