@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine import hub
+from engine.detectors import WEIGHTS
 from engine.hub import Source
 from engine.schema import EngineError, Progress, within
 from engine.shapes import FAMILY_OF
@@ -123,10 +124,10 @@ CLIPS = {
         "open_clip_config.json", "open_clip_model.safetensors|open_clip_pytorch_model.safetensors")), 0.61, "MIT"),
 }  # fmt: skip
 DETECTORS = {
-    "dwpose": Extra("DWPose", _repo("yzd-v/DWPose", files=("yolox_l.onnx", "dw-ll_ucoco_384.onnx")), 0.35,
+    "dwpose": Extra("DWPose", Source((WEIGHTS["dwpose"][0],), WEIGHTS["dwpose"][1]), 0.35,
                     "Apache-2.0"),
-    "openpose": Extra("OpenPose (for non-commercial research only)", Source(("lllyasviel/Annotators",),
-                      ("body_pose_model.pth",), pickled=True), 0.21, "Carnegie Mellon's academic licence"),
+    "openpose": Extra("OpenPose (for non-commercial research only)", Source((WEIGHTS["openpose"][0],),
+                      WEIGHTS["openpose"][1], pickled=True), 0.21, "Carnegie Mellon's academic licence"),
 }  # fmt: skip
 
 CATALOGUE = {

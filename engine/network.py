@@ -99,6 +99,7 @@ class Network:
         self._nulls: dict[tuple[int, int], Tensor] = {}
         self._live: dict[str, Tensor] = {}
         self.now: Now | None = None
+        self._settled: Any = None  # for what the plan was made
         self.settle()
 
     def has(self, kind: str) -> bool:
@@ -123,7 +124,14 @@ class Network:
         return few + sum(_bytes(m) for modules in self.modules().values() for m in modules)
 
     def settle(self) -> None:
-        """Chooses how to work within the memory (`engine.memory`), and moves the modules to where that has them."""
+        """Chooses how to work within the memory (`engine.memory`), and moves the modules to where that has them.
+
+        Every job asks for it; where nothing has changed since, nothing is done.
+        """
+        now = self.limit, {part: list(map(id, modules)) for part, modules in self.modules().items()}, len(self._live)
+        if now == self._settled:
+            return
+        self._settled = now
         sizes = {part: sum(map(_bytes, modules)) for part, modules in self.modules().items()}
         sizes["unet"] += sum(t.numel() * t.element_size() for t in self._live.values())
         most = 64 if self.device.type == "cuda" else 16
@@ -371,6 +379,7 @@ class Network:
             if not hasattr(self.vae, "enable_tiling") or self.vae.use_tiling:
                 raise
             self.vae.enable_tiling()
+            self._settled = None  # for this job: the next one plans anew
             self.trouble = f"memory of {self.device} ran out; pictures of this size go in tiles"
             return self.chunked(fn, *tensors, most=1)
 

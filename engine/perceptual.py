@@ -72,7 +72,17 @@ def quality(net: Network, frames: Tensor, keys: Tensor, at: Sequence[int], loop:
     ``frames`` (N, 3, H, W) is the way, ``keys`` (K, 3, H, W) the pictures it should pass through at frames ``at``.
     ``length``: Σ of the distances between neighbours (PPL), ``variance``: of these distances (PDV), both as methods.md
     §2.5 has them, in the units of `distance`; ``ends``: mean distance of the frames ``at`` from their pictures.
+    Empty where there is no memory for it: the way itself is finished by then, and must not be lost.
     """
+    try:
+        return _quality(net, frames, keys, at, loop)
+    except ValueError as e:
+        if "memory" not in str(e):
+            raise
+        return {}
+
+
+def _quality(net: Network, frames: Tensor, keys: Tensor, at: Sequence[int], loop: bool) -> dict[str, float]:
     stops = list(pairwise(at)) + ([(at[-1], len(frames))] if loop else [])
     fade = []
     for k, (i, j) in enumerate(stops):

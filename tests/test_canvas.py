@@ -12,13 +12,12 @@ import pytest
 from conftest import ROOT
 from gradio.utils import get_upload_folder
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from engine.schema import EngineError
 from morph_ui.canvas import canvas, read
 
 ROSE = ROOT / "assets/examples/rose-22325299158.webp"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 HEARD = {n: queue.Queue() for n in ("make", "live", "rest", "change")}
 
 
@@ -42,14 +41,6 @@ def site():
     )
     yield url
     page.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Canvas:

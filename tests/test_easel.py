@@ -12,7 +12,6 @@ import pytest
 from conftest import ROOT, picture
 from PIL import Image
 from playwright.sync_api import TimeoutError, expect
-from test_page import browser  # noqa: F401, a fixture
 
 from engine import video
 from engine.schema import Cancelled, Done, DrawRequest, EditRequest, EngineError, Frame, Progress
@@ -197,7 +196,7 @@ def test_every_file_carries_its_own_settings():
 
 
 @pytest.fixture
-def page(browser, studio):  # noqa: F811
+def page(browser, studio):
     page = browser.new_page(viewport={"width": 1320, "height": 1000})
     page.errors = []
     page.on("pageerror", lambda e: page.errors.append(str(e)))

@@ -6,8 +6,8 @@ import pytest
 from checkpoints import controlnet, halved
 from conftest import make_network, started
 from fakehub import FakeHub
-from playwright.sync_api import expect, sync_playwright
-from test_page import DAISY, FLAGS, ROSE
+from playwright.sync_api import expect
+from test_page import DAISY, ROSE
 
 from engine import pose, video
 from engine.catalogue import CATALOGUE, FAMILIES, chosen
@@ -36,10 +36,9 @@ def hub(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(hub, tmp_path_factory):
+def page(hub, browser, tmp_path_factory):
     env = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path_factory.mktemp("cache"))}
-    with started(**env) as address, sync_playwright() as p:
-        browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+    with started(**env) as address:
         page = browser.new_page(viewport={"width": 1320, "height": 1000})
         page.errors = []
         page.on("pageerror", lambda e: page.errors.append(str(e)))
@@ -50,7 +49,7 @@ def page(hub, tmp_path_factory):
             expect(page.locator(f"{box} img")).to_be_visible(timeout=WAIT)
         yield page
         assert page.errors == []
-        browser.close()
+        page.close()
 
 
 def choose(page, label):

@@ -89,3 +89,19 @@ def test_quality_sees_a_jump_a_detour_and_ends_that_are_off(net):
     assert (
         loop["length"] == loop["fade_length"] == pytest.approx(2 * float(distance(net, keys[:1], keys[1:])), rel=1e-3)
     )
+
+
+def test_no_memory_for_measuring_costs_the_figures_and_not_the_way(net, monkeypatch):
+    frames = torch.rand(3, 3, 32, 32) * 2 - 1
+    assert quality(net, frames, frames[[0, 2]], (0, 2))
+
+    def none_left(*args, **kw):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("engine.perceptual.features", none_left)
+    with torch.no_grad():
+        assert quality(net, frames, frames[[0, 2]], (0, 2)) == {}
+    net.settle()
+    with pytest.raises(RuntimeError, match="a bug"):
+        monkeypatch.setattr("engine.perceptual.features", lambda *a: (_ for _ in ()).throw(RuntimeError("a bug")))
+        quality(net, frames, frames[[0, 2]], (0, 2))
