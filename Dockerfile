@@ -2,7 +2,6 @@
 #   docker build -t chrysalis .
 #   docker run -p 7860:7860 -v networks:/networks chrysalis                 on a CPU
 #   docker run --gpus all -p 7860:7860 -v networks:/networks chrysalis      on a GPU of the host's, with its driver
-# `docker/chroot` runs these very steps where there is no Docker engine.
 FROM python:3.12-slim-bookworm
 
 # No Debian package is needed: opencv-python-headless (controlnet-aux asks for it) and av bring their own libraries.

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from engine.schema import EngineError, Event, LoadRequest
-from engine.worker import Worker
-from engine.zero import ZeroWorker, zero_gpu
+from engine.jobs.worker import Worker
+from engine.jobs.zerogpu import ZeroWorker, zero_gpu
+from engine.requests import EngineError, Event, LoadRequest
 
 
 def runner(device: str, memory: float = 0.0):
@@ -18,12 +18,12 @@ def runner(device: str, memory: float = 0.0):
 
     @functools.cache
     def models():
-        from engine.models import Models
+        from engine.checkpoints.manager import Models
 
         return Models(device, memory=memory)
 
     def run(request) -> Iterator[Event]:
-        from engine.methods import run
+        from engine.jobs.run import run
 
         return run(models(), request)
 
@@ -35,7 +35,7 @@ def workers(args: argparse.Namespace) -> Any:
     if zero_gpu():
         return ZeroWorker(runner("cuda"))  # no network is loaded ahead: that would spend a visitor's time
     if args.workers > 1 or args.cluster:
-        from engine.cluster import RayWorker
+        from engine.jobs.ray import RayWorker
 
         make = functools.partial(runner, args.device, args.memory)
         return RayWorker(make, args.workers, gpus_each=0 if args.device == "cpu" else None, address=args.cluster)
@@ -64,8 +64,8 @@ def main() -> None:
         if args.workers < 1:
             raise EngineError(f"workers must be at least 1, got {args.workers}")
         worker = workers(args)
-        from engine.catalogue import absent, chosen
-        from engine.models import preferred  # it imports torch, and ZeroGPU wants to come before that
+        from engine.checkpoints.manager import preferred  # it imports torch, and ZeroGPU wants to come before that
+        from engine.checkpoints.resolve import absent, chosen
 
         model = args.model or env("CHRYSALIS_MODEL") or preferred(args.device)
         ready = not absent(chosen(model).needs())

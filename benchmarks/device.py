@@ -43,13 +43,14 @@ import torch
 from PIL import Image, ImageChops
 
 from benchmarks.interpolate import bare, job, request, watched
-from engine import lora
-from engine.cache import Cache
-from engine.catalogue import ASSETS
-from engine.loading import hushed
-from engine.methods import run
-from engine.models import Models, pick_device, pick_dtype
-from engine.schema import (
+from engine.checkpoints.load import hushed
+from engine.checkpoints.manager import Models, pick_device, pick_dtype
+from engine.checkpoints.resolve import ASSETS
+from engine.checkpoints.shapes import skeleton
+from engine.diffusion import lora
+from engine.jobs.cache import Cache
+from engine.jobs.run import run
+from engine.requests import (
     DRAW_PRESETS,
     MORPH_PRESETS,
     PRESETS,
@@ -59,7 +60,6 @@ from engine.schema import (
     LoadRequest,
     MorphRequest,
 )
-from engine.shapes import skeleton
 
 DRAWINGS = Path(__file__).resolve().parents[1] / "assets" / "examples" / "drawings"
 BUDGETS = (4, 6, 8, 12, 24)  # GB

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine.drawing import followed, sketch_of, strokes_of
-from engine.methods import run
-from engine.models import Models
-from engine.schema import Done, DrawRequest, EditRequest
+from engine.checkpoints.manager import Models
+from engine.jobs.run import run
+from engine.requests import Done, DrawRequest, EditRequest
+from engine.vision.drawing import followed, sketch_of, strokes_of
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 REALISM = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)

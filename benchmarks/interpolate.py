@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine import images
-from engine.methods import run
-from engine.models import Models
-from engine.network import Network
-from engine.schema import Done, Frame, InterpolateRequest, preset
+from engine.checkpoints.manager import Models
+from engine.diffusion.model import Network
+from engine.jobs.run import run
+from engine.requests import Done, Frame, InterpolateRequest, preset
+from engine.vision import images
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 

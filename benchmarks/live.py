@@ -17,9 +17,9 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
-from engine.methods import run
-from engine.models import Memo, Models
-from engine.schema import DRAW_PRESETS, Done, DrawRequest
+from engine.checkpoints.manager import Memo, Models
+from engine.jobs.run import run
+from engine.requests import DRAW_PRESETS, Done, DrawRequest
 from morph_ui.canvas import read
 from morph_ui.live import request_of
 from morph_ui.stream import inline

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from benchmarks.naive import Naive
 from benchmarks.networks import sd_shaped
-from engine import images, lora, perceptual
-from engine.cache import Cache
-from engine.methods import run
-from engine.models import Models
-from engine.network import Network, Row
-from engine.sampling import gaussian, generator
-from engine.schema import Done, MorphRequest, result
+from engine.checkpoints.manager import Models
+from engine.diffusion import lora
+from engine.diffusion.model import Network, Row
+from engine.diffusion.sampling import gaussian, generator
+from engine.jobs.cache import Cache
+from engine.jobs.run import run
+from engine.requests import Done, MorphRequest, result
+from engine.vision import images, perceptual
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 STEPS, FRAMES, FIT = 50, 16, 20
@@ -75,7 +76,7 @@ def frames_of(models: Models, r: MorphRequest, noise: Tensor, words: Tensor, ban
     """Seconds and pictures of the whole way at even places, from given LoRAs and noises: both ends, then all frames."""
     import sys
 
-    from engine import hooks
+    from engine.diffusion import attention as hooks
 
     method = sys.modules["engine.methods.morph"]
     net = models.load(r.model)

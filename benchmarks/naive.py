@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import perceptual
-from engine.lora import targets
-from engine.network import Network
+from engine.diffusion.lora import targets
+from engine.diffusion.model import Network
+from engine.vision import perceptual
 
 Deltas = dict[str, Tensor]  # layer → what is added to its weight
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from PIL.Image import Image, Resampling, blend
 
-from engine import images
-from engine.methods import run
-from engine.models import Models
-from engine.schema import PRESETS, Done, InterpolateRequest, MorphRequest
+from engine.checkpoints.manager import Models
+from engine.jobs.run import run
+from engine.requests import PRESETS, Done, InterpolateRequest, MorphRequest
+from engine.vision import images
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 FRAMES, SIDE, DRAWS = 17, 512, 10

@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from engine.schema import (
+from engine.requests import (
     DETECTORS,
     DRAW_PRESETS,
     EDIT_PRESETS,
@@ -148,7 +148,7 @@ def _fields(p: argparse.ArgumentParser, request: Any, presets: dict[str, Any]) -
 
 
 def list_models(wanted: list[str]) -> None:
-    from engine.catalogue import absent, chosen, fetching, present
+    from engine.checkpoints.resolve import absent, chosen, fetching, present
 
     for text in wanted:
         name, _, kinds = text.partition(":")
@@ -163,7 +163,7 @@ def list_models(wanted: list[str]) -> None:
 
 
 def list_cache(clear: bool) -> None:
-    from engine.cache import Cache
+    from engine.jobs.cache import Cache
 
     cache = Cache()
     if clear:
@@ -178,7 +178,7 @@ def list_cache(clear: bool) -> None:
 
 def request_of(args: argparse.Namespace) -> Any:
     """Reads the pictures and refuses bad input, before anything slow."""
-    from engine.images import drawing, layer, read
+    from engine.vision.images import drawing, layer, read
 
     request, presets = METHODS[args.verb]
     given = {f.name: getattr(args, f.name, None) for f in fields(request)}
@@ -219,14 +219,14 @@ def _save_files(files: dict[str, bytes], folder: str) -> None:
 
 def make(args: argparse.Namespace) -> int:
     """Runs a method and writes what was asked for; the last line is one JSON object."""
-    from engine import video
+    from engine.vision import video
 
     request = request_of(args)
     film = args.verb in FILMS
     if film:
         video.check_fps(args.fps)
-    from engine.methods import run
-    from engine.models import Models
+    from engine.checkpoints.manager import Models
+    from engine.jobs.run import run
 
     done = None
     for event in run(Models(args.device, memory=args.memory), request):
@@ -271,15 +271,16 @@ def make(args: argparse.Namespace) -> int:
 
 def find(args: argparse.Namespace) -> int:
     """Looks for people; writes keypoints and skeletons; the last line is one JSON object."""
-    from engine import pose, video
-    from engine.images import read
+    from engine.vision import video
+    from engine.vision.images import read
+    from engine.vision.keypoints import pose
 
     pictures = tuple(read(p, f"picture {i}") for i, p in enumerate(args.pictures, 1))
     if args.json and len(args.json) != len(pictures):
         raise EngineError(f"json must be {len(pictures)} files, one a picture, got {len(args.json)}")
     request = PoseRequest(pictures, args.detector, args.rescue, args.model)
-    from engine.methods import run
-    from engine.models import Models
+    from engine.checkpoints.manager import Models
+    from engine.jobs.run import run
 
     done = list(run(Models(args.device, memory=args.memory), request))[-1]
     assert isinstance(done, Done)

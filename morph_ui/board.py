@@ -13,8 +13,8 @@ from typing import Any
 
 import gradio as gr
 
-from engine import images, video
-from engine.schema import Done, EngineError, Frame, Progress
+from engine.requests import Done, EngineError, Frame, Progress
+from engine.vision import images, video
 from morph_ui.easel import Easel, chosen
 from morph_ui.stage import defaults, read_for
 from morph_ui.stream import begin, events, message, sentence, take
@@ -144,7 +144,7 @@ def api(worker: Any, name: str, about: str, R: type, request_of: Callable, pictu
 
 
 def layers_of(values: dict[str, Any], kinds: dict[str, str]) -> dict[str, Any]:
-    """The API's files as layers: ``kinds`` says what each is (`engine.images.layer`; "photo" is read as one)."""
+    """The API's files as layers: ``kinds`` says what each is (`engine.vision.images.layer`; "photo" is read as one)."""
     out = {}
     for name, kind in kinds.items():
         path = values.pop(name, None)

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from engine.schema import COMBINES, DRAW_PRESETS, REFINES, SAMPLERS, SHEETS, DrawRequest
+from engine.requests import COMBINES, DRAW_PRESETS, REFINES, SAMPLERS, SHEETS, DrawRequest
 from morph_ui.board import api, board, feed_value, layers_of, loaded, passed_on, settle
 from morph_ui.canvas import canvas
 from morph_ui.easel import Easel, choose

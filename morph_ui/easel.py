@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 from PIL.Image import Image
 
-from engine import video
-from engine.schema import Cancelled, Done
+from engine.requests import Cancelled, Done
+from engine.vision import video
 from morph_ui.stream import Clock, Session, begin, follow, human, inline, message, sentence
 
 UPDATES = 9  # how many outputs a run updates

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from engine.schema import EDIT_PRESETS, NOISES, USEFUL, Done, EditRequest, EngineError
+from engine.requests import EDIT_PRESETS, NOISES, USEFUL, Done, EditRequest, EngineError
 from morph_ui.board import api, board, layers_of, loaded, passed_on, settle
 from morph_ui.canvas import Drawing, canvas, read
 from morph_ui.easel import UPDATES, Easel, choose, refused, stream

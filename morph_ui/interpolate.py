@@ -10,8 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from engine import images
-from engine.schema import (
+from engine.requests import (
     FRAMES,
     MIXES,
     PICKERS,
@@ -22,6 +21,7 @@ from engine.schema import (
     EngineError,
     InterpolateRequest,
 )
+from engine.vision import images
 from morph_ui import made, posing
 from morph_ui.networks import after, network_box
 from morph_ui.stage import QUIET, api, ended, loaded, refilm, refused, stage, stream

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from engine.schema import DRAW_PRESETS, Cancelled, Done, DrawRequest, Frame
+from engine.requests import DRAW_PRESETS, Cancelled, Done, DrawRequest, Frame
 from morph_ui.board import settle
 from morph_ui.canvas import Drawing, read
 from morph_ui.easel import UPDATES, Easel, finish, refused, shown, stream

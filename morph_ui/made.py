@@ -13,8 +13,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from engine import images
-from engine.schema import Done, Frame, InterpolateRequest
+from engine.requests import Done, Frame, InterpolateRequest
+from engine.vision import images
 from morph_ui.stage import ended
 from morph_ui.stream import Session, begin, meter, strip, take
 

@@ -14,8 +14,8 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from engine import images
-from engine.schema import FORMS, LORAS, MORPH_PRESETS, MOST, EngineError, MorphRequest
+from engine.requests import FORMS, LORAS, MORPH_PRESETS, MOST, EngineError, MorphRequest
+from engine.vision import images
 from morph_ui.networks import after, network_box
 from morph_ui.stage import QUIET, api, defaults, read_for, refilm, refused, stage, stream
 from morph_ui.stream import Session, bar, message, sentence

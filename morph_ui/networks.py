@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from engine.catalogue import CATALOGUE, CLIPS, DETECTORS, absent, chosen, present
-from engine.schema import EngineError
+from engine.checkpoints.resolve import CATALOGUE, CLIPS, DETECTORS, absent, chosen, present
+from engine.requests import EngineError
 from morph_ui.widgets import default, guidance_of
 
 HINT = "or the path of a diffusers folder or .safetensors file; then LoRAs: sd15 + /loras/ink.safetensors:0.8"

@@ -9,10 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from engine import images, pose
-from engine.catalogue import chosen
-from engine.pose import Person
-from engine.schema import DETECTORS, KEEPS, POSES, Cancelled, Done, EngineError, InterpolateRequest, PoseRequest
+from engine.checkpoints.resolve import chosen
+from engine.requests import DETECTORS, KEEPS, POSES, Cancelled, Done, EngineError, InterpolateRequest, PoseRequest
+from engine.vision import images
+from engine.vision.keypoints import pose
+from engine.vision.keypoints.pose import Person
 from morph_ui.skeleton import people_of, skeletons, value_of
 from morph_ui.stage import QUIET
 from morph_ui.stream import Clock, Session, begin, events, message, sentence

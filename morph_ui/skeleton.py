@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from engine.schema import EngineError
+from engine.requests import EngineError
 
 HERE = Path(__file__).parent
 JOINTS = 18  # of COCO as OpenPose orders them

@@ -12,8 +12,8 @@ from typing import Any
 
 import gradio as gr
 
-from engine import video
-from engine.schema import Cancelled, Done, EngineError, Frame, Progress
+from engine.requests import Cancelled, Done, EngineError, Frame, Progress
+from engine.vision import video
 from morph_ui.stream import Clock, Session, begin, events, follow, human, message, meter, sentence, strip, take
 from morph_ui.widgets import player
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from PIL.Image import Image
 
-from engine.catalogue import absent, chosen, fetching
-from engine.schema import Cancelled, Done, EngineError, Event, Frame, Preview, Progress, Waiting
+from engine.checkpoints.resolve import absent, chosen, fetching
+from engine.requests import Cancelled, Done, EngineError, Event, Frame, Preview, Progress, Waiting
 
 FILES = Path(tempfile.gettempdir()) / "chrysalis"  # one folder a visit, its name a secret
 

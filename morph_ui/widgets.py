@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image, ImageOps
 
-from engine.catalogue import CATALOGUE
+from engine.checkpoints.resolve import CATALOGUE
 
 HERE = Path(__file__).parent
 
@@ -58,7 +58,7 @@ def guidance_of(request: type) -> str:
 
 
 def drop_zone(label: str, elem_id: str) -> gr.Image:
-    """A picture by drag, paste, upload or webcam, handed on as a path: `engine.images.read` is the one reader.
+    """A picture by drag, paste, upload or webcam, handed on as a path: `engine.vision.images.read` is the one reader.
 
     Gradio's own reading fails on broken files before we could say what is wrong with them.
     """

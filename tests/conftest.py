@@ -140,7 +140,7 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def models():
-    from engine.models import Models
+    from engine.checkpoints.manager import Models
 
     return Models("cpu", torch.float32)
 

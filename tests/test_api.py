@@ -9,7 +9,7 @@ from conftest import ROOT, picture
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from engine import video
+from engine.vision import video
 
 pytestmark = pytest.mark.slow
 

@@ -12,10 +12,11 @@ from benchmarks.__main__ import main
 from benchmarks.device import FIGURES, random_network
 from benchmarks.morph import frames_of
 from benchmarks.naive import Naive
-from engine import images, lora
-from engine.cache import Cache
-from engine.models import Models
-from engine.schema import EngineError, MorphRequest
+from engine.checkpoints.manager import Models
+from engine.diffusion import lora
+from engine.jobs.cache import Cache
+from engine.requests import EngineError, MorphRequest
+from engine.vision import images
 
 
 def test_interpolate_prints_its_keys(tiny):

@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-from engine.cache import Cache
-from engine.schema import EngineError
+from engine.jobs.cache import Cache
+from engine.requests import EngineError
 
 SPAWN = multiprocessing.get_context("spawn")  # a fork would take torch's threads half along
 

@@ -14,7 +14,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 from playwright.sync_api import expect
 
-from engine.schema import EngineError
+from engine.requests import EngineError
 from morph_ui.canvas import canvas, read
 
 ROSE = ROOT / "assets/examples/rose-22325299158.webp"

@@ -6,10 +6,10 @@ from checkpoints import adapter, cached, controlnet, halved
 from conftest import make_network, picture
 from PIL import Image
 
-from engine.catalogue import CATALOGUE, CLIPS, FAMILIES, chosen, present
-from engine.methods import run
-from engine.models import Models
-from engine.schema import CATALOGUE_NAMES, Done, DrawRequest, EngineError, InterpolateRequest
+from engine.checkpoints.manager import Models
+from engine.checkpoints.resolve import CATALOGUE, CLIPS, FAMILIES, chosen, present
+from engine.jobs.run import run
+from engine.requests import CATALOGUE_NAMES, Done, DrawRequest, EngineError, InterpolateRequest
 
 
 @pytest.fixture(autouse=True)

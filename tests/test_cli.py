@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT, picture
 from PIL import Image
 
-from engine import video
-from engine.schema import CATALOGUE_NAMES
+from engine.requests import CATALOGUE_NAMES
+from engine.vision import video
 
 pytestmark = pytest.mark.slow
 

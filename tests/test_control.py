@@ -11,10 +11,10 @@ from checkpoints import adapter, controlnet
 from conftest import make_network
 from PIL import Image
 
-from engine.control import Hint, palette
-from engine.models import Models
-from engine.network import Row, guided
-from engine.sampling import flow
+from engine.checkpoints.manager import Models
+from engine.diffusion.control import Hint, palette
+from engine.diffusion.model import Row, guided
+from engine.diffusion.sampling import flow
 
 STEPS = 6
 

@@ -8,13 +8,14 @@ import torch
 from conftest import make_network, picture
 from PIL import Image, ImageDraw
 
-from engine import images, rendering
-from engine.drawing import lowpass
-from engine.methods import run
+from engine.diffusion.model import Row
+from engine.diffusion.sampling import flow
+from engine.jobs.run import run
 from engine.methods.draw import Drawing
-from engine.network import Row
-from engine.sampling import flow
-from engine.schema import DRAW_PRESETS, SHEETS, Done, DrawRequest, EngineError, Frame, Progress
+from engine.requests import DRAW_PRESETS, SHEETS, Done, DrawRequest, EngineError, Frame, Progress
+from engine.vision import compositing as rendering
+from engine.vision import images
+from engine.vision.drawing import lowpass
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,22 @@ from conftest import picture
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from engine import images, rendering
-from engine.drawing import feathered, followed, grown, lowpass, pulled, refine_size, sketch_of, spread, strokes_of
-from engine.rendering import paint, region, scaled
-from engine.sampling import euler, flow, keeping
-from engine.schema import EngineError
+from engine.diffusion.sampling import euler, flow, keeping
+from engine.requests import EngineError
+from engine.vision import compositing as rendering
+from engine.vision import images
+from engine.vision.compositing import paint, region, scaled
+from engine.vision.drawing import (
+    feathered,
+    followed,
+    grown,
+    lowpass,
+    pulled,
+    refine_size,
+    sketch_of,
+    spread,
+    strokes_of,
+)
 
 
 @pytest.mark.parametrize(("realism", "k", "cells"), [(0, 0, 64), (0.5, 0, 32), (1, 0, 1), (0, 16, 80), (0.5, 16, 48),

@@ -13,8 +13,8 @@ from conftest import ROOT, picture
 from PIL import Image
 from playwright.sync_api import TimeoutError, expect
 
-from engine import video
-from engine.schema import Cancelled, Done, DrawRequest, EditRequest, EngineError, Frame, Progress
+from engine.requests import Cancelled, Done, DrawRequest, EditRequest, EngineError, Frame, Progress
+from engine.vision import video
 from morph_ui import edit, live
 from morph_ui.board import passed_on
 from morph_ui.canvas import Drawing

@@ -9,11 +9,12 @@ import torch
 from conftest import picture
 from PIL import Image
 
-from engine import images, rendering
-from engine.methods import run
-from engine.network import Row
-from engine.sampling import flow
-from engine.schema import EDIT_PRESETS, Done, EditRequest, EngineError, Progress
+from engine.diffusion.model import Row
+from engine.diffusion.sampling import flow
+from engine.jobs.run import run
+from engine.requests import EDIT_PRESETS, Done, EditRequest, EngineError, Progress
+from engine.vision import compositing as rendering
+from engine.vision import images
 
 GUIDE = picture(2, (64, 64))
 

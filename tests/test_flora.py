@@ -8,16 +8,16 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from engine import images
-from engine.cache import Cache
-from engine.drawing import sketch_of, strokes_of
-from engine.methods import run
-from engine.models import Models
-from engine.network import Row, guided
-from engine.ranking import ranker
-from engine.sampling import flow, gaussian, generator
-from engine.schema import InterpolateRequest, MorphRequest, result
-from engine.textual import invert_text
+from engine.checkpoints.manager import Models
+from engine.diffusion.model import Row, guided
+from engine.diffusion.sampling import flow, gaussian, generator
+from engine.diffusion.textual_inversion import invert_text
+from engine.jobs.cache import Cache
+from engine.jobs.run import run
+from engine.requests import InterpolateRequest, MorphRequest, result
+from engine.vision import images
+from engine.vision.clip_score import ranker
+from engine.vision.drawing import sketch_of, strokes_of
 
 pytestmark = pytest.mark.slow
 FLORA = ROOT / "assets/models/flora"

@@ -1,6 +1,6 @@
 import torch
 
-from engine.geometry import adain, lerp, noise_steps, slerp, tree
+from engine.diffusion.geometry import adain, lerp, noise_steps, slerp, tree
 
 
 def rows(*shape):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from engine import hooks
-from engine.network import Row
+from engine.diffusion import attention as hooks
+from engine.diffusion.model import Row
 
 
 @pytest.fixture(scope="module")

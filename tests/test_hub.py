@@ -12,9 +12,9 @@ from collections import namedtuple
 import pytest
 from fakehub import COMMIT, FakeHub, sums
 
-from engine import hub as module
-from engine.hub import Source, fetch, where
-from engine.schema import EngineError, Progress, result
+from engine.checkpoints import hub as module
+from engine.checkpoints.hub import Source, fetch, where
+from engine.requests import EngineError, Progress, result
 
 BIG = random.Random(7).randbytes(3_000_000)
 SMALL = b'{"a": 1}'

@@ -6,8 +6,8 @@ import torch
 from conftest import picture
 from PIL import Image
 
-from engine import images
-from engine.schema import EngineError
+from engine.requests import EngineError
+from engine.vision import images
 
 
 def saved(image, format_, **kw):

@@ -7,13 +7,23 @@ import pytest
 import torch
 from conftest import picture
 
-from engine import images
-from engine.methods import run
+from engine.diffusion.model import guided
+from engine.diffusion.sampling import gaussian, generator
+from engine.diffusion.textual_inversion import invert_text
+from engine.jobs.run import run
 from engine.methods.interpolate import _stack, _tries, smoothest
-from engine.network import guided
-from engine.sampling import gaussian, generator
-from engine.schema import SCHEMES, Done, EngineError, Frame, InterpolateRequest, LoadRequest, Preview, Progress, result
-from engine.textual import invert_text
+from engine.requests import (
+    SCHEMES,
+    Done,
+    EngineError,
+    Frame,
+    InterpolateRequest,
+    LoadRequest,
+    Preview,
+    Progress,
+    result,
+)
+from engine.vision import images
 
 A, B = picture(0), picture(1)
 

@@ -11,11 +11,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from engine import lora, lorafile
-from engine.catalogue import chosen
-from engine.network import Row
-from engine.schema import EngineError
-from engine.shapes import SHAPES, skeleton
+from engine.checkpoints import lora_files as lorafile
+from engine.checkpoints.resolve import chosen
+from engine.checkpoints.shapes import SHAPES, skeleton
+from engine.diffusion import lora
+from engine.diffusion.model import Row
+from engine.requests import EngineError
 
 
 def seen(net):
@@ -82,7 +83,7 @@ def test_a_file_says_its_kind_by_the_shapes_of_its_tensors(tmp_path, models):
 
 
 def test_what_a_single_file_predicts(tmp_path):
-    from engine.loading import _prediction
+    from engine.checkpoints.load import _prediction
 
     (tmp_path / "custom.yaml").write_text('model:\n  params:\n    parameterization: "v" # as in 2.1\n')
     (tmp_path / "old.yaml").write_text("model:\n  params:\n    base: 1\n")

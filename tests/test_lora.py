@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from engine.lora import Bank, attached, blank, fit, targets
-from engine.network import Row
-from engine.schema import EngineError
+from engine.diffusion.lora import Bank, attached, blank, fit, targets
+from engine.diffusion.model import Row
+from engine.requests import EngineError
 
 
 @pytest.fixture(scope="module")

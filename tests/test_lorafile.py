@@ -9,10 +9,10 @@ from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors.torch import load, save, save_file
 from test_lora import random_bank, rows
 
-from engine.lora import Bank, attached, targets
-from engine.lorafile import from_bytes, to_bytes
-from engine.network import Row
-from engine.schema import EngineError
+from engine.checkpoints.lora_files import from_bytes, to_bytes
+from engine.diffusion.lora import Bank, attached, targets
+from engine.diffusion.model import Row
+from engine.requests import EngineError
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from engine import images, video
-from engine.methods import run
-from engine.schema import Done, Frame, InterpolateRequest
+from engine.jobs.run import run
+from engine.requests import Done, Frame, InterpolateRequest
+from engine.vision import images, video
 from morph_ui import interpolate as tab
 from morph_ui import made
 from morph_ui.stream import Session, begin

@@ -4,12 +4,12 @@ import pytest
 import torch
 from conftest import make_network, picture
 
-from engine import memory
-from engine.memory import GB, plan
-from engine.methods import run
-from engine.models import Models
-from engine.network import Network, Row
-from engine.schema import Done, EngineError, InterpolateRequest, Progress
+from engine.checkpoints.manager import Models
+from engine.diffusion import memory
+from engine.diffusion.memory import GB, plan
+from engine.diffusion.model import Network, Row
+from engine.jobs.run import run
+from engine.requests import Done, EngineError, InterpolateRequest, Progress
 
 SD15 = {"unet": 1_719_041_928, "vae": 167_307_726, "text": 246_120_960}  # bytes in half precision
 
@@ -173,7 +173,8 @@ def test_a_picture_too_large_to_decode_goes_in_tiles(tmp_path, monkeypatch):
 
 
 def test_the_few_step_weights_count_as_memory(tmp_path):
-    from engine import lora, lorafile
+    from engine.checkpoints import lora_files as lorafile
+    from engine.diffusion import lora
 
     models = Models("cpu", torch.float32)
     net = models.load(str(make_network(tmp_path / "net")))

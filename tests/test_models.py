@@ -5,10 +5,10 @@ import torch
 from conftest import make_network
 from diffusers import DDIMScheduler
 
-from engine.models import Memo, Models
-from engine.network import Row, guided
-from engine.sampling import flow
-from engine.schema import EngineError
+from engine.checkpoints.manager import Memo, Models
+from engine.diffusion.model import Row, guided
+from engine.diffusion.sampling import flow
+from engine.requests import EngineError
 
 
 @pytest.fixture(scope="module")

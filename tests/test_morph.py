@@ -8,10 +8,12 @@ import pytest
 import torch
 from conftest import picture
 
-from engine import hooks, images, lora
-from engine.cache import Cache
-from engine.methods import run
-from engine.schema import Done, EngineError, Frame, MorphRequest, Preview, Progress, result
+from engine.diffusion import attention as hooks
+from engine.diffusion import lora
+from engine.jobs.cache import Cache
+from engine.jobs.run import run
+from engine.requests import Done, EngineError, Frame, MorphRequest, Preview, Progress, result
+from engine.vision import images
 
 method = sys.modules["engine.methods.morph"]
 A, B, C = (picture(i) for i in range(3))

@@ -9,9 +9,10 @@ from fakehub import FakeHub
 from playwright.sync_api import expect
 from test_page import DAISY, ROSE
 
-from engine import pose, video
-from engine.catalogue import CATALOGUE, FAMILIES, chosen
-from engine.schema import EngineError
+from engine.checkpoints.resolve import CATALOGUE, FAMILIES, chosen
+from engine.requests import EngineError
+from engine.vision import video
+from engine.vision.keypoints import pose
 from morph_ui import networks
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from conftest import ROOT
 from gradio_client import Client, handle_file
 from playwright.sync_api import expect
 
-from engine import video
+from engine.vision import video
 
 pytestmark = pytest.mark.slow
 ROSE, DAISY = (ROOT / "assets/examples" / f for f in ("rose-22325299158.webp", "daisy-2520369272.webp"))

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from engine.perceptual import arc, distance, even, quality, steps
+from engine.vision.perceptual import arc, distance, even, quality, steps
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +98,12 @@ def test_no_memory_for_measuring_costs_the_figures_and_not_the_way(net, monkeypa
     def none_left(*args, **kw):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("engine.perceptual.features", none_left)
+    monkeypatch.setattr("engine.vision.perceptual.features", none_left)
     with torch.no_grad():
         assert quality(net, frames, frames[[0, 2]], (0, 2)) == {}
     net.settle()
     with pytest.raises(RuntimeError, match="a bug"):
-        monkeypatch.setattr("engine.perceptual.features", lambda *a: (_ for _ in ()).throw(RuntimeError("a bug")))
+        monkeypatch.setattr(
+            "engine.vision.perceptual.features", lambda *a: (_ for _ in ()).throw(RuntimeError("a bug"))
+        )
         quality(net, frames, frames[[0, 2]], (0, 2))

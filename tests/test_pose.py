@@ -1,4 +1,4 @@
-"""Keypoints against closed forms, `engine.images.fitted`, controlnet-aux, and ONNX networks whose answers are known."""
+"""Keypoints against closed forms, `engine.vision.images.fitted`, controlnet-aux, and ONNX networks whose answers are known."""
 
 import json
 import sys
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import detectors, images, pose
-from engine.pose import Person
-from engine.schema import EngineError
+from engine.requests import EngineError
+from engine.vision import images
+from engine.vision.keypoints import detectors, pose
+from engine.vision.keypoints.pose import Person
 
 
 def person(seed=0, missing=(), low=0.0, high=1.0):

@@ -8,14 +8,15 @@ import torch
 from checkpoints import cached, controlnet
 from conftest import make_network, picture
 
-from engine import pose, posing
-from engine.catalogue import DETECTORS
-from engine.detectors import WEIGHTS
-from engine.methods import run
-from engine.models import Models
-from engine.pose import Person
-from engine.posing import Poses
-from engine.schema import Done, EngineError, InterpolateRequest, PoseRequest
+from engine.checkpoints.manager import Models
+from engine.checkpoints.resolve import DETECTORS
+from engine.jobs.run import run
+from engine.methods import posing
+from engine.methods.posing import Poses
+from engine.requests import Done, EngineError, InterpolateRequest, PoseRequest
+from engine.vision.keypoints import pose
+from engine.vision.keypoints.detectors import WEIGHTS
+from engine.vision.keypoints.pose import Person
 
 SIZE = (64, 64)
 

@@ -10,11 +10,11 @@ from checkpoints import cached
 from conftest import make_network, picture
 from safetensors.torch import save_file
 
-from engine.catalogue import CLIPS
-from engine.methods import run
-from engine.models import Models
-from engine.ranking import ranker
-from engine.schema import EngineError, Frame, InterpolateRequest
+from engine.checkpoints.manager import Models
+from engine.checkpoints.resolve import CLIPS
+from engine.jobs.run import run
+from engine.requests import EngineError, Frame, InterpolateRequest
+from engine.vision.clip_score import ranker
 
 
 @pytest.fixture(scope="module")

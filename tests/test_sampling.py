@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from engine.sampling import ancestral, euler, flow, gaussian, generator, renoised
+from engine.diffusion.sampling import ancestral, euler, flow, gaussian, generator, renoised
 
 DATA = torch.tensor([[2.0, 0.0], [-1.0, 1.5], [0.3, -2.0]]).view(3, 2, 1, 1)
 

@@ -5,8 +5,8 @@ from dataclasses import fields
 import pytest
 from conftest import picture
 
-from engine import schema
-from engine.schema import EngineError, InterpolateRequest, preset
+from engine import requests as schema
+from engine.requests import EngineError, InterpolateRequest, preset
 
 A, B = picture(0), picture(1)
 

@@ -10,8 +10,8 @@ import gradio as gr
 import pytest
 from conftest import picture
 
-from engine import video
-from engine.schema import Cancelled, Done, EngineError, Frame, InterpolateRequest, MorphRequest, Preview, Progress
+from engine.requests import Cancelled, Done, EngineError, Frame, InterpolateRequest, MorphRequest, Preview, Progress
+from engine.vision import video
 from morph_ui import interpolate as tab
 from morph_ui import stage
 from morph_ui import stream as streaming

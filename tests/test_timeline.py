@@ -10,7 +10,7 @@ import pytest
 from conftest import picture
 from gradio.utils import get_upload_folder
 
-from engine.schema import EngineError, MorphRequest
+from engine.requests import EngineError, MorphRequest
 from morph_ui.morph import EXAMPLES, asked, called, keyframes, loaded, loras_of
 
 
@@ -86,7 +86,7 @@ def test_loras_find_their_pictures_by_their_names(tmp_path):
 
 
 def test_settings_that_were_changed_by_hand(tmp_path):
-    from engine.video import save_png
+    from engine.vision.video import save_png
 
     for settings, sentence in (
         ({"method": "morph", "prompts": 5}, "must be as they were written here"),

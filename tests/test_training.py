@@ -9,10 +9,10 @@ import torch
 from conftest import make_network, picture
 from diffusers import UNet2DConditionModel
 
-from engine.methods import run
-from engine.models import Models
-from engine.network import LIVE, Row
-from engine.schema import EngineError, Frame, InterpolateRequest, Progress
+from engine.checkpoints.manager import Models
+from engine.diffusion.model import LIVE, Row
+from engine.jobs.run import run
+from engine.requests import EngineError, Frame, InterpolateRequest, Progress
 from training.data import Look, caption, colour_name, look
 from training.distil import adapted, save, target_of
 from training.loop import Trainer

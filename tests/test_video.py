@@ -6,8 +6,8 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from engine import video
-from engine.schema import EngineError
+from engine.requests import EngineError
+from engine.vision import video
 
 SETTINGS = {"method": "interpolate", "seed": 7, "prompt": "eine rote Rose – „schön“"}
 FRAMES = [picture(i, (63, 41)) for i in range(5)]

@@ -23,9 +23,9 @@ import pytest
 from PIL import Image
 from test_zero import zero  # noqa: F401, a fixture
 
-from engine.cluster import RayWorker
-from engine.schema import Cancelled, EngineError, Frame, Preview, Progress, Waiting
-from engine.worker import Worker, prefer
+from engine.jobs.ray import RayWorker
+from engine.jobs.worker import Worker, prefer
+from engine.requests import Cancelled, EngineError, Frame, Preview, Progress, Waiting
 
 PATIENCE = 60  # seconds until a test that waits for something is given up
 KEY = b"board"
@@ -202,7 +202,7 @@ def queued(request):
 def anywhere(request):
     """``anywhere(run)``: a worker of any kind."""
     if request.param == "zero":
-        from engine.zero import ZeroWorker
+        from engine.jobs.zerogpu import ZeroWorker
 
         request.getfixturevalue("zero")
         return ZeroWorker
@@ -418,7 +418,7 @@ def test_which_device_is_preferred():
 
 def test_without_ray_a_sentence_says_what_to_install():
     code = (
-        "import sys; sys.modules['ray'] = None\nfrom engine.cluster import RayWorker\n"
+        "import sys; sys.modules['ray'] = None\nfrom engine.jobs.ray import RayWorker\n"
         "try: RayWorker(print)\nexcept ValueError as e: print(type(e).__name__, e)"
     )
     root = Path(__file__).resolve().parents[1]

@@ -20,7 +20,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from PIL import Image
 
-from engine.schema import (
+from engine.jobs.zerogpu import LEAST, MOST, ZeroWorker, rows, seconds, zero_gpu
+from engine.requests import (
     Done,
     DrawRequest,
     EditRequest,
@@ -31,7 +32,6 @@ from engine.schema import (
     Progress,
     Waiting,
 )
-from engine.zero import LEAST, MOST, ZeroWorker, rows, seconds, zero_gpu
 
 ROOT = Path(__file__).resolve().parents[1]
 visitor = ContextVar("visitor", default="nobody")
@@ -210,7 +210,7 @@ def test_elsewhere_spaces_is_not_used(zero, monkeypatch, value):
 
 
 def test_spaces_comes_before_torch():
-    code = "import sys, engine.zero; print('torch' in sys.modules)"
+    code = "import sys, engine.jobs.zerogpu; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert out.strip() == "False"
 
@@ -258,7 +258,7 @@ def test_seconds_are_bounded_for_any_request():
 )
 def test_the_rows_it_counts_are_those_the_methods_take(tiny, models, request_):
     """An upper bound, and not by much: at most half as many again."""
-    from engine.methods import run
+    from engine.jobs.run import run
 
     done = list(run(models, replace(request_, model=str(tiny))))[-1]
     assert done.evaluations <= rows(request_)[0] <= 1.5 * done.evaluations

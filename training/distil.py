@@ -1,6 +1,6 @@
 """flora in four steps: multistep consistency distillation (Heek et al. 2024, Algorithm 1) into a LoRA.
 
-The noise axis is cut into four parts at `engine.models.LIVE`. From any level of a part the student's one straight step
+The noise axis is cut into four parts at `engine.checkpoints.manager.LIVE`. From any level of a part the student's one straight step
 must land where the teacher's DDIM path crosses the lower end of that part: a short teacher step, then the student's own
 (held still) from there. Text guidance is folded in where there is no drawing; with drawings the teacher is not guided.
 """
@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from engine.network import LIVE
+from engine.diffusion.model import LIVE
 from training.data import caption, photographs, rows
 from training.loop import FLORA, Trainer, autocast, spent
 from training.text import LENGTH, looks

@@ -11,8 +11,8 @@ import hashlib
 import json
 from typing import Any
 
-from engine.catalogue import chosen
-from engine.schema import PRESETS, Done, EngineError, InterpolateRequest
+from engine.checkpoints.resolve import chosen
+from engine.requests import PRESETS, Done, EngineError, InterpolateRequest
 from morph_ui.made import FOLDER, MADE, pairs, pictures
 
 PRESET, SEED, FRAMES, QUALITY = "draft", 7, 9, 88
@@ -40,9 +40,9 @@ def request_for(pair: dict[str, str]) -> InterpolateRequest:
 
 def make() -> None:
     """Makes and writes all of them: a sheet of nine frames in a row for each pair, and ``settings.json``."""
-    from engine import video
-    from engine.methods import run
-    from engine.models import Models
+    from engine.checkpoints.manager import Models
+    from engine.jobs.run import run
+    from engine.vision import video
 
     models, found = Models("cpu"), []
     MADE.mkdir(exist_ok=True)

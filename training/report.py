@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
-from engine.models import Models
-from engine.network import Network
-from engine.perceptual import distance
-from engine.ranking import Ranker
+from engine.checkpoints.manager import Models
+from engine.diffusion.model import Network
+from engine.vision.clip_score import Ranker
+from engine.vision.perceptual import distance
 from training import samples as s
 from training.clip import found_first, plain_caption
 from training.data import HUES, Row, look, photographs, rows, worded

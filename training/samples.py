@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine import images, lora
-from engine.drawing import sketch_of, strokes_of
-from engine.network import Network, Row, guided
-from engine.sampling import flow, gaussian, generator
-from engine.schema import result
+from engine.diffusion import lora
+from engine.diffusion.model import Network, Row, guided
+from engine.diffusion.sampling import flow, gaussian, generator
+from engine.requests import result
+from engine.vision import images
+from engine.vision.drawing import sketch_of, strokes_of
 from training.unet import PALETTES
 
 BATCH = 16

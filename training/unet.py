@@ -20,7 +20,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from transformers import CLIPTokenizer
 
-from engine.drawing import sketch_of, strokes_of
+from engine.vision.drawing import sketch_of, strokes_of
 from training import autoencoder as ae
 from training.data import caption, photographs, rows
 from training.loop import FLORA, WORK, Trainer, autocast

@@ -15,14 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine import images, rendering
-from engine.control import Hint, palette
-from engine.drawing import followed, grown, pulled, refine_size, sketch_of, spread, strokes_of
-from engine.models import Models
-from engine.network import Network, Row
-from engine.rendering import Paint, cells, colourless, fresh, latents, pasted, region
-from engine.sampling import Field, StepRule, ancestral, euler, generator, keeping, renoised
-from engine.schema import Done, DrawRequest, EngineError, Event, Frame, Progress
+from engine.checkpoints.manager import Models
+from engine.diffusion.control import Hint, palette
+from engine.diffusion.model import Network, Row
+from engine.diffusion.sampling import Field, StepRule, ancestral, euler, generator, keeping, renoised
+from engine.requests import Done, DrawRequest, EngineError, Event, Frame, Progress
+from engine.vision import compositing as rendering
+from engine.vision import images
+from engine.vision.compositing import Paint, cells, colourless, fresh, latents, pasted, region
+from engine.vision.drawing import followed, grown, pulled, refine_size, sketch_of, spread, strokes_of
 
 DECODE = 0.06  # of the progress bar
 
@@ -196,7 +197,7 @@ class Drawing:
         return pasted(pictures, self.photo, self.mask, self.request.feather)
 
     def measure(self, pictures: list[Image.Image]) -> dict[str, float]:
-        """How far the first picture is from the drawing (`engine.drawing.followed`)."""
+        """How far the first picture is from the drawing (`engine.vision.drawing.followed`)."""
         lines = self.lines[..., 0] if self.lines is not None and self.sketch else None
         paint, alpha = (self.colours, self.strokes.alpha) if self.strokes else (None, None)
         return followed(np.asarray(pictures[0]), lines, paint, alpha)

@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine import images, rendering
-from engine.models import Models
-from engine.network import Network, guided
-from engine.rendering import cells, colourless, fresh, latents, pasted, region
-from engine.sampling import ancestral, euler, generator, keeping
-from engine.schema import Done, EditRequest, Event, Frame, Progress
+from engine.checkpoints.manager import Models
+from engine.diffusion.model import Network, guided
+from engine.diffusion.sampling import ancestral, euler, generator, keeping
+from engine.requests import Done, EditRequest, Event, Frame, Progress
+from engine.vision import compositing as rendering
+from engine.vision import images
+from engine.vision.compositing import cells, colourless, fresh, latents, pasted, region
 
 DECODE = 0.06  # of the progress bar
 

@@ -16,16 +16,17 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from engine import images, pose
-from engine.geometry import MIX, noise_steps, slerp, tree
-from engine.models import Models
-from engine.network import Network, guided
-from engine.perceptual import quality
-from engine.posing import People, Poses, detected
-from engine.ranking import Ranker, ranker
-from engine.sampling import ancestral, euler, flow, gaussian, generator, renoised
-from engine.schema import Done, Event, Frame, InterpolateRequest, Preview, Progress, within
-from engine.textual import invert_text
+from engine.checkpoints.manager import Models
+from engine.diffusion.geometry import MIX, noise_steps, slerp, tree
+from engine.diffusion.model import Network, guided
+from engine.diffusion.sampling import ancestral, euler, flow, gaussian, generator, renoised
+from engine.diffusion.textual_inversion import invert_text
+from engine.methods.posing import People, Poses, detected
+from engine.requests import Done, Event, Frame, InterpolateRequest, Preview, Progress, within
+from engine.vision import images
+from engine.vision.clip_score import Ranker, ranker
+from engine.vision.keypoints import pose
+from engine.vision.perceptual import quality
 
 DECODE = 3  # a decoded picture counts as so many network rows in the progress bar
 PREVIEW_EVERY = 0.2  # seconds

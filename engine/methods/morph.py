@@ -21,13 +21,16 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from engine import hooks, images, lora, lorafile, perceptual
-from engine.geometry import adain, lerp, slerp
-from engine.lora import Bank
-from engine.models import Models
-from engine.network import Network, Row
-from engine.sampling import flow
-from engine.schema import Done, Event, Frame, MorphRequest, Preview, Progress, within
+from engine.checkpoints import lora_files as lorafile
+from engine.checkpoints.manager import Models
+from engine.diffusion import attention as hooks
+from engine.diffusion import lora
+from engine.diffusion.geometry import adain, lerp, slerp
+from engine.diffusion.lora import Bank
+from engine.diffusion.model import Network, Row
+from engine.diffusion.sampling import flow
+from engine.requests import Done, Event, Frame, MorphRequest, Preview, Progress, within
+from engine.vision import images, perceptual
 
 VERSION = 1  # of what is kept: with another one, nothing kept before is found
 TOGETHER = 4  # pictures fitted in one batch: every row also pays for the LoRAs of the others

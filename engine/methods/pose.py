@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import perf_counter
 
-from engine import pose, posing
-from engine.models import Models
-from engine.schema import Done, Event, Frame, PoseRequest, Progress, within
+from engine.checkpoints.manager import Models
+from engine.methods import posing
+from engine.requests import Done, Event, Frame, PoseRequest, Progress, within
+from engine.vision.keypoints import pose
 
 
 def find(models: Models, request: PoseRequest) -> Iterator[Event]:

@@ -18,8 +18,8 @@ import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image, ImageOps
 
-from engine import images
-from engine.schema import EngineError
+from engine.requests import EngineError
+from engine.vision import images
 
 HERE = Path(__file__).parent
 SCRIPTS = ("document", "screen", "brush", "pictures", "controls")  # one closure, read in this order
@@ -94,7 +94,7 @@ def from_photograph(asked: Any) -> dict[str, str]:
 
     Called by the script with {"path", "coarseness": 0 … 1, "width", "height"}.
     """
-    from engine.drawing import sketch_of, strokes_of
+    from engine.vision.drawing import sketch_of, strokes_of
 
     try:
         if not isinstance(asked, dict):

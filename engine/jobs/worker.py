@@ -1,0 +1,203 @@
+"""One thread owns a device. `Worker.submit(request)` gives a `Job`; iterating it gives events.
+
+`submit` is the whole seam: `engine.jobs.ray` (several devices or machines) and `engine.jobs.zerogpu` (ZeroGPU) implement it
+too, with the same `Job`. What both need to bring events over from another process is at the end of this file.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from engine.requests import Cancelled, Event, Preview, Progress, Waiting
+
+HEARTBEAT = 0.25  # seconds between two `Waiting`s, so that a vanished reader is noticed
+_END = object()
+Run = Callable[[Any], Iterator[Event]]
+
+
+class Job:
+    """One submitted request. Iterate it once; leaving the iteration early cancels it."""
+
+    def __init__(self, request: Any, number: int, places: Callable[[Job], int]):
+        self.request, self.number = request, number
+        self.cancelled = False
+        self._events: deque[Any] = deque()
+        self._ready = threading.Condition()
+        self._places = places
+        self._closed = False
+
+    def cancel(self) -> None:
+        """Stops the job: at once while it waits, at its next step while it runs."""
+        self.cancelled = True
+        with self._ready:
+            self._ready.notify_all()
+
+    def _put(self, event: Any) -> None:
+        with self._ready:
+            if self._closed:
+                return
+            if isinstance(event, Preview | Progress):  # only the newest of these is worth showing
+                stale = [
+                    e
+                    for e in self._events
+                    if type(e) is type(event) and getattr(e, "index", 0) == getattr(event, "index", 0)
+                ]
+                for e in stale:
+                    self._events.remove(e)
+            self._events.append(event)
+            self._ready.notify_all()
+
+    def __iter__(self) -> Iterator[Event]:
+        """Events until `Done`. Raises what the method raised, and `Cancelled` after `cancel`."""
+        try:
+            while True:
+                with self._ready:
+                    if not self._events and not self.cancelled:
+                        self._ready.wait(HEARTBEAT)
+                    if self._events:
+                        event = self._events.popleft()
+                    elif self.cancelled:
+                        raise Cancelled
+                    else:
+                        event = Waiting(self._places(self))
+                if event is _END:
+                    return
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            self.cancelled = self._closed = True
+            self._events.clear()
+
+
+class Worker:
+    """Runs jobs in the order in which they came, each on the first free device, one at a time on each.
+
+    A device is a callable, ``run(request)``, which gives the events of one job, and a daemon thread that calls it.
+    """
+
+    def __init__(self, *runs: Run):
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._free: dict[int, str | None] = dict.fromkeys(range(len(runs)))  # device → network it last served
+        self._numbers = count(1)
+        self._closing = False
+        for device, run in enumerate(runs):
+            threading.Thread(target=self._loop, args=(device, run), daemon=True, name=f"device {device}").start()
+
+    def submit(self, request: Any) -> Job:
+        """Queues a request and returns at once."""
+        job = Job(request, next(self._numbers), self._place)
+        with self._changed:
+            self._waiting.append(job)
+            self._changed.notify_all()
+        return job
+
+    def close(self) -> None:
+        """Ends the threads, each at its job's end; jobs that wait are cancelled."""
+        with self._changed:
+            self._closing = True
+            for job in self._waiting:
+                job.cancel()
+            self._changed.notify_all()
+
+    def _place(self, job: Job) -> int:
+        """How many jobs are before this one; 0 while it runs."""
+        with self._changed:
+            before = [j for j in self._waiting if j.number < job.number and not j.cancelled]
+            return len(before) + int(not self._free and job in self._waiting)
+
+    def _take(self, device: int) -> Job | None:
+        """The next job, when its turn comes and it is for this device; None when the worker closes."""
+
+        def mine() -> bool:
+            return bool(self._waiting) and prefer(network(self._waiting[0].request), self._free) == device
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or mine())
+            if self._closing:
+                return None
+            del self._free[device]
+            self._changed.notify_all()  # the job behind it may be for another device
+            return self._waiting.popleft()
+
+    def _loop(self, device: int, run: Run) -> None:
+        last = None
+        while (job := self._take(device)) is not None:
+            end: Any = Cancelled()
+            if not job.cancelled:
+                end, last = forward(run, job), network(job.request)
+            with self._changed:
+                self._free[device] = last
+                self._changed.notify_all()
+            job._put(end)  # only now, so that whoever has read the end finds the device free
+
+
+def network(request: Any) -> str | None:
+    """The name of the network that a request needs, if it says so."""
+    return getattr(request, "model", None)
+
+
+def prefer(model: str | None, free: Mapping[int, str | None]) -> int | None:
+    """The device for a job: one that last served its network, else one that served none, else the longest free.
+
+    ``free`` maps free devices, longest free first, to the network each last served. None where none is free.
+    """
+    return min(free, key=lambda device: (free[device] != model, free[device] is not None), default=None)
+
+
+def forward(run: Run, job: Job) -> Any:
+    """Gives a job's events to its reader until it ends or is cancelled. Returns its end, which `Job._put` takes."""
+    try:
+        events = run(job.request)
+        try:
+            for event in events:
+                job._put(event)
+                if job.cancelled:
+                    return Cancelled()
+        finally:
+            close = getattr(events, "close", None)
+            if close:
+                close()
+    except BaseException as e:  # whatever it was, the next job must run
+        if not isinstance(e, ValueError):
+            logging.getLogger(__name__).error("job %d failed", job.number, exc_info=e)
+        return e
+    return _END
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error on its way from another process: itself, if it can be pickled, and its traceback as text."""
+
+    error: BaseException
+    trace: str
+
+
+def far(run: Run, request: Any) -> Generator[Any, None, None]:
+    """There: the events of a request; an error comes as the last value, since no transport hands errors over as is."""
+    try:
+        yield from run(request)
+    except Exception as e:
+        trace = "".join(traceback.format_exception(type(e), e, e.__traceback__))
+        try:
+            pickle.loads(pickle.dumps(e))
+        except Exception:
+            e = RuntimeError(f"{type(e).__name__}: {e}")
+        yield Failure(e, trace)
+
+
+def near(values: Iterable[Any]) -> Generator[Event, None, None]:
+    """Here: the events of what `far` gave there; raises its error, with the traceback from there as the cause."""
+    for value in values:
+        if isinstance(value, Failure):
+            raise value.error from RuntimeError(f"in the other process:\n{value.trace}")
+        yield value

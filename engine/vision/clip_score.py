@@ -1,0 +1,74 @@
+"""Which candidate is best, by CLIP: score = cos(image, positive) − cos(image, negative) (methods.md §1.6)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from engine.checkpoints import hub
+from engine.checkpoints.manager import Models
+from engine.checkpoints.resolve import CLIPS
+from engine.diffusion.model import Network
+from engine.requests import EngineError
+
+
+class Ranker:
+    """A CLIP in open_clip's folder format: ``open_clip_config.json``, weights and tokenizer."""
+
+    def __init__(self, folder: Path, device: torch.device):
+        import open_clip
+
+        source = f"local-dir:{folder}"
+        self.device = device
+        self.model, _, self.prepare = open_clip.create_model_and_transforms(source, device=device)
+        self.model.eval().requires_grad_(False)
+        self.tokenizer = open_clip.get_tokenizer(source)
+        self.bytes = sum(p.numel() * p.element_size() for p in self.model.parameters())
+
+    @torch.no_grad()
+    def pictures(self, pictures: Sequence[Image]) -> Tensor:
+        """(N, D) of length 1; each picture resized, cropped and normalised as the folder's config says."""
+        x = torch.stack([self.prepare(p) for p in pictures]).to(self.device)
+        return torch.nn.functional.normalize(self.model.encode_image(x).float(), dim=-1)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """(N, D) of length 1."""
+        ids = self.tokenizer(list(texts)).to(self.device)
+        return torch.nn.functional.normalize(self.model.encode_text(ids).float(), dim=-1)
+
+    def score(self, pictures: Sequence[Image], positive: str | Mapping[str, float], negative: str = "") -> Tensor:
+        """(N,), −2 … 2: cos(image, positive) − cos(image, negative), the second term only if there is a negative.
+
+        ``positive`` may be several texts with weights that sum to 1: their cosines are averaged so.
+        """
+        words = Counter({positive: 1.0} if isinstance(positive, str) else positive)
+        if negative:
+            words[negative] -= 1
+        weights = torch.tensor(list(words.values()), dtype=torch.float32, device=self.device)
+        return self.pictures(pictures) @ (weights @ self.texts(list(words)))
+
+
+def ranker(models: Models, net: Network, which: str = "clip") -> Ranker:
+    """The CLIP in the folder ``clip`` beside the network, or else ViT-L/14 (``clip``) or ViT-B/32 (``clip-small``).
+
+    Kept in memory. EngineError if it is not on this machine (`Models.loading` fetches it when it is wanted).
+    """
+    folder = net.folder / "clip"
+    if not (folder / "open_clip_config.json").is_file():
+        found = hub.where(CLIPS[which].source)
+        if found is None:
+            raise EngineError(
+                f"picker must be smoothest or first where there is no {CLIPS[which].about} on this machine, got {which}"
+            )
+        folder = found
+    found = models.tools.get(("clip", str(folder)))
+    if found is None:
+        found = Ranker(folder, torch.device("cpu") if net.plan.offload else net.device)
+        models.tools.put(("clip", str(folder)), found, found.bytes)
+    return found

@@ -1,0 +1,130 @@
+"""Frames to files that keep their settings: PNG, a zip of PNGs, and an MP4 that every browser plays. And back."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from engine.requests import EngineError
+
+TAG = "chrysalis"
+
+
+def save_png(picture: Image.Image, path: str | Path | io.BytesIO, settings: dict[str, Any]) -> None:
+    """Writes a PNG with the settings in a text chunk named ``chrysalis``."""
+    info = PngInfo()
+    info.add_itxt(TAG, json.dumps(settings))
+    picture.save(path, "PNG", pnginfo=info, compress_level=4)
+
+
+def side_by_side(pictures: Sequence[Image.Image], columns: int = 0) -> Image.Image:
+    """Pictures of one size as one, ``columns`` in a row (0: all in one row)."""
+    columns = columns or len(pictures)
+    w, h = pictures[0].size
+    sheet = Image.new("RGB", (w * columns, h * -(-len(pictures) // columns)), "white")
+    for i, p in enumerate(pictures):
+        sheet.paste(p, (i % columns * w, i // columns * h))
+    return sheet
+
+
+def save_zip(frames: Sequence[Image.Image], path: str | Path, settings: dict[str, Any]) -> None:
+    """A zip of 0000.png, 0001.png … and settings.json."""
+    with zipfile.ZipFile(path, "w") as z:
+        for i, frame in enumerate(frames):
+            block = io.BytesIO()
+            save_png(frame, block, settings | {"frame": i})
+            z.writestr(f"{i:04d}.png", block.getvalue())
+        z.writestr("settings.json", json.dumps(settings, indent=1))
+
+
+def save_pngs(pictures: Sequence[tuple[Image.Image, dict[str, Any]]], path: str | Path) -> None:
+    """A zip of 0000.png, 0001.png …, each with settings of its own, and the first one's as settings.json."""
+    with zipfile.ZipFile(path, "w") as z:
+        for i, (picture, settings) in enumerate(pictures):
+            block = io.BytesIO()
+            save_png(picture, block, settings)
+            z.writestr(f"{i:04d}.png", block.getvalue())
+        z.writestr("settings.json", json.dumps(pictures[0][1], indent=1))
+
+
+def save_frames(frames: Sequence[Image.Image], folder: str | Path, settings: dict[str, Any]) -> None:
+    """0000.png, 0001.png … in ``folder`` (made if missing), each with the settings inside."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, frame in enumerate(frames):
+        save_png(frame, folder / f"{i:04d}.png", settings | {"frame": i})
+
+
+def path_of(n: int, there_and_back: bool) -> list[int]:
+    """The order of frames in a film: 0 … n−1, and back without doubling the ends."""
+    return [*range(n), *range(n - 2, 0, -1)] if there_and_back else list(range(n))
+
+
+def check_fps(fps: float) -> None:
+    if not 1 <= fps <= 60:
+        raise EngineError(f"fps must be from 1 to 60, got {fps!r}")
+
+
+def save_mp4(
+    frames: Sequence[Image.Image],
+    path: str | Path,
+    settings: dict[str, Any],
+    fps: float = 8,
+    there_and_back: bool = False,
+    hold: int = 0,
+) -> None:
+    """H.264, yuv420p, even size (odd edges are repeated once), index first; settings in the comment tag.
+
+    ``fps`` 1 … 60; ``hold``: how many extra times the first and last frame are shown.
+    """
+    check_fps(fps)
+    w, h = frames[0].size
+    w2, h2 = w + w % 2, h + h % 2
+    options = {"movflags": "+faststart+use_metadata_tags"}
+    with av.open(str(path), "w", format="mp4", options=options) as film:
+        film.metadata["comment"] = json.dumps(settings)
+        stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = w2, h2, "yuv420p"
+        stream.options = {"crf": "17", "preset": "medium"}
+        order = path_of(len(frames), there_and_back)
+        for place, i in enumerate(order):
+            block = np.pad(np.asarray(frames[i].convert("RGB")), ((0, h2 - h), (0, w2 - w), (0, 0)), "edge")
+            for _ in range(1 + hold * (place in (0, len(frames) - 1))):
+                film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(block), format="rgb24")))
+        film.mux(stream.encode())
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings inside a file of ours (PNG, MP4 or zip). EngineError if there are none."""
+    path = Path(path)
+    text: Any = None
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as z:
+                text = z.read("settings.json").decode()
+        elif path.suffix.lower() in (".mp4", ".m4v", ".mov"):
+            with av.open(str(path)) as film:
+                text = film.metadata.get("comment")
+        else:
+            with Image.open(path) as image:
+                image.load()
+                text = image.info.get(TAG)
+        settings = json.loads(text)
+    except (
+        OSError, KeyError, TypeError, ValueError, SyntaxError, av.error.FFmpegError, zipfile.BadZipFile,
+        Image.DecompressionBombError,
+    ):  # fmt: skip
+        settings = None
+    if not isinstance(settings, dict) or "method" not in settings:
+        raise EngineError(f"settings must be inside a PNG, MP4 or zip made here, got {path.name}, which holds none")
+    return settings
