@@ -20,7 +20,7 @@ from PIL import Image, ImageChops
 from engine.checkpoints.manager import Memo, Models
 from engine.jobs.run import run
 from engine.requests import DRAW_PRESETS, Done, DrawRequest
-from morph_ui.canvas import read
+from morph_ui.components.canvas import read
 from morph_ui.live import request_of
 from morph_ui.stream import inline
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from engine.requests import COMBINES, DRAW_PRESETS, REFINES, SAMPLERS, SHEETS, DrawRequest
 from morph_ui.board import api, board, feed_value, layers_of, loaded, passed_on, settle
-from morph_ui.canvas import canvas
+from morph_ui.components.canvas import canvas
 from morph_ui.easel import Easel, choose
 from morph_ui.live import following, fresh
 from morph_ui.networks import after, network_box

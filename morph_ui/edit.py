@@ -11,7 +11,7 @@ import gradio as gr
 
 from engine.requests import EDIT_PRESETS, NOISES, USEFUL, Done, EditRequest, EngineError
 from morph_ui.board import api, board, layers_of, loaded, passed_on, settle
-from morph_ui.canvas import Drawing, canvas, read
+from morph_ui.components.canvas import Drawing, canvas, read
 from morph_ui.easel import UPDATES, Easel, choose, refused, stream
 from morph_ui.live import flat
 from morph_ui.networks import after, network_box

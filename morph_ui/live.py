@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.requests import DRAW_PRESETS, Cancelled, Done, DrawRequest, Frame
 from morph_ui.board import settle
-from morph_ui.canvas import Drawing, read
+from morph_ui.components.canvas import Drawing, read
 from morph_ui.easel import UPDATES, Easel, finish, refused, shown, stream
 from morph_ui.stream import bar, begin, events, inline, message, missing_for, sentence
 

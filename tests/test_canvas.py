@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from engine.requests import EngineError
-from morph_ui.canvas import canvas, read
+from morph_ui.components.canvas import canvas, read
 
 ROSE = ROOT / "assets/examples/rose-22325299158.webp"
 HEARD = {n: queue.Queue() for n in ("make", "live", "rest", "change")}

@@ -17,7 +17,7 @@ from engine.requests import Cancelled, Done, DrawRequest, EditRequest, EngineErr
 from engine.vision import video
 from morph_ui import edit, live
 from morph_ui.board import passed_on
-from morph_ui.canvas import Drawing
+from morph_ui.components.canvas import Drawing
 from morph_ui.easel import UPDATES, Easel, choose, shown, stream
 
 LONG = 90_000
