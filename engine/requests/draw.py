@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from PIL.Image import Image
 
-from engine.requests.interpolate import SAMPLERS
-from engine.requests.spec import EngineError, Range, bounded, layers, plain
+from engine.requests.errors import EngineError
+from engine.requests.spec import (
+    COUNT,
+    FEATHER,
+    GUIDANCE,
+    MASK,
+    MODEL,
+    NEGATIVE,
+    PHOTO,
+    PROMPT,
+    SAMPLER,
+    SEED,
+    SIZE,
+    Request,
+    Spec,
+    advanced,
+)
 
-REFINES = ("auto", "noised", "clean", "off")
-COMBINES = ("joint", "sum")
-SHEETS = ("none", "sketch-stroke", "sketch-realism", "stroke-realism", "ladder")
+SHEETS = {
+    "none": "none: just the results",
+    "sketch-stroke": "lines × colours, 3 × 3",
+    "sketch-realism": "lines × realism, 3 × 3",
+    "stroke-realism": "colours × realism, 3 × 3",
+    "ladder": "a ladder of realism",
+}
+COMBINES = {"joint": "together: 1 and 1 is the network that sees both", "sum": "sum of three rows (the paper's)"}
+REFINES = {
+    "auto": "as suits the network",
+    "noised": "on the noised picture (the paper's)",
+    "clean": "on the clean picture in mind",
+    "off": "off: realism does nothing",
+}
 _AXES = {
     "sketch": ("sketch_scale", (0.0, 1.0, 2.0)),
     "stroke": ("stroke_scale", (0.0, 1.0, 2.0)),
     "realism": ("realism", (0.0, 0.5, 1.0)),
 }
-LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
-class DrawRequest:
+class DrawRequest(Request):
     """A picture from lines and strokes with DiSS (Cheng et al. 2022, arXiv 2208.12675; methods.md §3).
 
-    ``sketch`` and ``strokes`` are RGBA layers of the same proportions (`engine.vision.images.layer`): what has alpha was
-    drawn. Regions without strokes stay free. With a ``photo`` the drawing is a local edit of it: ``mask`` (L, 255 =
+    ``sketch`` and ``strokes`` are RGBA layers of the same proportions (`engine.vision.images.layer`): what has alpha
+    was drawn. Regions without strokes stay free. With a ``photo`` the drawing is a local edit of it: ``mask`` (L, 255 =
     may change), or where there is none what was drawn and ``around`` it. ``combine`` "sum" is the paper's guidance of
     three rows, "joint" adds the interaction of both drawings, so that scales of 1 are the network that sees both.
     ``refine`` "noised" is the published low-pass rule, "clean" the same on the clean picture in mind, with ``k``;
@@ -35,79 +61,98 @@ class DrawRequest:
     A ``sheet`` varies one or two of the scales with the same seed.
     """
 
-    sketch: Image | None = None
-    strokes: Image | None = None
-    photo: Image | None = None
-    mask: Image | None = None
-    prompt: str = ""
-    negative: str = ""
-    realism: float = 0.8
-    sketch_scale: float = 1.0
-    stroke_scale: float = 1.0
-    count: int = 1
-    seed: int = 0
-    steps: int = 24
-    guidance: float = 3.0
-    sampler: str = "ddim"
-    combine: str = "joint"
-    refine: str = "auto"
-    k: int = 0
-    free: float = 0.2
-    eta: float = 0.0
-    around: int = 16
-    feather: int = 8
-    sheet: str = "none"
-    size: int = 0
-    model: str = "flora"
+    sketch: Annotated[Image | None, Spec("", "lines: dark ones on white, or with alpha", layer="RGBA")] = None
+    strokes: Annotated[Image | None, Spec("", "colours; what is transparent stays free", layer="RGBA")] = None
+    photo: PHOTO = None
+    mask: MASK = None
+    prompt: PROMPT = ""
+    seed: SEED = 0
+    realism: Annotated[float, Spec("Realism", "0 keeps the drawing, 1 only its mean colour", 0, 1, 0.05)] = 0.8
+    sketch_scale: Annotated[float, Spec("Lines", "how strictly; 0 leaves them out", 0, 3, 0.1)] = 1.0
+    stroke_scale: Annotated[float, Spec("Colours", "how strictly; 0 leaves them out", 0, 3, 0.1, beside=True)] = 1.0
+    count: COUNT = 1
+    sheet: Annotated[
+        str,
+        Spec(
+            "Sheet",
+            "the same seed over a 3 × 3 of two scales, or up a ladder of realism",
+            choices=SHEETS,
+            group="results",
+            beside=True,
+        ),
+    ] = "none"
+    negative: NEGATIVE = ""
+    steps: Annotated[int, advanced("Steps", "from noise to picture; live: at most 4", 1, 1000, 1)] = 24
+    guidance: Annotated[float, replace(GUIDANCE, group="advanced", beside=True)] = 3.0
+    sampler: SAMPLER = "ddim"
+    combine: Annotated[
+        str,
+        advanced(
+            "Lines and colours",
+            "joint: scales of 1 are the network that sees both; sum: the paper's three rows",
+            choices=COMBINES,
+        ),
+    ] = "joint"
+    refine: Annotated[
+        str,
+        advanced(
+            "Realism acts",
+            "where it pulls to the drawing: on the noised picture (the paper), on the clean one in mind, or not",
+            choices=REFINES,
+        ),
+    ] = "auto"
+    k: Annotated[int, advanced("Keep more", "of the drawing's detail (the paper's k)", 0, 64, 1)] = 0
+    free: Annotated[float, advanced("Free at the end", "share of the steps without it", 0, 1, 0.05, beside=True)] = 0.2
+    around: Annotated[int, advanced("Around the drawing", "pixels of a photograph that may change", 0, 256, 1)] = 16
+    feather: FEATHER = 8
+    eta: Annotated[float, advanced("Fresh noise (η)", "0 is DDIM, 1 the paper's", 0, 1, 0.05)] = 0.0
+    size: SIZE = 0
+    model: MODEL = "flora"
 
-    BOUNDS: ClassVar = {
-        "realism": Range(0.0, 1.0, 0.05, "where there are colours: 0 keeps the drawing, 1 only its mean colour"),
-        "sketch_scale": Range(0.0, 3.0, 0.1, "how strictly the lines are followed; 0 leaves them out"),
-        "stroke_scale": Range(0.0, 3.0, 0.1, "how strictly the colours are followed; 0 leaves them out"),
-        "count": Range(1, 16, 1, "results, with this seed, the next, and so on"),
-        "seed": Range(0, 2**32 - 1, 1),
-        "steps": Range(1, 1000, 1, "steps from noise to picture; live: at most 4"),
-        "guidance": Range(0.0, 20.0, 0.1, "how strictly the words, if any, are followed; 1 is off"),
-        "k": Range(0, 64, 1, "the low-pass keeps so much more of the drawing; the paper's landscapes: 16"),
-        "free": Range(0.0, 1.0, 0.05, "share of the steps, the last ones, that leave the low-pass out"),
-        "eta": Range(0.0, 1.0, 0.05, "fresh noise at every step (DDIM's η); 1 is the paper's"),
-        "around": Range(0, 256, 1, "pixels around the drawing that may change, over a photograph"),
-        "feather": Range(0, 128, 1, "pixels of soft edge inside the part that may change"),
-        "size": Range(0, 1536, 8, "longer side in pixels; 0 is the network's own"),
+    method: ClassVar = "draw"
+    preset: ClassVar = "standard"
+    presets: ClassVar = {
+        "live": {"steps": 2, "sampler": "live", "combine": "joint", "eta": 0.0, "guidance": 1.0},
+        "draft": {"steps": 12, "sampler": "ddim", "combine": "joint", "eta": 0.0},
+        "standard": {"steps": 24, "sampler": "ddim", "combine": "joint", "eta": 0.0},
+        "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "eta": 1.0, "free": 0.0},
     }
-    WHOLE: ClassVar = ("count", "seed", "steps", "k", "around", "feather", "size")
-    TEXTS: ClassVar = ("prompt", "negative", "model")
-    CHOICES: ClassVar = {"sampler": SAMPLERS, "combine": COMBINES, "refine": REFINES, "sheet": SHEETS}
-    LAYERS: ClassVar = {"sketch": "RGBA", "strokes": "RGBA", "mask": "L", "photo": "RGB"}
 
     def __post_init__(self) -> None:
-        layers(self)
-        bounded(self)
+        super().__post_init__()
         if self.sketch is None and self.strokes is None:
             got = " and ".join(n for n in ("photo", "mask") if getattr(self, n)) or "nothing"
             raise EngineError(f"sketch or strokes must hold something drawn, got {got}")
         if self.mask is not None and self.photo is None:
             raise EngineError("mask must come with a photo that is kept outside of it, got no photo")
         if self.sheet != "none":
-            if self.count > 1:
-                raise EngineError(f"count must be 1 with a sheet, which has a seed of its own, got {self.count}")
-            axes = {"realism"} if self.sheet == "ladder" else set(self.sheet.split("-"))
-            lacking = {"sketch": self.sketch is None and self.photo is None,
-                       "stroke": self.strokes is None and self.photo is None}  # fmt: skip
-            lacking["realism"] = lacking["stroke"] or self.refine == "off"
-            if idle := sorted(a for a in axes if lacking[a]):
-                need = {"sketch": "lines", "stroke": "colours", "realism": "colours, and refine on"}
-                raise EngineError(
-                    f"sheet must vary what the drawing has, got {self.sheet} where {idle[0]} needs {need[idle[0]]}"
-                )
+            self._check_sheet()
         if self.sampler == "live" and self.eta:
             raise EngineError(f"eta must be 0 with the sampler live, got {self.eta:g}")
+
+    def _check_sheet(self) -> None:
+        if self.count > 1:
+            raise EngineError(f"count must be 1 with a sheet, which has a seed of its own, got {self.count}")
+        axes = {"realism"} if self.sheet == "ladder" else set(self.sheet.split("-"))
+        bare = self.strokes is None and self.photo is None
+        lacking = {
+            "realism": (bare or self.refine == "off", "colours, and refine on"),
+            "sketch": (self.sketch is None and self.photo is None, "lines"),
+            "stroke": (bare, "colours"),
+        }
+        for axis, (idle, need) in lacking.items():
+            if axis in axes and idle:
+                text = f"sheet must vary what the drawing has, got {self.sheet} where {axis} needs {need}"
+                raise EngineError(text)
 
     @property
     def wants(self) -> tuple[str, ...]:
         """What it asks for beside the network (`engine.checkpoints.resolve`)."""
-        kinds = {"sketch": self.sketch or self.photo, "stroke": self.strokes or self.photo,
-                 "live": self.sampler == "live"}  # fmt: skip
+        kinds = {
+            "sketch": self.sketch or self.photo,
+            "stroke": self.strokes or self.photo,
+            "live": self.sampler == "live",
+        }
         return tuple(k for k, wanted in kinds.items() if wanted)
 
     @property
@@ -122,7 +167,7 @@ class DrawRequest:
         if self.sheet == "none":
             return [{"seed": (self.seed + i) % 2**32} for i in range(self.count)]
         if self.sheet == "ladder":
-            return [{"seed": self.seed, "realism": r} for r in LADDER]
+            return [{"seed": self.seed, "realism": r} for r in _LADDER]
         rows, columns = (_AXES[a] for a in self.sheet.split("-"))
         return [{"seed": self.seed, rows[0]: r, columns[0]: c} for r, c in product(rows[1], columns[1])]
 
@@ -134,15 +179,3 @@ class DrawRequest:
     def columns(self) -> int:
         """Pictures in a row of the sheet; 0 for a plain row of results."""
         return 3 if "-" in self.sheet else 0
-
-    def settings(self) -> dict[str, Any]:
-        """All but the pictures, as plain values."""
-        return plain(self, "draw", tuple(self.LAYERS))
-
-
-DRAW_PRESETS: dict[str, dict[str, Any]] = {
-    "live": {"steps": 2, "sampler": "live", "combine": "joint", "eta": 0.0, "guidance": 1.0},
-    "draft": {"steps": 12, "sampler": "ddim", "combine": "joint", "eta": 0.0},
-    "standard": {"steps": 24, "sampler": "ddim", "combine": "joint", "eta": 0.0},
-    "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "eta": 1.0, "free": 0.0},
-}

@@ -60,6 +60,21 @@ class Done:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a job is going to take, known before it begins: what progress and a loan of a device are reckoned by.
+
+    ``steps``: pictures × steps that the network walks; ``rows``: guidance rows in each; ``fits``: rows that go forward
+    and backward (LoRAs, inversion); ``pictures``: encoded or decoded; ``steered``: with a ControlNet beside it.
+    """
+
+    steps: float = 0
+    rows: float = 1
+    fits: float = 0
+    pictures: float = 0
+    steered: bool = False
+
+
 Event = Waiting | Progress | Preview | Frame | Done
 
 

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 from PIL.Image import Image
 
+from engine.requests.errors import EngineError
 from engine.requests.pose import DETECTORS
-from engine.requests.spec import FITS, MIXES, EngineError, Range, bounded, choice, picture, plain
+from engine.requests.spec import FIT, GUIDANCE, MODEL, NEGATIVE, PROMPT, SAMPLER, SEED, SIZE, Request, Spec, advanced
 
-SCHEMES = ("branch", "did", "did-independent", "interpolate-denoise", "interpolate")
-SCHEDULES = ("linear", "convex", "concave")
-PICKERS = ("smoothest", "first", "clip", "clip-small")
-SAMPLERS = ("ddim", "live")
-POSES = ("off", "given", *DETECTORS)
-KEEPS = ("largest", "all")
-FRAMES = (3, 5, 9, 17, 33, 65, 129)
+SCHEMES = {
+    "branch": "add noise, mix, denoise (the paper's own)",
+    "did": "denoise, mix, denoise",
+    "did-independent": "denoise, mix, denoise; noise not shared",
+    "interpolate-denoise": "mix noisy, denoise",
+    "interpolate": "mix only, no diffusion",
+}
+PICKERS = {
+    "smoothest": "the smoothest way",
+    "first": "none, the first",
+    "clip": "CLIP, by words",
+    "clip-small": "a smaller CLIP, by words",
+}
+POSES = {"off": "off", "given": "by the skeletons below"} | DETECTORS
+KEEPS = {"largest": "the largest person", "all": "everybody, matched"}
+Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class InterpolateRequest:
+class InterpolateRequest(Request):
     """Morph between two pictures (Wang & Golland 2023, arXiv 2307.12560; methods.md §1).
 
-    ``a`` and ``b`` are PIL pictures as `engine.vision.images.read` gives them. ``picks`` holds (frame, candidate) pairs and
-    ``reseeds`` (frame, seed) pairs: with them one frame is chosen by hand or made again; every frame that does not
+    ``a`` and ``b`` are PIL pictures as `engine.vision.images.read` gives them. ``picks`` holds (frame, candidate) pairs
+    and ``reseeds`` (frame, seed) pairs: with them one frame is chosen by hand or made again; every frame that does not
     descend from it stays as it was. The picker "clip" ranks by ``rank_for`` (empty: the prompts)
     against ``rank_against`` (empty: the negative; without any words the paper's own); the sampler "live" walks with the
     few-step weights. ``pose`` steers the frames by body keypoints (§4.3): ``pose_a`` and ``pose_b`` (OpenPose's JSON,
@@ -32,67 +42,112 @@ class InterpolateRequest:
     `PoseRequest`.
     """
 
-    a: Image
-    b: Image
-    prompt: str = ""
-    prompt_b: str = ""
-    negative: str = ""
-    frames: int = 9
-    low: float = 0.25
-    high: float = 0.5
-    steps: int = 24
-    guidance: float = 1.5
-    seed: int = 0
-    scheme: str = "branch"
-    schedule: str = "linear"
-    mix: str = "slerp"
-    eta: float = 0.0
-    bias: float = 0.0
-    candidates: int = 1
-    picker: str = "smoothest"
-    rank_for: str = ""
-    rank_against: str = ""
-    sampler: str = "ddim"
-    invert_steps: int = 0
-    invert_rate: float = 1e-3
-    pose: str = "off"
-    pose_a: str = ""
-    pose_b: str = ""
-    pose_scale: float = 1.5
-    pose_people: str = "largest"
-    pose_rescue: str = ""
-    fit: str = "fit"
-    size: int = 0
-    model: str = "flora"
-    picks: tuple[tuple[int, int], ...] = ()
-    reseeds: tuple[tuple[int, int], ...] = ()
+    a: Annotated[Image, Spec("picture A", "first picture", layer="RGB")]
+    b: Annotated[Image, Spec("picture B", "last picture", layer="RGB")]
+    prompt: PROMPT = ""
+    prompt_b: Annotated[str, advanced("Words for the second picture", "if it shows something else")] = ""
+    seed: SEED = 0
+    frames: Annotated[
+        int, Spec("Frames", "of the whole, both pictures included", choices=(3, 5, 9, 17, 33, 65, 129))
+    ] = 9
+    steps: Annotated[int, Spec("Steps", "of the whole noise; a frame walks its share", 4, 500, 1, beside=True)] = 24
+    low: Annotated[float, Spec("Wander at least", "least noise; below .25 is a cross-fade", 0, 1, 0.01)] = 0.25
+    high: Annotated[
+        float, Spec("Wander at most", "noise of the middle; above .65 forgets the pictures", 0, 1, 0.01, beside=True)
+    ] = 0.5
+    guidance: Annotated[float, GUIDANCE] = 1.5
+    negative: NEGATIVE = ""
+    fit: FIT = "fit"
+    size: SIZE = 0
+    scheme: Annotated[
+        str, advanced("Method", "the paper's method (branch) or one of the others of its Table 1", choices=SCHEMES)
+    ] = "branch"
+    schedule: Annotated[
+        str,
+        advanced(
+            "Noise over the levels",
+            "how noise grows from fine levels to the middle",
+            choices=("linear", "convex", "concave"),
+        ),
+    ] = "linear"
+    mix: Annotated[str, advanced("Mixing", "how latents are mixed", choices=("slerp", "lerp"), beside=True)] = "slerp"
+    candidates: Annotated[
+        int, advanced("Candidates", "tried for a frame; one fewer at every finer level", 1, 16, 1)
+    ] = 1
+    picker: Annotated[str, advanced("Chosen by", "what becomes the frame", choices=PICKERS, beside=True)] = "smoothest"
+    rank_for: Annotated[str, advanced("CLIP looks for", "empty: the words above")] = ""
+    rank_against: Annotated[str, advanced("and against", "empty: what is not wanted", beside=True)] = ""
+    sampler: SAMPLER = "ddim"
+    eta: Annotated[float, advanced("Fresh noise (η)", "at every step; 0 is DDIM", 0, 1, 0.05)] = 0.0
+    bias: Annotated[
+        float,
+        advanced("Pull to the ends", "frames beside an end picture come nearer to it", -0.4, 0.4, 0.01, beside=True),
+    ] = 0.0
+    invert_steps: Annotated[int, advanced("Fit the words", "steps of textual inversion; 0 is off", 0, 500, 1)] = 0
+    invert_rate: Annotated[
+        float, advanced("Its learning rate", "of textual inversion", 1e-6, 0.1, 1e-4, beside=True)
+    ] = 1e-3
+    pose: Annotated[
+        str,
+        Spec(
+            "Bodies steer the way",
+            "on networks with a control for poses: the Stable Diffusion ones",
+            choices=POSES,
+            group="poses",
+        ),
+    ] = "off"
+    pose_people: Annotated[
+        str, Spec("Who", "the largest person of each picture, or everybody", choices=KEEPS, group="poses")
+    ] = "largest"
+    pose_scale: Annotated[
+        float, Spec("How strongly", "in the middle; 1 at the ends", 0, 4, 0.1, group="poses", beside=True)
+    ] = 1.5
+    pose_rescue: Annotated[
+        str,
+        Spec(
+            "If nobody is found, look in a photograph of it",
+            "its words, e.g. photo of a dancer; empty: do not",
+            group="poses",
+        ),
+    ] = ""
+    pose_a: Annotated[str, Spec("", "keypoints of picture A (OpenPose's JSON, see 'pose --json')", group="hidden")] = ""
+    pose_b: Annotated[str, Spec("", "keypoints of picture B", group="hidden")] = ""
+    model: MODEL = "flora"
+    picks: Annotated[Pairs, Spec("", "take candidate N for a frame", group="hidden")] = ()
+    reseeds: Annotated[
+        Pairs, Spec("", "make a frame again with seed N, and what descends from it", group="hidden")
+    ] = ()
 
-    BOUNDS: ClassVar = {
-        "low": Range(0.0, 1.0, 0.01, "least noise, given to the frames closest to their parents"),
-        "high": Range(0.0, 1.0, 0.01, "most noise, given to the middle frame; .25 to .65 is useful"),
-        "steps": Range(4, 500, 1, "steps of the whole noise schedule; a frame walks its share of them"),
-        "guidance": Range(0.0, 20.0, 0.1, "how strictly the words are followed; 1 is off"),
-        "seed": Range(0, 2**32 - 1, 1),
-        "eta": Range(0.0, 1.0, 0.05, "fresh noise at every step (DDIM's η)"),
-        "bias": Range(-0.4, 0.4, 0.01, "draws the frames beside an end picture nearer to it"),
-        "candidates": Range(1, 16, 1, "pictures tried for each frame; one fewer at every finer level"),
-        "invert_steps": Range(0, 500, 1, "steps that fit the words to each picture (textual inversion)"),
-        "invert_rate": Range(1e-6, 0.1, 1e-4, "learning rate of textual inversion"),
-        "pose_scale": Range(0.0, 4.0, 0.1, "how strongly poses count in the middle; at the ends 1"),
-        "size": Range(0, 1536, 8, "longer side in pixels; 0 is the network's own"),
+    method: ClassVar = "interpolate"
+    presets: ClassVar = {
+        "instant": {
+            "steps": 24,
+            "candidates": 1,
+            "eta": 0.0,
+            "low": 0.25,
+            "high": 0.5,
+            "scheme": "branch",
+            "sampler": "live",
+            "guidance": 1.0,
+        },
+        "draft": {"steps": 24, "candidates": 1, "eta": 0.0, "low": 0.25, "high": 0.5, "scheme": "branch"},
+        "standard": {"steps": 60, "candidates": 3, "eta": 0.0, "low": 0.25, "high": 0.6, "scheme": "branch"},
+        "paper": {
+            "steps": 200,
+            "candidates": 8,
+            "eta": 0.1,
+            "low": 0.3,
+            "high": 0.55,
+            "scheme": "branch",
+            "guidance": 7.5,
+            "invert_steps": 100,
+            "invert_rate": 1e-4,
+            "picker": "clip",
+        },
     }
-    WHOLE: ClassVar = ("steps", "seed", "candidates", "invert_steps", "size")
-    TEXTS: ClassVar = ("prompt", "prompt_b", "negative", "rank_for", "rank_against", "pose_a", "pose_b", "pose_rescue",
-                       "model")  # fmt: skip
-    CHOICES: ClassVar = {"scheme": SCHEMES, "schedule": SCHEDULES, "mix": MIXES, "picker": PICKERS,
-                         "sampler": SAMPLERS, "pose": POSES, "pose_people": KEEPS, "fit": FITS}  # fmt: skip
 
     def __post_init__(self) -> None:
-        picture("picture A", self.a)
-        picture("picture B", self.b)
-        if not isinstance(self.frames, int) or self.frames not in FRAMES:
-            raise EngineError(f"frames must be a power of two plus one, 3 to 129 (3, 5, 9, 17 …), got {self.frames!r}")
-        bounded(self)
+        super().__post_init__()
         if self.sampler == "live" and self.scheme != "branch":
             raise EngineError(f"sampler must be ddim for the scheme {self.scheme}, got 'live'")
         if self.pose == "given" and not (self.pose_a or self.pose_b):
@@ -116,23 +171,3 @@ class InterpolateRequest:
     def total(self) -> int:
         """Frames of the whole."""
         return self.frames
-
-    def settings(self) -> dict[str, Any]:
-        """All but the pictures, as plain values: what the files carry and the page reads back."""
-        return plain(self, "interpolate", ("a", "b"))
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "instant": {"steps": 24, "candidates": 1, "eta": 0.0, "low": 0.25, "high": 0.5, "scheme": "branch",
-                "sampler": "live", "guidance": 1.0},
-    "draft": {"steps": 24, "candidates": 1, "eta": 0.0, "low": 0.25, "high": 0.5, "scheme": "branch"},
-    "standard": {"steps": 60, "candidates": 3, "eta": 0.0, "low": 0.25, "high": 0.6, "scheme": "branch"},
-    "paper": {"steps": 200, "candidates": 8, "eta": 0.1, "low": 0.3, "high": 0.55, "scheme": "branch",
-              "guidance": 7.5, "invert_steps": 100, "invert_rate": 1e-4, "picker": "clip"},
-}  # fmt: skip
-
-
-def preset(request: InterpolateRequest, name: str) -> InterpolateRequest:
-    """The request with a preset's values in place of its own."""
-    choice("preset", name, tuple(PRESETS))
-    return replace(request, **PRESETS[name])

@@ -1,10 +1,17 @@
 """The request that only makes a network ready."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import ClassVar
+
+from engine.requests.spec import MODEL, Request
 
 
 @dataclass(frozen=True)
-class LoadRequest:
+class LoadRequest(Request):
     """Make a network resident, so that the first picture need not wait for it."""
 
-    model: str = "flora"
+    model: MODEL = "flora"
+
+    method: ClassVar = "load"

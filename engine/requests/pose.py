@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 from PIL.Image import Image
 
-from engine.requests.spec import EngineError, bounded, picture, plain
+from engine.requests.spec import MODEL, Request, Spec
 
-DETECTORS = ("dwpose", "openpose")
+DETECTORS = {"dwpose": "DWPose finds them", "openpose": "OpenPose finds them (non-commercial research only)"}
 
 
 @dataclass(frozen=True)
-class PoseRequest:
+class PoseRequest(Request):
     """Find the people in one picture or two (methods.md §1.5): their keypoints as OpenPose's JSON, and skeletons.
 
     ``rescue``: words for a photograph that a network makes of a picture in which nobody is found (a drawing), to look
     again there; empty: it does not. Only then ``model`` counts: one with a control for edges.
     """
 
-    pictures: tuple[Image, ...]
-    detector: str = "dwpose"
-    rescue: str = ""
-    model: str = "flora"
+    pictures: Annotated[tuple[Image, ...], Spec("Pictures", "one or two", 1, 2, layer="RGB")]
+    detector: Annotated[str, Spec("Found by", "openpose: non-commercial research only", choices=DETECTORS)] = "dwpose"
+    rescue: Annotated[
+        str, Spec("If nobody is found", "words for a photograph made of the drawing, to look again there")
+    ] = ""
+    model: MODEL = "flora"
 
-    BOUNDS: ClassVar = {}
-    WHOLE: ClassVar = ()
-    TEXTS: ClassVar = ("rescue", "model")
-    CHOICES: ClassVar = {"detector": DETECTORS}
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.pictures) <= 2:
-            raise EngineError(f"pictures must be one or two, got {len(self.pictures) or 'none'}")
-        for i, p in enumerate(self.pictures, 1):
-            picture(f"picture {i}", p)
-        bounded(self)
+    method: ClassVar = "pose"
 
     @property
     def wants(self) -> tuple[str, ...]:
@@ -44,6 +36,3 @@ class PoseRequest:
     @property
     def total(self) -> int:
         return len(self.pictures)
-
-    def settings(self) -> dict[str, Any]:
-        return plain(self, "pose", ("pictures",))

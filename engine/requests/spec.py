@@ -1,90 +1,217 @@
-"""What a request may hold, and the sentences that refuse the rest: name, expectation, value."""
+"""One declaration a field: what it may hold, how it is offered, and the sentence that refuses the rest.
+
+Of ``strength: Annotated[float, Spec("Strength", "0 gives …", 0, 1, 0.01)] = 0.5`` in a request are made the widget of
+the page, the option of the command line, the API's parameter, the refusal and the table in docs/settings.md.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache, partial
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 from PIL.Image import Image
 
-
-class EngineError(ValueError):
-    """Something the person can mend. Its text is shown as it is: name, expectation, value."""
-
-
-class Cancelled(Exception):
-    """The job was stopped by the person; nothing is wrong."""
+from engine.requests.errors import EngineError
 
 
 @dataclass(frozen=True)
-class Range:
-    """Closed range of a number, its step in the page, and the words that explain it."""
+class Spec:
+    """What one field may hold and how it is offered.
 
-    low: float
-    high: float
-    step: float
+    ``low`` … ``high`` is the closed range of a number, or of how many pictures there may be; ``step`` the page's.
+    ``choices``: value → label on the page, or values that speak for themselves. ``group`` is where the page has it: ""
+    the settings, "words" and "make" above them (the latter beside the button), "results" how many and which,
+    "advanced", "poses", "network", or "hidden": no widget of its own. Groups keep the order of the fields; ``beside``:
+    in one row with the field before. ``layer``: the field is a picture of this mode ("RGB": a photograph of any size;
+    layers share their proportions).
+    """
+
+    label: str = ""
     help: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    step: float = 0.0
+    choices: Mapping[Any, str] | tuple[Any, ...] = ()
+    group: str = ""
+    beside: bool = False
+    layer: str = ""
+
+    @property
+    def labels(self) -> list[tuple[str, Any]]:
+        """The choices as (label, value)."""
+        table = self.choices if isinstance(self.choices, Mapping) else {c: str(c) for c in self.choices}
+        return [(label, value) for value, label in table.items()]
 
 
-def number(name: str, value: Any, bound: Range, whole: bool) -> None:
-    ok = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not ok or not bound.low <= value <= bound.high:  # a NaN is not between anything
-        kind = "a whole number" if whole else "a number"
-        raise EngineError(f"{name} must be {kind} from {bound.low:g} to {bound.high:g}, got {str(value)[:40]}")
+@dataclass(frozen=True)
+class Field:
+    """A declared field of a request. ``type``: int, float, str, bool, tuple, or Image; ``default`` MISSING: needed."""
+
+    name: str
+    type: type
+    default: Any
+    spec: Spec
 
 
-def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise EngineError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+class Request:
+    """What all requests have in common. ``presets``: values by name, of which the page begins with ``preset``."""
+
+    method: ClassVar[str] = ""
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    preset: ClassVar[str] = "draft"
+    wants: Any = ()  # what it asks for beside the network (`engine.checkpoints.resolve`)
+    columns: Any = 0  # pictures in a row of a sheet; 0 for a plain row of results
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def settings(self) -> dict[str, Any]:
+        """All but the pictures, as plain values: what the files carry and the page reads back."""
+        return {"method": self.method} | {n: getattr(self, n) for n in fields_of(type(self))}
 
 
-def picture(name: str, value: Any) -> None:
+@cache
+def _declared(request: type) -> dict[str, Field]:
+    hints, out = get_type_hints(request, include_extras=True), {}
+    for f in fields(request):
+        kind, *notes = get_args(hints[f.name])
+        spec = next(n for n in notes if isinstance(n, Spec))
+        kind = Image if spec.layer and get_origin(kind) is not tuple else get_origin(kind) or kind
+        out[f.name] = Field(f.name, kind, f.default, spec)
+    return out
+
+
+@cache
+def fields_of(request: type) -> dict[str, Field]:
+    """The plain fields of a request by name, in their order."""
+    return {n: f for n, f in _declared(request).items() if not f.spec.layer}
+
+
+@cache
+def pictures_of(request: type) -> dict[str, Field]:
+    """Its pictures: one (`Image`) or several (`tuple`) a field."""
+    return {n: f for n, f in _declared(request).items() if f.spec.layer}
+
+
+advanced = partial(Spec, group="advanced")
+GUIDANCE = Spec("Guidance", "how strictly the words, if any, are followed; 1 is off", 0, 20, 0.1)
+# Fields that several requests have.
+SEED = Annotated[int, Spec("Seed", "the same seed gives the same pictures", 0, 2**32 - 1, 1, group="make")]
+SIZE = Annotated[int, advanced("Longer side", "in pixels; 0 is the network's own", 0, 1536, 8, beside=True)]
+FIT = Annotated[
+    str,
+    advanced(
+        "Frame",
+        "the proportions of the first picture, a square, or a square that shows the pictures whole",
+        choices={"fit": "proportions of the first", "crop": "square, cropped", "pad": "square, whole"},
+    ),
+]
+MODEL = Annotated[
+    str,
+    Spec(
+        "Network",
+        "a name from 'python -m engine models', a diffusers folder or a .safetensors file; then LoRAs: "
+        "sd15 + /loras/ink.safetensors:0.8",
+        group="network",
+    ),
+]
+PROMPT = Annotated[str, Spec("In words", "what they show, e.g. a red tulip (may stay empty)", group="words")]
+NEGATIVE = Annotated[str, advanced("Not wanted", "what the pictures should not show")]
+SAMPLER = Annotated[
+    str,
+    advanced(
+        "Sampler",
+        "ddim, or live: the few-step weights, at most four steps a picture",
+        choices={"ddim": "DDIM, all the steps", "live": "live: four steps or fewer"},
+    ),
+]
+COUNT = Annotated[int, Spec("Results", "with this seed, the next, and so on", 1, 16, 1, group="results")]
+FEATHER = Annotated[int, advanced("Soft edge", "pixels inside the part that may change", 0, 128, 1, beside=True)]
+MASK = Annotated[Image | None, Spec("Mask", "white (or alpha) where it may change, grey for less", layer="L")]
+PHOTO = Annotated[Image | None, Spec("photo", "the photograph that is edited; the rest of it is kept", layer="RGB")]
+
+
+def new_seed() -> int:
+    return random.SystemRandom().randrange(2**32)
+
+
+def settle(request: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Loose values from a page, a file or a caller as the request wants them: an empty seed is a new one, 3.0 is 3,
+    a list a tuple, text one line for each. EngineError for a name that it does not have."""
+    declared, out = _declared(request), dict(values)
+    if unknown := [n for n in values if n not in declared]:
+        raise EngineError(f"settings must be fields of {request.method}, got {', '.join(unknown)[:80]}")
+    if "seed" in declared and out.get("seed") is None:
+        out["seed"] = new_seed()
+    for name, value in out.items():
+        kind = declared[name].type
+        if kind is int and isinstance(value, float) and value.is_integer():
+            out[name] = int(value)
+        elif kind is tuple:
+            lines = value.splitlines() if isinstance(value, str) else value or ()
+            out[name] = tuple(tuple(v) if isinstance(v, list) else v for v in lines)
+    return out
+
+
+def check(request: Any) -> None:
+    """Refuses what the declarations do not allow: name, expectation, value.
+
+    A layer without any alpha is as good as none: it becomes None."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for field in pictures_of(type(request)).values():
+        value, spec = getattr(request, field.name), field.spec
+        if field.type is tuple:
+            if not spec.low <= len(value) <= spec.high:
+                raise EngineError(f"{field.name} must be {spec.low:g} to {spec.high:g}, got {len(value) or 'none'}")
+            for i, p in enumerate(value, 1):
+                _picture(f"picture {i}", spec.layer, p)
+        elif value is not None or field.default is MISSING:
+            _picture(spec.label if spec.layer == "RGB" else field.name, spec.layer, value)
+            _layer(request, field, value, sizes)
+    for field in fields_of(type(request)).values():
+        _plain(field.name, field.type, field.spec, getattr(request, field.name))
+
+
+def _picture(name: str, mode: str, value: Any) -> None:
     if not isinstance(value, Image):
         raise EngineError(f"{name} must be a picture, got {'nothing' if value is None else type(value).__name__}")
+    if value.mode not in mode.split(" or "):
+        raise EngineError(f"{name} must be a picture of mode {mode}, got {value.mode}")
 
 
-MIXES = ("slerp", "lerp")
-FITS = ("fit", "crop", "pad")
-CATALOGUE_NAMES = ("flora", "sd15", "sd15-smooth", "sd21-base", "sd21", "sd-turbo")
+def _layer(request: Any, field: Field, value: Image, sizes: dict[str, tuple[int, int]]) -> None:
+    if value.mode == "RGBA" and not value.getchannel("A").getbbox():
+        if field.default is MISSING:
+            raise EngineError(f"{field.name} must hold something painted, got an empty layer")
+        object.__setattr__(request, field.name, None)
+        return
+    if value.mode == "L" and not value.getbbox():
+        raise EngineError(f"{field.name} must cover something, got nothing; paint where the picture may change")
+    if field.spec.layer == "RGB":  # a photograph is fitted, whatever its size
+        return
+    sizes[field.name] = value.size
+    first, (w0, h0) = next(iter(sizes.items()))
+    w, h = value.size
+    if abs(w * h0 - h * w0) > 0.02 * w * h0:
+        raise EngineError(f"{field.name} must have the proportions of {first}, {w0} × {h0}, got {w} × {h}")
 
 
-def bounded(request: Any) -> None:
-    """Refuses numbers outside the request's ``BOUNDS``, those of ``WHOLE`` with a fraction, and what is no text."""
-    for name, bound in request.BOUNDS.items():
-        number(name, getattr(request, name), bound, name in request.WHOLE)
-    for name in request.TEXTS:
-        if not isinstance(getattr(request, name), str):
-            raise EngineError(f"{name} must be text, got {getattr(request, name)!r}")
-    for name, allowed in request.CHOICES.items():
-        choice(name, getattr(request, name), allowed)
+def _plain(name: str, kind: type, spec: Spec, value: Any) -> None:
+    if spec.choices:
+        if not isinstance(value, kind) or value not in spec.choices:
+            raise EngineError(f"{name} must be one of {', '.join(map(str, spec.choices))}, got {value!r}")
+    elif kind in (int, float):
+        ok = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        if not ok or not spec.low <= value <= spec.high:  # a NaN is not between anything
+            what = "a whole number" if kind is int else "a number"
+            raise EngineError(f"{name} must be {what} from {spec.low:g} to {spec.high:g}, got {str(value)[:40]}")
+    elif kind in (str, bool) and not isinstance(value, kind):
+        raise EngineError(f"{name} must be {'text' if kind is str else 'true or false'}, got {value!r}")
 
 
-def plain(request: Any, method: str, without: tuple[str, ...]) -> dict[str, Any]:
-    """All fields but ``without``, as plain values: what the files carry and the page reads back."""
-    return {"method": method} | {f.name: getattr(request, f.name) for f in fields(request) if f.name not in without}
-
-
-def layers(request: Any) -> None:
-    """Refuses what is no picture of the mode a layer needs, layers of other proportions, and a mask that is all 0.
-
-    A layer without any alpha is as good as none: it becomes None. Photographs are fitted, whatever their size.
-    """
-    first = None
-    for name, mode in request.LAYERS.items():
-        value = getattr(request, name)
-        if value is None:
-            continue
-        picture(name, value)
-        if value.mode not in ((mode,) if mode else ("RGB", "RGBA")):
-            raise EngineError(f"{name} must be a picture of mode {mode or 'RGB or RGBA'}, got {value.mode}")
-        if value.mode == "RGBA" and not value.getextrema()[3][1]:
-            object.__setattr__(request, name, None)
-            continue
-        if value.mode == "L" and not value.getextrema()[1]:
-            raise EngineError(f"{name} must cover something, got nothing; paint where the picture may change")
-        if name == "photo":
-            continue
-        first = first or (name, value.size)
-        (w, h), (w0, h0) = value.size, first[1]
-        if abs(w * h0 - h * w0) > 0.02 * w * h0:
-            raise EngineError(f"{name} must have the proportions of {first[0]}, {w0} × {h0}, got {w} × {h}")
+def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:  # until detectors.py has another way
+    _plain(name, str, Spec(choices=allowed), value)
