@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
@@ -100,6 +100,7 @@ class Script:
     """A method under the board's control; what it does depends on the request's name."""
 
     address: tuple
+    named: str = ""
 
     def __call__(self, request):
         with Client(self.address, authkey=KEY) as line:
@@ -114,7 +115,7 @@ class Script:
                     tell("step", run)
                     if request == "broken":
                         raise RuntimeError("a bug")
-                    if request == "refused":
+                    if "refused" in (request, self.named):
                         raise EngineError("steps must be fewer, got many")
                     if request == "deadly":
                         os.kill(os.getpid(), signal.SIGKILL)
@@ -339,6 +340,103 @@ def test_a_closed_worker_cancels_what_waits(queued, script, board):
     first.cancel()
     board.allow("a", 1)
     assert board.order == ["a"]
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Downloads under the board's control: what is to be brought is told by the request's name, as "fetch NAME"."""
+
+    script: Script
+
+    def __call__(self, request):
+        if request == "nowhere":
+            raise EngineError("model must be one of flora, got nowhere")
+        if request.startswith("fetch "):
+            yield Progress(0.0, "fetching")
+            for i, frame in enumerate(self.script(request)):
+                yield Progress(i / 3, f"fetching {frame.index}")
+
+
+@pytest.fixture(params=["local", "zero"])
+def fetching(request, script):
+    """``fetching(run)``: a worker that brings what a job has to download first."""
+    kind = Worker
+    if request.param == "zero":
+        from engine.jobs.zerogpu import ZeroWorker as kind
+
+        request.getfixturevalue("zero")
+    return lambda run=lambda r: script(r.removeprefix("fetch ")): kind(run, fetch=Fetch(script))
+
+
+def test_a_slow_download_holds_nobody_up(fetching, board):
+    worker = fetching()
+    slow, quick = worker.submit("fetch a"), worker.submit("b")
+    board.wait("fetch a")
+    board.allow("b")
+    assert len(solid(quick)) == 3
+    assert board.order.count("a") == 0
+    board.allow("fetch a"), board.allow("a")
+    events = solid(slow)
+    assert events[0].doing.startswith("fetching") and [type(e) for e in events[-3:]] == [Frame] * 3
+    assert board.order[-1] == "a" and board.closed.count("fetch a") == 1
+
+
+def test_a_cancelled_download_stops_at_once_and_never_gets_the_device(fetching, board):
+    worker = fetching()
+    job = worker.submit("fetch a")
+    board.wait("fetch a")
+    job.cancel()
+    with pytest.raises(Cancelled):
+        solid(job)
+    board.allow("fetch a", 1)
+    board.until(lambda: board.closed == ["fetch a"])
+    board.allow("b")
+    assert len(solid(worker.submit("b"))) == 3
+    assert board.order == ["fetch a", "b"]
+
+
+@pytest.mark.parametrize(("request_", "sentence"), [("nowhere", "got nowhere"), ("fetch refused", "got many")])
+def test_a_download_that_fails_ends_its_job_only(script, board, request_, sentence):
+    worker = Worker(script, fetch=Fetch(replace(script, named="refused")))
+    job = worker.submit(request_)
+    board.allow(request_, 1), board.allow("b")
+    with pytest.raises(EngineError, match=sentence):
+        solid(job)
+    assert len(solid(worker.submit("b"))) == 3 and "refused" not in board.order
+
+
+def test_who_has_downloaded_joins_the_end_of_the_queue(script, board):
+    worker = Worker(lambda r: script(r.removeprefix("fetch ")), fetch=Fetch(script))
+    running, slow, third = (worker.submit(r) for r in ("a", "fetch b", "c"))
+    board.wait("a"), board.wait("fetch b")
+    assert next(e for e in third if isinstance(e, Waiting)) == Waiting(1)  # not behind the download
+    fourth, places = worker.submit("d"), iter(slow)
+    board.allow("fetch b")
+    assert next(e for e in places if isinstance(e, Waiting) and e.place) == Waiting(2)  # the third's reader has gone
+    for name in "abd":
+        board.allow(name)
+    assert [len(solid(job)) for job in (running, fourth)] == [3, 3]
+    assert len([e for e in places if isinstance(e, Frame)]) == 3
+    assert board.order == ["a", "fetch b", "d", "b"]
+
+
+def test_without_a_download_there_is_no_thread(script, board):
+    worker = Worker(script, fetch=Fetch(script))
+    before = {t.name for t in threading.enumerate()}
+    job = worker.submit("a")
+    assert "fetch" not in {t.name for t in threading.enumerate()} - before
+    board.allow("a")
+    assert len(solid(job)) == 3
+
+
+def test_a_closed_worker_ends_downloads(script, board):
+    worker = Worker(script, fetch=Fetch(script))
+    job = worker.submit("fetch a")
+    board.wait("fetch a")
+    worker.close()
+    board.allow("fetch a", 1)
+    with pytest.raises(Cancelled):
+        solid(job)
 
 
 def test_two_actors_run_two_jobs_and_a_third_waits(ray_worker, script, board):

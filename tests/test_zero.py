@@ -20,7 +20,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from PIL import Image
 
-from engine.jobs.zerogpu import LEAST, MOST, ZeroWorker, rows, seconds, zero_gpu
+from engine.jobs.zerogpu import LEAST, MOST, ZeroWorker, seconds, zero_gpu
 from engine.requests import (
     Done,
     DrawRequest,
@@ -249,26 +249,3 @@ def test_seconds_are_bounded_for_any_request():
     paper = MorphRequest((PICTURE,) * 12, lora_steps=1000, lora_draws=16, steps=500, frames=65, size=1536)
     assert seconds(paper) == MOST
     assert seconds(replace(EDITED, size=8, count=1)) >= LEAST
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [replace(WAYS, frames=5, steps=8, candidates=2, size=64), replace(EDITED, count=2, steps=6, prompt="a", size=64)],
-    ids=lambda r: type(r).__name__,
-)
-def test_the_rows_it_counts_are_those_the_methods_take(tiny, models, request_):
-    """An upper bound, and not by much: at most half as many again."""
-    from engine.jobs.run import run
-
-    done = list(run(models, replace(request_, model=str(tiny))))[-1]
-    assert done.evaluations <= rows(request_)[0] <= 1.5 * done.evaluations
-
-
-def test_the_rows_of_drawings_and_morphs():
-    # At most four views of the drawing, and one more with words; on networks that are steered each costs half more.
-    assert rows(replace(DRAWN, count=2, steps=6))[0] == 48
-    assert rows(replace(DRAWN, count=2, steps=6, prompt="a rose"))[0] == 60
-    assert rows(replace(DRAWN, count=2, steps=6, model="sd15"))[0] == 72
-    loop = replace(MORPH, pictures=(PICTURE,) * 3, loop=True, frames=5, steps=8, lora_steps=10, loras=(b"file",))
-    # Up for three pictures and down for twelve frames; a quick look at nine frames on each of three ways; two LoRAs.
-    assert rows(loop) == ((3 + 12) * 8 + 3 * 72, 2 * 10 * 2, 12)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.worker import Run, Worker, far, near
+from engine.jobs.worker import Run, Worker, receive, send
 from engine.requests import Cancelled, EngineError, Event, Waiting
 
 LOSSES = 2  # actors lost under one job before it is given up
@@ -39,7 +39,7 @@ class Device:
 
     def start(self, request: Any) -> None:
         self.close()
-        self._events = far(self._run, request)
+        self._events = send(self._run, request)
 
     def step(self) -> Any:
         """The next event, a `Failure`, or None at the end."""
@@ -61,9 +61,9 @@ class Seat:
         """Events that came before a loss come again after it. Raises EngineError after `LOSSES` of them."""
         for _ in range(LOSSES):
             try:
-                yield from near(self._values(request))
+                yield from receive(self._values(request))
                 return
-            except lost() as e:
+            except losses() as e:
                 if self.closed:
                     raise Cancelled from None
                 logging.getLogger(__name__).warning("an actor was lost: %s", e)
@@ -83,7 +83,7 @@ class Seat:
             while (value := ray.get(self.actor.step.remote())) is not None:
                 yield value
         finally:
-            with contextlib.suppress(*lost()):
+            with contextlib.suppress(*losses()):
                 ray.get(self.actor.close.remote())
 
     def dismiss(self) -> None:
@@ -149,7 +149,7 @@ def join(address: str | None) -> Any:
     return ray
 
 
-def lost() -> tuple[type[Exception], ...]:
+def losses() -> tuple[type[Exception], ...]:
     """What Ray raises when a process or machine is gone, or its memory ran out."""
     from ray import exceptions as e
 

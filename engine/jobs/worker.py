@@ -1,7 +1,7 @@
 """One thread owns a device. `Worker.submit(request)` gives a `Job`; iterating it gives events.
 
-`submit` is the whole seam: `engine.jobs.ray` (several devices or machines) and `engine.jobs.zerogpu` (ZeroGPU) implement it
-too, with the same `Job`. What both need to bring events over from another process is at the end of this file.
+`submit` is the whole seam: `engine.jobs.ray` (several devices or machines) and `engine.jobs.zerogpu` (ZeroGPU)
+implement it too, with the same `Job`. What both need to bring events over from another process is at the end.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, takewhile
 from typing import Any
 
 from engine.requests import Cancelled, Event, Preview, Progress, Waiting
@@ -21,18 +22,17 @@ from engine.requests import Cancelled, Event, Preview, Progress, Waiting
 HEARTBEAT = 0.25  # seconds between two `Waiting`s, so that a vanished reader is noticed
 _END = object()
 Run = Callable[[Any], Iterator[Event]]
+Fetch = Callable[[Any], Generator[Progress, None, Any]]
 
 
 class Job:
     """One submitted request. Iterate it once; leaving the iteration early cancels it."""
 
-    def __init__(self, request: Any, number: int, places: Callable[[Job], int]):
-        self.request, self.number = request, number
-        self.cancelled = False
+    def __init__(self, request: Any, place: Callable[[Job], int] = lambda job: 0):
+        self.request, self.cancelled = request, False
         self._events: deque[Any] = deque()
         self._ready = threading.Condition()
-        self._places = places
-        self._closed = False
+        self._place, self._closed = place, False
 
     def cancel(self) -> None:
         """Stops the job: at once while it waits, at its next step while it runs."""
@@ -40,18 +40,15 @@ class Job:
         with self._ready:
             self._ready.notify_all()
 
-    def _put(self, event: Any) -> None:
+    def put(self, event: Any) -> None:
+        """For the worker: an event, an error that ends the job, or its end."""
         with self._ready:
             if self._closed:
                 return
             if isinstance(event, Preview | Progress):  # only the newest of these is worth showing
-                stale = [
-                    e
-                    for e in self._events
-                    if type(e) is type(event) and getattr(e, "index", 0) == getattr(event, "index", 0)
-                ]
-                for e in stale:
-                    self._events.remove(e)
+                kind = type(event), getattr(event, "index", 0)
+                kept = [e for e in self._events if (type(e), getattr(e, "index", 0)) != kind]
+                self._events = deque(kept)
             self._events.append(event)
             self._ready.notify_all()
 
@@ -67,7 +64,7 @@ class Job:
                     elif self.cancelled:
                         raise Cancelled
                     else:
-                        event = Waiting(self._places(self))
+                        event = Waiting(self._place(self))
                 if event is _END:
                     return
                 if isinstance(event, BaseException):
@@ -82,23 +79,32 @@ class Worker:
     """Runs jobs in the order in which they came, each on the first free device, one at a time on each.
 
     A device is a callable, ``run(request)``, which gives the events of one job, and a daemon thread that calls it.
+    ``fetch(request)`` brings what a job has to download, before it joins the queue and beside jobs that have a device;
+    it ends without an event where nothing is to be brought, and soon gives its first one otherwise.
     """
 
-    def __init__(self, *runs: Run):
+    def __init__(self, *runs: Run, fetch: Fetch | None = None):
+        self._fetch = fetch
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._free: dict[int, str | None] = dict.fromkeys(range(len(runs)))  # device → network it last served
-        self._numbers = count(1)
         self._closing = False
         for device, run in enumerate(runs):
             threading.Thread(target=self._loop, args=(device, run), daemon=True, name=f"device {device}").start()
 
     def submit(self, request: Any) -> Job:
         """Queues a request and returns at once."""
-        job = Job(request, next(self._numbers), self._place)
-        with self._changed:
-            self._waiting.append(job)
-            self._changed.notify_all()
+        job = Job(request, self._place)
+        try:
+            events = self._fetch(request) if self._fetch else iter(())
+            first = next(events, None)
+        except Exception as e:
+            job.put(e)
+            return job
+        if first is None:
+            self._join(job)
+        else:
+            threading.Thread(target=self._bring, args=(job, first, events), daemon=True, name="fetch").start()
         return job
 
     def close(self) -> None:
@@ -109,11 +115,33 @@ class Worker:
                 job.cancel()
             self._changed.notify_all()
 
-    def _place(self, job: Job) -> int:
-        """How many jobs are before this one; 0 while it runs."""
+    def _bring(self, job: Job, first: Progress, events: Generator[Progress, None, Any]) -> None:
+        def whole(request: Any) -> Iterator[Progress]:
+            with closing(events):
+                for event in chain([first], events):
+                    if self._closing:
+                        raise Cancelled
+                    yield event
+
+        end = forward(whole, job)
+        if end is _END:
+            self._join(job)
+        else:
+            job.put(end)
+
+    def _join(self, job: Job) -> None:
         with self._changed:
-            before = [j for j in self._waiting if j.number < job.number and not j.cancelled]
-            return len(before) + int(not self._free and job in self._waiting)
+            if self._closing:
+                job.cancel()
+            self._waiting.append(job)
+            self._changed.notify_all()
+
+    def _place(self, job: Job) -> int:
+        """How many jobs are before this one; 0 while it fetches or runs."""
+        with self._changed:
+            if job not in self._waiting:
+                return 0
+            return sum(not j.cancelled for j in takewhile(lambda j: j is not job, self._waiting)) + (not self._free)
 
     def _take(self, device: int) -> Job | None:
         """The next job, when its turn comes and it is for this device; None when the worker closes."""
@@ -138,7 +166,7 @@ class Worker:
             with self._changed:
                 self._free[device] = last
                 self._changed.notify_all()
-            job._put(end)  # only now, so that whoever has read the end finds the device free
+            job.put(end)  # only now, so that whoever has read the end finds the device free
 
 
 def network(request: Any) -> str | None:
@@ -155,21 +183,19 @@ def prefer(model: str | None, free: Mapping[int, str | None]) -> int | None:
 
 
 def forward(run: Run, job: Job) -> Any:
-    """Gives a job's events to its reader until it ends or is cancelled. Returns its end, which `Job._put` takes."""
+    """Gives a job's events to its reader until it ends or is cancelled. Returns its end, which `Job.put` takes."""
     try:
         events = run(job.request)
         try:
             for event in events:
-                job._put(event)
+                job.put(event)
                 if job.cancelled:
                     return Cancelled()
         finally:
-            close = getattr(events, "close", None)
-            if close:
-                close()
+            getattr(events, "close", lambda: None)()
     except BaseException as e:  # whatever it was, the next job must run
-        if not isinstance(e, ValueError):
-            logging.getLogger(__name__).error("job %d failed", job.number, exc_info=e)
+        if not isinstance(e, ValueError | Cancelled):
+            logging.getLogger(__name__).error("a job failed: %s", type(job.request).__name__, exc_info=e)
         return e
     return _END
 
@@ -182,7 +208,7 @@ class Failure:
     trace: str
 
 
-def far(run: Run, request: Any) -> Generator[Any, None, None]:
+def send(run: Run, request: Any) -> Generator[Any, None, None]:
     """There: the events of a request; an error comes as the last value, since no transport hands errors over as is."""
     try:
         yield from run(request)
@@ -195,8 +221,8 @@ def far(run: Run, request: Any) -> Generator[Any, None, None]:
         yield Failure(e, trace)
 
 
-def near(values: Iterable[Any]) -> Generator[Event, None, None]:
-    """Here: the events of what `far` gave there; raises its error, with the traceback from there as the cause."""
+def receive(values: Iterable[Any]) -> Generator[Event, None, None]:
+    """Here: the events of what `send` gave there; raises its error, with the traceback from there as the cause."""
     for value in values:
         if isinstance(value, Failure):
             raise value.error from RuntimeError(f"in the other process:\n{value.trace}")
