@@ -6,9 +6,9 @@ import pytest
 from conftest import make_network, picture
 from PIL import Image
 
-from engine.jobs.plan import DECODE, FIT, Cost, plan
+from engine.jobs.plan import DECODE, FIT, plan, total
 from engine.jobs.run import run
-from engine.requests import DrawRequest, EditRequest, InterpolateRequest, LoadRequest, MorphRequest
+from engine.requests import Cost, DrawRequest, EditRequest, InterpolateRequest, LoadRequest, MorphRequest
 
 A, B = picture(0, (64, 64)), picture(1, (64, 64))
 LAYER = Image.new("RGBA", (64, 64), "teal")
@@ -65,8 +65,8 @@ def test_a_plan_is_what_the_method_does(tiny, seeing, models, request_):
 
 
 def test_steps_fits_and_pictures_are_weighed():
-    assert Cost(10, 2, 4, 5).total == 20 + FIT * 4 + DECODE * 5
-    assert plan(LoadRequest()) == Cost() and Cost().total == 0
+    assert total(Cost(10, 2, 4, 5)) == 20 + FIT * 4 + DECODE * 5
+    assert plan(LoadRequest()) == Cost() and total(Cost()) == 0
 
 
 def test_the_live_sampler_takes_at_most_four_steps():

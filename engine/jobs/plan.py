@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from engine.diffusion.geometry import noise_steps, tree
-from engine.requests import DrawRequest, EditRequest, InterpolateRequest, MorphRequest
+from engine.requests import Cost, DrawRequest, EditRequest, InterpolateRequest, MorphRequest
 
 LIVE = 4  # steps of the live sampler at most
 PROBE_FRAMES, PROBE_STEPS = 9, 8  # of DiffMorpher's quick look
 FIT, DECODE = 3, 3  # a fitted row and a decoded picture count as so many rows
 
 
-@dataclass(frozen=True)
-class Cost:
-    """``steps`` of single pictures, each of ``rows`` rows of guidance; ``fits``, rows forwards and backwards;
-    ``pictures`` decoded. ``steered``: whether a ControlNet or an adapter looks at the rows."""
-
-    steps: int = 0
-    rows: int = 1
-    fits: int = 0
-    pictures: int = 0
-    steered: bool = False
-
-    @property
-    def total(self) -> int:
-        """All of it, in rows of the network."""
-        return self.steps * self.rows + FIT * self.fits + DECODE * self.pictures
+def total(cost: Cost) -> float:
+    """All of it, in rows of the network."""
+    return cost.steps * cost.rows + FIT * cost.fits + DECODE * cost.pictures
 
 
 def plan(request: Any) -> Cost:
