@@ -8,23 +8,9 @@ from typing import Annotated, Any, ClassVar
 
 from PIL.Image import Image
 
+from engine.requests import shared
 from engine.requests.errors import EngineError
-from engine.requests.spec import (
-    COUNT,
-    FEATHER,
-    GUIDANCE,
-    MASK,
-    MODEL,
-    NEGATIVE,
-    PHOTO,
-    PROMPT,
-    SAMPLER,
-    SEED,
-    SIZE,
-    Request,
-    Spec,
-    advanced,
-)
+from engine.requests.spec import Request, Spec, advanced, results
 
 SHEETS = {
     "none": "none: just the results",
@@ -63,51 +49,30 @@ class DrawRequest(Request):
 
     sketch: Annotated[Image | None, Spec("", "lines: dark ones on white, or with alpha", layer="RGBA")] = None
     strokes: Annotated[Image | None, Spec("", "colours; what is transparent stays free", layer="RGBA")] = None
-    photo: PHOTO = None
-    mask: MASK = None
-    prompt: PROMPT = ""
-    seed: SEED = 0
+    photo: shared.PHOTO = None
+    mask: shared.MASK = None
+    prompt: shared.PROMPT = ""
+    seed: shared.SEED = 0
     realism: Annotated[float, Spec("Realism", "0 keeps the drawing, 1 only its mean colour", 0, 1, 0.05)] = 0.8
     sketch_scale: Annotated[float, Spec("Lines", "how strictly; 0 leaves them out", 0, 3, 0.1)] = 1.0
     stroke_scale: Annotated[float, Spec("Colours", "how strictly; 0 leaves them out", 0, 3, 0.1, beside=True)] = 1.0
-    count: COUNT = 1
-    sheet: Annotated[
-        str,
-        Spec(
-            "Sheet",
-            "the same seed over a 3 × 3 of two scales, or up a ladder of realism",
-            choices=SHEETS,
-            group="results",
-            beside=True,
-        ),
-    ] = "none"
-    negative: NEGATIVE = ""
+    count: shared.COUNT = 1
+    sheet: Annotated[str, results("Sheet", "the same seed at several scales", choices=SHEETS, beside=True)] = "none"
+    negative: shared.NEGATIVE = ""
     steps: Annotated[int, advanced("Steps", "from noise to picture; live: at most 4", 1, 1000, 1)] = 24
-    guidance: Annotated[float, replace(GUIDANCE, group="advanced", beside=True)] = 3.0
-    sampler: SAMPLER = "ddim"
-    combine: Annotated[
-        str,
-        advanced(
-            "Lines and colours",
-            "joint: scales of 1 are the network that sees both; sum: the paper's three rows",
-            choices=COMBINES,
-        ),
-    ] = "joint"
-    refine: Annotated[
-        str,
-        advanced(
-            "Realism acts",
-            "where it pulls to the drawing: on the noised picture (the paper), on the clean one in mind, or not",
-            choices=REFINES,
-        ),
-    ] = "auto"
+    guidance: Annotated[float, replace(shared.GUIDANCE, group="advanced", beside=True)] = 3.0
+    sampler: shared.SAMPLER = "ddim"
+    combine: Annotated[str, advanced("Lines and colours", "how both guide; the paper has sum", choices=COMBINES)] = (
+        "joint"
+    )
+    refine: Annotated[str, advanced("Realism acts", "where it pulls to the drawing", choices=REFINES)] = "auto"
     k: Annotated[int, advanced("Keep more", "of the drawing's detail (the paper's k)", 0, 64, 1)] = 0
     free: Annotated[float, advanced("Free at the end", "share of the steps without it", 0, 1, 0.05, beside=True)] = 0.2
     around: Annotated[int, advanced("Around the drawing", "pixels of a photograph that may change", 0, 256, 1)] = 16
-    feather: FEATHER = 8
+    feather: shared.FEATHER = 8
     eta: Annotated[float, advanced("Fresh noise (η)", "0 is DDIM, 1 the paper's", 0, 1, 0.05)] = 0.0
-    size: SIZE = 0
-    model: MODEL = "flora"
+    size: shared.SIZE = 0
+    model: shared.MODEL = "flora"
 
     method: ClassVar = "draw"
     preset: ClassVar = "standard"
@@ -121,8 +86,8 @@ class DrawRequest(Request):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sketch is None and self.strokes is None:
-            got = " and ".join(n for n in ("photo", "mask") if getattr(self, n)) or "nothing"
-            raise EngineError(f"sketch or strokes must hold something drawn, got {got}")
+            got = " and ".join(n for n in ("photo", "mask") if getattr(self, n))
+            raise EngineError(f"sketch or strokes must hold something drawn, got {got or 'nothing'}")
         if self.mask is not None and self.photo is None:
             raise EngineError("mask must come with a photo that is kept outside of it, got no photo")
         if self.sheet != "none":
@@ -134,16 +99,13 @@ class DrawRequest(Request):
         if self.count > 1:
             raise EngineError(f"count must be 1 with a sheet, which has a seed of its own, got {self.count}")
         axes = {"realism"} if self.sheet == "ladder" else set(self.sheet.split("-"))
-        bare = self.strokes is None and self.photo is None
-        lacking = {
-            "realism": (bare or self.refine == "off", "colours, and refine on"),
-            "sketch": (self.sketch is None and self.photo is None, "lines"),
-            "stroke": (bare, "colours"),
-        }
-        for axis, (idle, need) in lacking.items():
-            if axis in axes and idle:
-                text = f"sheet must vary what the drawing has, got {self.sheet} where {axis} needs {need}"
-                raise EngineError(text)
+        lines, colours = ((layer or self.photo) is not None for layer in (self.sketch, self.strokes))
+        lacking = {"realism": "" if colours and self.refine != "off" else "colours, and refine on"}
+        lacking |= {"sketch": "" if lines else "lines", "stroke": "" if colours else "colours"}
+        for axis, need in lacking.items():
+            if axis in axes and need:
+                what = f"sheet must vary what the drawing has, got {self.sheet} where {axis} needs {need}"
+                raise EngineError(what)
 
     @property
     def wants(self) -> tuple[str, ...]:
@@ -158,9 +120,7 @@ class DrawRequest(Request):
     @property
     def drawn(self) -> Image:
         """The layer that gives the frame its proportions."""
-        found = self.sketch or self.strokes
-        assert found is not None
-        return found
+        return next(layer for layer in (self.sketch, self.strokes) if layer is not None)
 
     def plan(self) -> list[dict[str, Any]]:
         """What each result has of its own: its seed (this one, the next …), and the scales a sheet gives it."""

@@ -7,21 +7,8 @@ from typing import Annotated, Any, ClassVar
 
 from PIL.Image import Image
 
-from engine.requests.spec import (
-    COUNT,
-    FEATHER,
-    GUIDANCE,
-    MASK,
-    MODEL,
-    NEGATIVE,
-    PHOTO,
-    PROMPT,
-    SEED,
-    SIZE,
-    Request,
-    Spec,
-    advanced,
-)
+from engine.requests import shared
+from engine.requests.spec import Request, Spec, advanced, results
 
 NOISES = {"fresh": "fresh at every step", "frozen": "one for all steps (the published code)"}
 USEFUL = (0.3, 0.6)  # strengths that suit a reasonable guide (the paper, §4; methods.md §4.3)
@@ -38,35 +25,23 @@ class EditRequest(Request):
     ``around`` it may change. ``noise`` "frozen" keeps one noise for the kept part, as the published code does.
     """
 
-    guide: Annotated[
-        Image,
-        Spec("", "a painting, an edited photograph, or paint with alpha over a photo", layer="RGB or RGBA"),
-    ]
-    photo: PHOTO = None
-    mask: MASK = None
-    prompt: PROMPT = ""
-    seed: SEED = 0
-    strength: Annotated[
-        float, Spec("Strength", "0 gives your picture back, 1 forgets it; .3 to .6 suits most", 0, 1, 0.01)
-    ] = 0.5
-    count: COUNT = 1
-    repeats: Annotated[
-        int, Spec("Rounds", "the result goes round again (the paper's K)", 1, 10, 1, group="results", beside=True)
-    ] = 1
-    negative: NEGATIVE = ""
+    guide: Annotated[Image, Spec("", "a painting, or paint with alpha over a photo", layer="RGB or RGBA")]
+    photo: shared.PHOTO = None
+    mask: shared.MASK = None
+    prompt: shared.PROMPT = ""
+    seed: shared.SEED = 0
+    strength: Annotated[float, Spec("Strength", "0 gives your picture back, 1 forgets it", 0, 1, 0.01)] = 0.5
+    count: shared.COUNT = 1
+    repeats: Annotated[int, results("Rounds", "the result goes round again (K)", 1, 10, 1, beside=True)] = 1
+    negative: shared.NEGATIVE = ""
     steps: Annotated[int, advanced("Steps", "of the whole noise; a strength of .5 walks half", 2, 1000, 1)] = 50
-    guidance: Annotated[float, replace(GUIDANCE, group="advanced", beside=True)] = 3.0
+    guidance: Annotated[float, replace(shared.GUIDANCE, group="advanced", beside=True)] = 3.0
     around: Annotated[int, advanced("Around the paint", "pixels of a photograph that may change", 0, 256, 1)] = 24
-    feather: FEATHER = 8
-    eta: Annotated[float, advanced("Fresh noise (η)", "0 is deterministic, 1 ancestral (the paper's)", 0, 1, 0.05)] = (
-        0.0
-    )
-    size: SIZE = 0
-    noise: Annotated[
-        str,
-        advanced("Noise of the kept part", "fresh at every step, or one for all (the published code)", choices=NOISES),
-    ] = "fresh"
-    model: MODEL = "flora"
+    feather: shared.FEATHER = 8
+    eta: Annotated[float, advanced("Fresh noise (η)", "0 deterministic, 1 the paper's", 0, 1, 0.05)] = 0.0
+    size: shared.SIZE = 0
+    noise: Annotated[str, advanced("Noise of the kept part", "where a mask keeps it", choices=NOISES)] = "fresh"
+    model: shared.MODEL = "flora"
 
     method: ClassVar = "edit"
     preset: ClassVar = "standard"

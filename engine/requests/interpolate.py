@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 from PIL.Image import Image
 
+from engine.requests import shared
 from engine.requests.errors import EngineError
 from engine.requests.pose import DETECTORS
-from engine.requests.spec import FIT, GUIDANCE, MODEL, NEGATIVE, PROMPT, SAMPLER, SEED, SIZE, Request, Spec, advanced
+from engine.requests.spec import Request, Spec, advanced, hidden
 
 SCHEMES = {
     "branch": "add noise, mix, denoise (the paper's own)",
@@ -26,6 +28,7 @@ PICKERS = {
 }
 POSES = {"off": "off", "given": "by the skeletons below"} | DETECTORS
 KEEPS = {"largest": "the largest person", "all": "everybody, matched"}
+posed = partial(Spec, group="poses")
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -44,106 +47,50 @@ class InterpolateRequest(Request):
 
     a: Annotated[Image, Spec("picture A", "first picture", layer="RGB")]
     b: Annotated[Image, Spec("picture B", "last picture", layer="RGB")]
-    prompt: PROMPT = ""
+    prompt: shared.PROMPT = ""
     prompt_b: Annotated[str, advanced("Words for the second picture", "if it shows something else")] = ""
-    seed: SEED = 0
-    frames: Annotated[
-        int, Spec("Frames", "of the whole, both pictures included", choices=(3, 5, 9, 17, 33, 65, 129))
-    ] = 9
+    seed: shared.SEED = 0
+    frames: Annotated[int, Spec("Frames", "with both pictures", choices=(3, 5, 9, 17, 33, 65, 129))] = 9
     steps: Annotated[int, Spec("Steps", "of the whole noise; a frame walks its share", 4, 500, 1, beside=True)] = 24
-    low: Annotated[float, Spec("Wander at least", "least noise; below .25 is a cross-fade", 0, 1, 0.01)] = 0.25
-    high: Annotated[
-        float, Spec("Wander at most", "noise of the middle; above .65 forgets the pictures", 0, 1, 0.01, beside=True)
-    ] = 0.5
-    guidance: Annotated[float, GUIDANCE] = 1.5
-    negative: NEGATIVE = ""
-    fit: FIT = "fit"
-    size: SIZE = 0
-    scheme: Annotated[
-        str, advanced("Method", "the paper's method (branch) or one of the others of its Table 1", choices=SCHEMES)
-    ] = "branch"
+    low: Annotated[float, Spec("Wander at least", "below .25 is a cross-fade", 0, 1, 0.01)] = 0.25
+    high: Annotated[float, Spec("Wander at most", "above .65 forgets the pictures", 0, 1, 0.01, beside=True)] = 0.5
+    guidance: Annotated[float, shared.GUIDANCE] = 1.5
+    negative: shared.NEGATIVE = ""
+    fit: shared.FIT = "fit"
+    size: shared.SIZE = 0
+    scheme: Annotated[str, advanced("Method", "of the paper's Table 1", choices=SCHEMES)] = "branch"
     schedule: Annotated[
-        str,
-        advanced(
-            "Noise over the levels",
-            "how noise grows from fine levels to the middle",
-            choices=("linear", "convex", "concave"),
-        ),
+        str, advanced("Noise over the levels", "how it grows to the middle", choices=("linear", "convex", "concave"))
     ] = "linear"
     mix: Annotated[str, advanced("Mixing", "how latents are mixed", choices=("slerp", "lerp"), beside=True)] = "slerp"
-    candidates: Annotated[
-        int, advanced("Candidates", "tried for a frame; one fewer at every finer level", 1, 16, 1)
-    ] = 1
+    candidates: Annotated[int, advanced("Candidates", "for a frame; one fewer at finer levels", 1, 16, 1)] = 1
     picker: Annotated[str, advanced("Chosen by", "what becomes the frame", choices=PICKERS, beside=True)] = "smoothest"
     rank_for: Annotated[str, advanced("CLIP looks for", "empty: the words above")] = ""
     rank_against: Annotated[str, advanced("and against", "empty: what is not wanted", beside=True)] = ""
-    sampler: SAMPLER = "ddim"
+    sampler: shared.SAMPLER = "ddim"
     eta: Annotated[float, advanced("Fresh noise (η)", "at every step; 0 is DDIM", 0, 1, 0.05)] = 0.0
-    bias: Annotated[
-        float,
-        advanced("Pull to the ends", "frames beside an end picture come nearer to it", -0.4, 0.4, 0.01, beside=True),
-    ] = 0.0
+    bias: Annotated[float, advanced("Pull to the ends", "of frames beside them", -0.4, 0.4, 0.01, beside=True)] = 0.0
     invert_steps: Annotated[int, advanced("Fit the words", "steps of textual inversion; 0 is off", 0, 500, 1)] = 0
-    invert_rate: Annotated[
-        float, advanced("Its learning rate", "of textual inversion", 1e-6, 0.1, 1e-4, beside=True)
-    ] = 1e-3
-    pose: Annotated[
-        str,
-        Spec(
-            "Bodies steer the way",
-            "on networks with a control for poses: the Stable Diffusion ones",
-            choices=POSES,
-            group="poses",
-        ),
-    ] = "off"
-    pose_people: Annotated[
-        str, Spec("Who", "the largest person of each picture, or everybody", choices=KEEPS, group="poses")
-    ] = "largest"
-    pose_scale: Annotated[
-        float, Spec("How strongly", "in the middle; 1 at the ends", 0, 4, 0.1, group="poses", beside=True)
-    ] = 1.5
+    invert_rate: Annotated[float, advanced("Its learning rate", "of inversion", 1e-6, 0.1, 1e-4, beside=True)] = 1e-3
+    pose: Annotated[str, posed("Bodies steer the way", "on the Stable Diffusion networks", choices=POSES)] = "off"
+    pose_people: Annotated[str, posed("Who", "of each picture", choices=KEEPS)] = "largest"
+    pose_scale: Annotated[float, posed("How strongly", "in the middle; 1 at the ends", 0, 4, 0.1, beside=True)] = 1.5
     pose_rescue: Annotated[
-        str,
-        Spec(
-            "If nobody is found, look in a photograph of it",
-            "its words, e.g. photo of a dancer; empty: do not",
-            group="poses",
-        ),
+        str, posed("If nobody is found, look in a photograph of it", "its words, e.g. photo of a dancer; empty: do not")
     ] = ""
-    pose_a: Annotated[str, Spec("", "keypoints of picture A (OpenPose's JSON, see 'pose --json')", group="hidden")] = ""
-    pose_b: Annotated[str, Spec("", "keypoints of picture B", group="hidden")] = ""
-    model: MODEL = "flora"
-    picks: Annotated[Pairs, Spec("", "take candidate N for a frame", group="hidden")] = ()
-    reseeds: Annotated[
-        Pairs, Spec("", "make a frame again with seed N, and what descends from it", group="hidden")
-    ] = ()
+    pose_a: Annotated[str, hidden("", "keypoints of picture A (OpenPose's JSON, see 'pose --json')")] = ""
+    pose_b: Annotated[str, hidden("", "keypoints of picture B")] = ""
+    model: shared.MODEL = "flora"
+    picks: Annotated[Pairs, hidden("", "take candidate N for a frame")] = ()
+    reseeds: Annotated[Pairs, hidden("", "make a frame again with seed N, and what descends from it")] = ()
 
     method: ClassVar = "interpolate"
-    presets: ClassVar = {
-        "instant": {
-            "steps": 24,
-            "candidates": 1,
-            "eta": 0.0,
-            "low": 0.25,
-            "high": 0.5,
-            "scheme": "branch",
-            "sampler": "live",
-            "guidance": 1.0,
-        },
-        "draft": {"steps": 24, "candidates": 1, "eta": 0.0, "low": 0.25, "high": 0.5, "scheme": "branch"},
-        "standard": {"steps": 60, "candidates": 3, "eta": 0.0, "low": 0.25, "high": 0.6, "scheme": "branch"},
-        "paper": {
-            "steps": 200,
-            "candidates": 8,
-            "eta": 0.1,
-            "low": 0.3,
-            "high": 0.55,
-            "scheme": "branch",
-            "guidance": 7.5,
-            "invert_steps": 100,
-            "invert_rate": 1e-4,
-            "picker": "clip",
-        },
+    presets: ClassVar = {  # what one leaves out is as it is by default
+        "instant": {"sampler": "live", "guidance": 1.0},
+        "draft": {"steps": 24, "scheme": "branch"},
+        "standard": {"steps": 60, "candidates": 3, "high": 0.6},
+        "paper": {"steps": 200, "candidates": 8, "eta": 0.1, "low": 0.3, "high": 0.55, "guidance": 7.5}
+        | {"invert_steps": 100, "invert_rate": 1e-4, "picker": "clip"},
     }
 
     def __post_init__(self) -> None:

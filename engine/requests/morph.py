@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar
 
 from PIL.Image import Image
 
+from engine.requests import shared
 from engine.requests.errors import EngineError
-from engine.requests.spec import FIT, MODEL, PROMPT, SEED, SIZE, Request, Spec, advanced
+from engine.requests.spec import Request, Spec, advanced, hidden
 
 LORAS = {"mix": "mixed along the way", "fixed": "one mix for all frames", "none": "none (faster, looser)"}
 FORMS = {"sum": "the sum of their changes", "factors": "their factors, as the published code does"}
@@ -28,67 +29,39 @@ class MorphRequest(Request):
     """
 
     pictures: Annotated[tuple[Image, ...], Spec("Pictures", "two or more, in their order", 2, MOST, layer="RGB")]
-    prompt: PROMPT = ""
-    prompts: Annotated[tuple[str, ...], Spec("", "what the pictures show, one text for each", group="hidden")] = ()
-    seed: SEED = 0
+    prompt: shared.PROMPT = ""
+    prompts: Annotated[tuple[str, ...], hidden("", "what the pictures show, one text for each")] = ()
+    seed: shared.SEED = 0
     frames: Annotated[int, Spec("Frames", "from one picture to the next, both included", 3, 65, 1)] = 16
     steps: Annotated[int, Spec("Steps", "of inversion and of denoising", 4, 500, 1, beside=True)] = 30
-    attention: Annotated[float, Spec("Look at both pictures", "share of the steps (λ); above .6 blurs", 0, 1, 0.05)] = (
-        0.6
-    )
+    attention: Annotated[float, Spec("Look at both pictures", "share of steps (λ); above .6 blurs", 0, 1, 0.05)] = 0.6
     loop: Annotated[bool, Spec("close the loop", "go on from the last picture to the first")] = False
-    reschedule: Annotated[
-        bool, Spec("even steps", "place the frames so that the picture changes evenly", beside=True)
-    ] = True
-    exact_ends: Annotated[
-        bool, Spec("exact pictures", "show the pictures themselves, not drawn again", beside=True)
-    ] = False
-    lora: Annotated[str, advanced("LoRAs", "each picture is learnt by one; how they are mixed", choices=LORAS)] = "mix"
+    reschedule: Annotated[bool, Spec("even steps", "place frames where the picture changes evenly", beside=True)] = True
+    exact_ends: Annotated[bool, Spec("exact pictures", "show yours, not drawn again", beside=True)] = False
+    lora: Annotated[str, advanced("LoRAs", "each picture is learnt by one", choices=LORAS)] = "mix"
     fix: Annotated[float, advanced("The one mix", "0 the first picture's, 1 the last's", 0, 1, 0.05, beside=True)] = 0.5
-    form: Annotated[
-        str,
-        advanced(
-            "What is mixed", "the LoRAs' deltas (the paper's equation 4), or their factors (its code)", choices=FORMS
-        ),
-    ] = "sum"
+    form: Annotated[str, advanced("What is mixed", "of the LoRAs; the paper has sum", choices=FORMS)] = "sum"
     lora_steps: Annotated[int, advanced("Steps of learning", "at most", 1, 1000, 1)] = 40
     lora_rank: Annotated[int, advanced("Rank", "of the LoRAs learnt here", 1, 64, 1, beside=True)] = 16
     lora_draws: Annotated[int, advanced("Noise levels", "that a picture sees in a step of learning", 1, 16, 1)] = 2
-    lora_patience: Annotated[
-        float, advanced("Patience", "least gain in 20 steps; 0 goes on", 0, 0.5, 0.005, beside=True)
-    ] = 0.01
-    lora_rate: Annotated[float, advanced("Learning rate", "of the LoRAs; 0 is the network's own", 0, 0.1, 0.0001)] = 0.0
+    lora_patience: Annotated[float, advanced("Patience", "least gain in 20 steps", 0, 0.5, 0.005, beside=True)] = 0.01
+    lora_rate: Annotated[float, advanced("Learning rate", "of the LoRAs; 0 is the network's own", 0, 0.1, 1e-4)] = 0.0
     loras: Annotated[
-        tuple[bytes, ...],
-        advanced(
-            "LoRAs of your own: lora-2 for the second picture, others in their order",
-            "safetensors files for the pictures, in their order; - for one learnt here",
-        ),
+        tuple[bytes, ...], advanced("LoRAs of your own, in the order of the pictures", "- for one that is learnt here")
     ] = ()
     own: Annotated[float, advanced("Keep of its own", "while it looks at both (β)", 0, 1, 0.05)] = 0.0
-    adain: Annotated[
-        bool,
-        advanced(
-            "mix the noise's statistics (AdaIN)", "give the mixed noise the mixed mean and deviation", beside=True
-        ),
-    ] = True
-    fit: FIT = "fit"
-    size: SIZE = 0
-    model: MODEL = "flora"
+    adain: Annotated[bool, advanced("mix the noise's statistics (AdaIN)", "mean and deviation", beside=True)] = True
+    fit: shared.FIT = "fit"
+    size: shared.SIZE = 0
+    model: shared.MODEL = "flora"
 
     method: ClassVar = "morph"
     presets: ClassVar = {
         "instant": {"steps": 12, "lora": "none", "attention": 0.2},  # without LoRAs more of it blurs
         "draft": {"steps": 16, "lora_steps": 20},
         "standard": {"steps": 30, "lora_steps": 40},
-        "paper": {
-            "steps": 50,
-            "lora_steps": 200,
-            "lora_rate": 2e-4,
-            "lora_draws": 1,
-            "lora_patience": 0.0,
-            "form": "factors",
-        },
+        "paper": {"steps": 50, "lora_steps": 200, "lora_rate": 2e-4, "lora_draws": 1, "lora_patience": 0.0}
+        | {"form": "factors"},
     }
 
     def __post_init__(self) -> None:

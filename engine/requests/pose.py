@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 
 from PIL.Image import Image
 
-from engine.requests.spec import MODEL, Request, Spec
+from engine.requests import shared
+from engine.requests.spec import Request, Spec
 
 DETECTORS = {"dwpose": "DWPose finds them", "openpose": "OpenPose finds them (non-commercial research only)"}
 
@@ -25,7 +26,7 @@ class PoseRequest(Request):
     rescue: Annotated[
         str, Spec("If nobody is found", "words for a photograph made of the drawing, to look again there")
     ] = ""
-    model: MODEL = "flora"
+    model: shared.MODEL = "flora"
 
     method: ClassVar = "pose"
 

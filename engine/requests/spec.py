@@ -11,7 +11,8 @@ import random
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, partial
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from PIL.Image import Image
 
@@ -39,6 +40,18 @@ class Spec:
     group: str = ""
     beside: bool = False
     layer: str = ""
+
+    @property
+    def about(self) -> str:
+        """What it is, where no label stands before it: on the command line and in the documents."""
+        return f"{self.label}: {self.help}" if self.label else self.help
+
+    @property
+    def span(self) -> str:
+        """The range of a number in words; "" where there is none."""
+        if math.isinf(self.low):
+            return ""
+        return f"from {self.low:g} to {self.high:.10g}" if math.isfinite(self.high) else f"of at least {self.low:g}"
 
     @property
     def labels(self) -> list[tuple[str, Any]]:
@@ -78,10 +91,9 @@ class Request:
 def _declared(request: type) -> dict[str, Field]:
     hints, out = get_type_hints(request, include_extras=True), {}
     for f in fields(request):
-        kind, *notes = get_args(hints[f.name])
-        spec = next(n for n in notes if isinstance(n, Spec))
-        kind = Image if spec.layer and get_origin(kind) is not tuple else get_origin(kind) or kind
-        out[f.name] = Field(f.name, kind, f.default, spec)
+        kind, spec = get_args(hints[f.name])
+        kind = next(iter(get_args(kind))) if get_origin(kind) is UnionType else kind
+        out[f.name] = Field(f.name, get_origin(kind) or kind, f.default, spec)
     return out
 
 
@@ -98,41 +110,8 @@ def pictures_of(request: type) -> dict[str, Field]:
 
 
 advanced = partial(Spec, group="advanced")
-GUIDANCE = Spec("Guidance", "how strictly the words, if any, are followed; 1 is off", 0, 20, 0.1)
-# Fields that several requests have.
-SEED = Annotated[int, Spec("Seed", "the same seed gives the same pictures", 0, 2**32 - 1, 1, group="make")]
-SIZE = Annotated[int, advanced("Longer side", "in pixels; 0 is the network's own", 0, 1536, 8, beside=True)]
-FIT = Annotated[
-    str,
-    advanced(
-        "Frame",
-        "the proportions of the first picture, a square, or a square that shows the pictures whole",
-        choices={"fit": "proportions of the first", "crop": "square, cropped", "pad": "square, whole"},
-    ),
-]
-MODEL = Annotated[
-    str,
-    Spec(
-        "Network",
-        "a name from 'python -m engine models', a diffusers folder or a .safetensors file; then LoRAs: "
-        "sd15 + /loras/ink.safetensors:0.8",
-        group="network",
-    ),
-]
-PROMPT = Annotated[str, Spec("In words", "what they show, e.g. a red tulip (may stay empty)", group="words")]
-NEGATIVE = Annotated[str, advanced("Not wanted", "what the pictures should not show")]
-SAMPLER = Annotated[
-    str,
-    advanced(
-        "Sampler",
-        "ddim, or live: the few-step weights, at most four steps a picture",
-        choices={"ddim": "DDIM, all the steps", "live": "live: four steps or fewer"},
-    ),
-]
-COUNT = Annotated[int, Spec("Results", "with this seed, the next, and so on", 1, 16, 1, group="results")]
-FEATHER = Annotated[int, advanced("Soft edge", "pixels inside the part that may change", 0, 128, 1, beside=True)]
-MASK = Annotated[Image | None, Spec("Mask", "white (or alpha) where it may change, grey for less", layer="L")]
-PHOTO = Annotated[Image | None, Spec("photo", "the photograph that is edited; the rest of it is kept", layer="RGB")]
+hidden = partial(Spec, group="hidden")
+results = partial(Spec, group="results")
 
 
 def new_seed() -> int:
@@ -152,7 +131,7 @@ def settle(request: type, values: Mapping[str, Any]) -> dict[str, Any]:
         if kind is int and isinstance(value, float) and value.is_integer():
             out[name] = int(value)
         elif kind is tuple:
-            lines = value.splitlines() if isinstance(value, str) else value or ()
+            lines: Any = value.splitlines() if isinstance(value, str) else value or ()
             out[name] = tuple(tuple(v) if isinstance(v, list) else v for v in lines)
     return out
 
@@ -208,7 +187,7 @@ def _plain(name: str, kind: type, spec: Spec, value: Any) -> None:
         ok = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
         if not ok or not spec.low <= value <= spec.high:  # a NaN is not between anything
             what = "a whole number" if kind is int else "a number"
-            raise EngineError(f"{name} must be {what} from {spec.low:g} to {spec.high:g}, got {str(value)[:40]}")
+            raise EngineError(f"{name} must be {what} {spec.span}, got {str(value)[:40]}")
     elif kind in (str, bool) and not isinstance(value, kind):
         raise EngineError(f"{name} must be {'text' if kind is str else 'true or false'}, got {value!r}")
 
