@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.naive import Naive
-from benchmarks.networks import sd_shaped
+from benchmarks.tiny import make_network
 from engine.checkpoints.manager import Models
 from engine.diffusion import lora
 from engine.diffusion.model import Network, Row
@@ -97,9 +97,8 @@ def measure(model: str, device: str, repeats: int) -> dict[str, Any]:
     figures = one(model, device, repeats)
     print(figures, flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        figures |= {
-            f"tiny_{k}": v for k, v in one(str(sd_shaped(Path(folder))), device, repeats).items() if k != "model"
-        }
+        small = one(str(make_network(Path(folder), shape="small")), device, repeats)
+        figures |= {f"tiny_{k}": v for k, v in small.items() if k != "model"}
     return figures
 
 

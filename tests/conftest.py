@@ -1,8 +1,7 @@
-"""Tiny networks of the real classes in the real folder format, pictures, and a worker that owns one of them."""
+"""What all tests share: a tiny network of the real classes, pictures, the studio as it is started, a browser."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -11,6 +10,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from benchmarks.tiny import done, events, make_network  # noqa: F401, the tests' too
 
 ROOT = Path(__file__).resolve().parents[1]
 # Chromium as root, without a GPU, asking nobody outside.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
 
 
 def pytest_configure():
@@ -36,95 +36,14 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    """Fast ones first: the laws in closed form before the command line, the page last."""
-    order = [
-        "geometry",
-        "sampling",
-        "schema",
-        "layering",
-        "stream",
-        "images",
-        "video",
-        "worker",
-        "zero",
-        "models",
-        "hub",
-        "catalogue",
-        "memory",
-        "loading",
-        "control",
-        "pose",
-        "posing",
-        "ranking",
-        "perceptual",
-        "cache",
-        "hooks",
-        "lora",
-        "lorafile",
-        "interpolate",
-        "morph",
-        "timeline",
-        "drawing",
-        "draw",
-        "edit",
-    ]
-    order += [
-        "benchmarks",
-        "training",
-        "cli",
-        "flora",
-        "api",
-        "container",
-        "skeleton",
-        "canvas",
-        "page",
-        "easel",
-        "networks",
-    ]
-    place = {name: n for n, name in enumerate(order)}
-    items.sort(key=lambda i: place.get(i.path.stem.removeprefix("test_"), len(place)))
-
-
-def make_network(
-    folder: Path, prediction: str = "epsilon", extra: int = 0, seed: int = 0, attends: tuple[int, ...] = (1,)
-) -> Path:
-    """A Stable-Diffusion-shaped checkpoint of random weights, factor 8, 4 channels, in the diffusers folder format.
-
-    ``attends``: which of its two levels look at the words; in Stable Diffusion all but the last do."""
-    down = ["CrossAttnDownBlock2D" if i in attends else "DownBlock2D" for i in (0, 1)]
-    up = ["CrossAttnUpBlock2D" if i in attends else "UpBlock2D" for i in (1, 0)]
-    torch.manual_seed(seed)
-    unet = UNet2DConditionModel(
-        sample_size=8, in_channels=4 + extra, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
-        down_block_types=down, up_block_types=up,
-        cross_attention_dim=32, attention_head_dim=4, norm_num_groups=8,
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16), down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, latent_channels=4, norm_num_groups=8,
-        scaling_factor=0.18215,
-    )  # fmt: skip
-    letters = [chr(c) for c in range(33, 127)]
-    vocab = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    text = CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(vocab), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=24, projection_dim=32, bos_token_id=len(vocab) - 2, eos_token_id=len(vocab) - 1,
-        pad_token_id=len(vocab) - 1,
-    ))  # fmt: skip
-    tokenizer = CLIPTokenizer(
-        vocab={v: i for i, v in enumerate(vocab)}, merges=[], unk_token="<|endoftext|>", bos_token="<|startoftext|>",
-        eos_token="<|endoftext|>", pad_token="<|endoftext|>", model_max_length=24,
-    )  # fmt: skip
-    scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
-        set_alpha_to_one=False, prediction_type=prediction,
-    )  # fmt: skip
-    parts = (("unet", unet), ("vae", vae), ("text_encoder", text), ("tokenizer", tokenizer), ("scheduler", scheduler))
-    for name, part in parts:
-        part.save_pretrained(folder / name)
-    index = {name: ["transformers" if name[0] == "t" else "diffusers", type(part).__name__] for name, part in parts}
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"} | index))
-    return folder
+    """Fast files first: the laws in closed form before the tiny networks, the page last."""
+    signs = (("browser", "studio"), ("slow",), ("tiny", "models"))  # names of fixtures and marks
+    cost = Counter()
+    for item in items:
+        names = {*item.fixturenames, *(mark.name for mark in item.iter_markers())}
+        found = [len(signs) - n for n, sign in enumerate(signs) if names & set(sign)]
+        cost[item.path] = max([cost[item.path], *found])
+    items.sort(key=lambda item: cost[item.path])
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (80, 64)) -> Image.Image:

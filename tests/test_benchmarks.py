@@ -1,15 +1,15 @@
 """The benchmark runs and prints the keys it promises; no figure is judged here."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT, picture
+from conftest import picture
 
 from benchmarks.__main__ import main
-from benchmarks.device import FIGURES, random_network
+from benchmarks.device import random_network
+from benchmarks.figures import FIGURES
 from benchmarks.morph import frames_of
 from benchmarks.naive import Naive
 from engine.checkpoints.manager import Models
@@ -19,11 +19,10 @@ from engine.requests import EngineError, MorphRequest
 from engine.vision import images
 
 
-def test_interpolate_prints_its_keys(tiny):
-    args = ["interpolate", "--model", str(tiny), "--repeats", "1", "--json"]
-    done = subprocess.run([sys.executable, "-m", "benchmarks", *args], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])
+def test_interpolate_prints_its_keys(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "interpolate", "--model", str(tiny), "--repeats", "1", "--json"])
+    main()
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {"engine_over_network", "batched_speedup", "first_frame_s", "peak_mb"} <= set(figures)
     assert figures["batched_difference"] < 1 and figures["unet_evaluations"] > 0
 
@@ -44,8 +43,8 @@ def test_the_engines_morph_is_the_plain_one(tiny, tmp_path):
             noise.append(naive.invert(z[i : i + 1], words[i : i + 1]))
         plain = naive.pictures(naive.way(noise, [words[:1], words[1:]], loras, [i / 4 for i in range(5)]))
     assert all(torch.equal(m.weight, naive.own[n]) for n, m in lora.targets(net.unet).items())
-    bank = lora.Bank({n: (torch.stack([f[0][n] for f in loras]), torch.stack([f[1][n] for f in loras]))
-                      for n in loras[0][0]})  # fmt: skip
+    factors = {n: tuple(torch.stack([f[side][n] for f in loras]) for side in (0, 1)) for n in loras[0][0]}
+    bank = lora.Bank(factors)
     scaled = torch.cat(noise) * (1 + net.levels(r.steps)[0] ** 2) ** 0.5
     _, batched = frames_of(models, r, scaled, words, bank)
     assert (plain - batched).abs().mean() < 2e-3 < (plain[1:] - plain[:-1]).abs().mean()
@@ -54,14 +53,12 @@ def test_the_engines_morph_is_the_plain_one(tiny, tmp_path):
 @pytest.fixture(scope="module")
 def device(tmp_path_factory):
     """The lines of ``python -m benchmarks device`` on the tiny shape, by figure and network; and what it left."""
-    place, before = tmp_path_factory.mktemp("device"), sys.argv
-    args = "--device cpu --shape tiny --size 64 --steps 4 --share 0.02 --seconds 0"
-    sys.argv = ["benchmarks", "device", *args.split(), "--folder", str(place / "net"), "--json", str(place / "lines")]
-    try:
-        with pytest.raises(SystemExit) as end:
-            main()
-    finally:
-        sys.argv = before
+    place = tmp_path_factory.mktemp("device")
+    args = "--device cpu --shape tiny --size 64 --steps 4 --share 0.02 --seconds 0".split()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        args += ["--folder", str(place / "net"), "--json", str(place / "lines")]
+        patch.setattr(sys, "argv", ["benchmarks", "device", *args])
+        main()
     lines = json.loads((place / "lines").read_text())
     assert end.value.code == 0, lines
     return lines, place / "net"
