@@ -54,7 +54,7 @@ def test_the_engines_morph_is_the_plain_one(tiny, tmp_path):
 def device(tmp_path_factory):
     """The lines of ``python -m benchmarks device`` on the tiny shape, by figure and network; and what it left."""
     place = tmp_path_factory.mktemp("device")
-    args = "--device cpu --shape tiny --size 64 --steps 4 --share 0.02 --seconds 0".split()
+    args = ["--device", "cpu", "--shape", "tiny", "--size", "64", "--steps", "4", "--share", "0.02", "--seconds", "0"]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
         args += ["--folder", str(place / "net"), "--json", str(place / "lines")]
         patch.setattr(sys, "argv", ["benchmarks", "device", *args])
