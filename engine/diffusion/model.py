@@ -317,11 +317,26 @@ class Network:
         return round(t) if abs(t - round(t)) < 1e-3 else t
 
     def field(self, rows: Sequence[Row]) -> Callable[[Tensor, float], Tensor]:
-        """(x, σ) → the noise in x, guided: Σ weightᵢ · ε(x, rowᵢ). Rows of all frames go as one batch, in chunks."""
-        return lambda x, s: self.noise_in(x, torch.full((len(x),), s, dtype=torch.float64), rows)
+        """(x, σ) → the clean picture in mind. Rows of all frames go as one batch, in chunks."""
+
+        def denoise(x: Tensor, s: float) -> Tensor:
+            out = self.guided_output(x, torch.full((len(x),), s, dtype=torch.float64), rows)
+            if self.prediction == "v_prediction":  # v = √ā·ε − √(1−ā)·x0, so x0 = √ā·x − √(1−ā)·v in VP scale
+                return (x / (1 + s * s) ** 0.5 - s * out) / (1 + s * s) ** 0.5
+            return x - s * out
+
+        return denoise
 
     def noise_in(self, x: Tensor, s: Tensor, rows: Sequence[Row]) -> Tensor:
-        """The same for pictures ``x`` (B, C, h, w) each at a sigma of its own, ``s`` (B,)."""
+        """The noise in pictures ``x`` (B, C, h, w), each at a sigma of its own, ``s`` (B,): what training compares."""
+        out = self.guided_output(x, s, rows)
+        if self.prediction == "v_prediction":  # ε = √ā·v + √(1−ā)·x
+            s = s.to(x).view(-1, 1, 1, 1)
+            out = (out + s * x / (1 + s * s).sqrt()) / (1 + s * s).sqrt()
+        return out
+
+    def guided_output(self, x: Tensor, s: Tensor, rows: Sequence[Row]) -> Tensor:
+        """What the network says of pictures ``x``, guided: Σ weightᵢ · output(x, rowᵢ)."""
         n = x.shape[0]
         known = {v: self.timestep(v) for v in set(s.tolist())}
         t = torch.tensor([known[v] for v in s.tolist()])
@@ -348,8 +363,6 @@ class Network:
         out = self.chunked(one, inputs, embeds, t.repeat(len(rows)), *carried.values())
         self.evaluations += out.shape[0]
         out = out.unflatten(0, (len(rows), n))
-        if self.prediction == "v_prediction":  # v = √ā·ε − √(1−ā)·x0, so ε = √ā·v + √(1−ā)·x
-            out = (out + s * scaled) / (1 + s * s).sqrt()
         weights = [r.weight.to(out) if isinstance(r.weight, Tensor) else r.weight for r in rows]
         return torch.stack([w * e for w, e in zip(weights, out, strict=True)]).sum(0)
 

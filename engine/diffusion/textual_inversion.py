@@ -35,8 +35,8 @@ def invert_text(
         s = levels[int(torch.randint(len(levels) // 3, 2 * len(levels) // 3, (), generator=draw))]
         noise = gaussian(z.shape[1:], [draw, draw]).to(z)
         with torch.enable_grad():
-            d = net.field(guided(free[:2], free[2:], guidance))(z + s * noise, s)
-            loss = (d - noise).square().mean()
+            eps = net.noise_in(z + s * noise, torch.full((len(z),), s), guided(free[:2], free[2:], guidance))
+            loss = (eps - noise).square().mean()
             (boost * loss).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from engine.checkpoints.manager import Models
 from engine.diffusion.control import Hint, palette
 from engine.diffusion.model import Network, Row
-from engine.diffusion.sampling import Field, StepRule, ancestral, euler, generator, keeping, renoised
+from engine.diffusion.sampling import Denoise, StepRule, ancestral, euler, generator, masked_step, lcm_step
 from engine.requests import Done, DrawRequest, EngineError, Event, Frame, Progress
 from engine.vision import compositing as rendering
 from engine.vision import images
@@ -151,17 +151,19 @@ class Drawing:
         if self.z_strokes is not None:
             x = x + painted * self.z_strokes
         own = [generator(p["seed"], 1) for p in part]
-        step = ancestral(r.eta, own) if r.eta else renoised(own) if r.sampler == "live" and net.few else euler
+        step = ancestral(r.eta, own) if r.eta else lcm_step(own) if r.sampler == "live" and net.few else euler
         field = net.field(self.rows(part))
         field, step = self.refined(field, step, part, levels)
         if self.z_photo is not None and self.mask is not None:
             free = rendering.level_of(net, cells(self.mask, net, most=True), 1.0)
             x = torch.where(free >= levels[0], x, self.z_photo + levels[0] * noise())
-            step = keeping(step, self.z_photo, free, noise)
+            step = masked_step(step, self.z_photo, free, noise)
         doing = "drawing" if len(part) == 1 else f"drawing {len(part)} pictures"
         return (yield from rendering.walk(net, field, x, levels, step, self.look, doing, 0, 1 - DECODE))
 
-    def refined(self, field: Field, step: StepRule, part: list[dict], levels: list[float]) -> tuple[Field, StepRule]:
+    def refined(
+        self, field: Denoise, step: StepRule, part: list[dict], levels: list[float]
+    ) -> tuple[Denoise, StepRule]:
         """Realism: field and step with the drawing's low-pass in place of the picture's, up to the last free steps.
 
         "noised" is the published rule: the low-pass of x at s_next gives way to that of the drawing noised to s_next,
@@ -178,15 +180,13 @@ class Drawing:
         last = levels[pulls - 1] if pulls else float("inf")
 
         def clean(x: Tensor, s: float) -> Tensor:
-            d = field(x, s)
-            if s < last:
-                return d
-            return (x - pulled(x - s * d, ref, sizes, where)) / s
+            x0 = field(x, s)
+            return x0 if s < last else pulled(x0, ref, sizes, where)
 
         noise = fresh(net, (net.channels, *self.grid), [(p["seed"], 2) for p in part])
 
-        def noised(x: Tensor, d: Tensor, s: float, s_next: float) -> Tensor:
-            x = step(x, d, s, s_next)
+        def noised(x: Tensor, x0: Tensor, s: float, s_next: float) -> Tensor:
+            x = step(x, x0, s, s_next)
             return x if s < last or not s_next else pulled(x, ref + s_next * noise(), sizes, where)
 
         return (clean, step) if refine == "clean" else (field, noised)

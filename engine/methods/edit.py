@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.checkpoints.manager import Models
 from engine.diffusion.model import Network, guided
-from engine.diffusion.sampling import ancestral, euler, generator, keeping
+from engine.diffusion.sampling import ancestral, euler, generator, masked_step
 from engine.requests import Done, EditRequest, Event, Frame, Progress
 from engine.vision import compositing as rendering
 from engine.vision import images
@@ -98,7 +98,7 @@ def _rounds(
         if free is not None:
             # Kept is the guide, which is the photograph where nothing may change at all.
             up = torch.where(free >= levels[0] - 1e-9, up, z + levels[0] * eps)
-            step = keeping(step, z, free, noise if r.noise == "fresh" else lambda eps=eps: eps)
+            step = masked_step(step, z, free, noise if r.noise == "fresh" else lambda eps=eps: eps)
         doing = "making it real" if r.repeats == 1 else f"round {k + 1} of {r.repeats}"
         x = yield from rendering.walk(net, field, up, levels, step, look, doing, k * span, (k + 1) * span)
     return x

@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.checkpoints.manager import Models
 from engine.diffusion.geometry import MIX, noise_steps, slerp, tree
 from engine.diffusion.model import Network, guided
-from engine.diffusion.sampling import ancestral, euler, flow, gaussian, generator, renoised
+from engine.diffusion.sampling import ancestral, euler, sample, gaussian, generator, lcm_step
 from engine.diffusion.textual_inversion import invert_text
 from engine.methods.posing import People, Poses, detected
 from engine.requests import Done, Event, Frame, InterpolateRequest, Preview, Progress, within
@@ -75,9 +75,9 @@ class Run:
         own = [generator(self.seed_of(i), i, c, 2, round(1e6 * levels[0])) for i, c in pairs]
         step = ancestral(self.request.eta, own) if self.request.eta else euler
         if self.request.sampler == "live" and self.net.few:
-            step = renoised(own)
+            step = lcm_step(own)
         rows = self.text(frames)
-        for state in flow(self.net.field(rows), x, levels, step):
+        for state in sample(self.net.field(rows), x, levels, step):
             x = state.x
             self.done += len(frames) * len(rows)
             yield Progress(min(self.begun + (1 - self.begun) * self.done / self.total, 0.999), doing)
@@ -231,7 +231,7 @@ def _chosen(run: Run, frame: int, distance: int, tried: list[Image]) -> int:
 
 
 def smoothest(tried: list[Image], left: Image, right: Image) -> int:
-    """The candidate nearest to both parents at once (squared distance at 32 × 32), so that the strip flows."""
+    """The candidate nearest to both parents at once (squared distance at 32 × 32), so that the strip samples."""
     small = images.to_tensor([p.resize((32, 32)) for p in (*tried, left, right)])
     way = (small[:-2, None] - small[None, -2:]).square().mean((2, 3, 4)).sum(1)
     return int(way.argmin())

@@ -28,7 +28,7 @@ from engine.diffusion import lora
 from engine.diffusion.geometry import adain, lerp, slerp
 from engine.diffusion.lora import Bank
 from engine.diffusion.model import Network, Row
-from engine.diffusion.sampling import flow
+from engine.diffusion.sampling import sample
 from engine.requests import Done, Event, Frame, MorphRequest, Preview, Progress, within
 from engine.vision import images, perceptual
 
@@ -113,7 +113,7 @@ class Run:
 
     def walk(self, x: Tensor, levels: list[float], rows: list[Row], doing: str, cells: Sequence[int] = ()):
         """Walks rows ``x`` along ``levels`` with progress, and previews for ``cells``; returns where they end."""
-        for state in flow(self.net.field(rows), x, levels):
+        for state in sample(self.net.field(rows), x, levels):
             x = state.x
             yield self.progress(len(x), doing)
             if len(cells) and perf_counter() - self.shown > PREVIEW_EVERY:

@@ -17,7 +17,7 @@ from engine.checkpoints.manager import Models, located
 from engine.checkpoints.resolve import DETECTORS, fetching
 from engine.diffusion.control import Hint
 from engine.diffusion.model import Network, Row, guided
-from engine.diffusion.sampling import flow, gaussian, generator
+from engine.diffusion.sampling import sample, gaussian, generator
 from engine.requests import Progress
 from engine.vision import images
 from engine.vision.keypoints import pose
@@ -104,7 +104,7 @@ def photographed(net: Network, picture: Image, words: str) -> Generator[Progress
     rows = [Row(r.embeds, r.weight, hints=hints) for r in guided(cond, uncond, GUIDANCE)]
     levels = net.below(T0, STEPS)
     x: Tensor = z + levels[0] * gaussian(z.shape[1:], [generator(0, 7)]).to(z)
-    for i, state in enumerate(flow(net.field(rows), x, levels), 1):
+    for i, state in enumerate(sample(net.field(rows), x, levels), 1):
         x = state.x
         yield Progress(i / (len(levels) - 1), "making a photograph of it, to find people there")
     return images.to_pictures(net.decode(x))[0]

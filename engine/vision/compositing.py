@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.checkpoints.manager import Models
 from engine.diffusion.model import Network
-from engine.diffusion.sampling import Field, StepRule, flow, gaussian, generator
+from engine.diffusion.sampling import Denoise, StepRule, sample, gaussian, generator
 from engine.requests import EngineError, Preview, Progress
 from engine.vision import images
 from engine.vision.drawing import feathered, grown, lowpass
@@ -118,11 +118,11 @@ def colourless(noise: Tensor, s: float, painted: Tensor | float = 0.0) -> Tensor
     return (noise - coarse) * (1 + s**2) ** 0.5
 
 
-def walk(net: Network, field: Field, x: Tensor, levels: Sequence[float], step: StepRule, look: Callable,
+def walk(net: Network, field: Denoise, x: Tensor, levels: Sequence[float], step: StepRule, look: Callable,
          doing: str, low: float, high: float) -> Iterator[Progress | Preview]:  # fmt: skip
     """Denoises rows ``x``, one a frame, and shows them; returns the clean latents."""
     shown, n = 0.0, len(levels) - 1
-    for i, state in enumerate(flow(field, x, levels, step), 1):
+    for i, state in enumerate(sample(field, x, levels, step), 1):
         x = state.x
         yield Progress(low + (high - low) * i / n, doing)
         if perf_counter() - shown > PREVIEW_EVERY and i < n:
