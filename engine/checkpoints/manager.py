@@ -1,4 +1,5 @@
-"""The networks resident on one device: `Models.load(name)` gives a `Network`, kept until room is wanted for another."""
+"""The networks resident on one device: `ModelManager.load(name)` gives a `LatentDiffusion` over modules that stay until
+room is wanted for others."""
 
 from __future__ import annotations
 
@@ -9,12 +10,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from engine.checkpoints import hub
-from engine.checkpoints.load import merge, module, read
+from engine.checkpoints import hub, load
 from engine.checkpoints.resolve import Choice, Extra, absent, chosen, fetching
-from engine.diffusion.memory import GB, SHORT, emptied, limit, short_of_memory
-from engine.diffusion.model import Network
-from engine.jobs.cache import Cache
+from engine.diffusion.memory import GB, SHORT, Room, limit, release, short_of_memory
+from engine.diffusion.model import LatentDiffusion
+from engine.diffusion.residency import Resident
 from engine.requests import EngineError, Progress, result
 
 T = TypeVar("T")
@@ -73,105 +73,104 @@ class Memo:
         return value
 
 
-class Models:
+class ModelManager:
     """The networks resident on one device, loaded once; the least recently used leave when memory asks for it.
 
     ``memory``: how many GB of the device networks may use; 0 is what it has (`engine.diffusion.memory.limit`).
+    ``paths``: the folders in which files of this machine may be named as networks or LoRAs; None: anywhere.
     """
 
-    def __init__(self, device: str = "auto", dtype: torch.dtype | None = None, memory: float = 0.0):
+    def __init__(
+        self,
+        device: str = "auto",
+        dtype: torch.dtype | None = None,
+        memory: float = 0.0,
+        paths: Sequence[str] | None = None,
+    ):
         self.device = pick_device(device)
         self.dtype = dtype or pick_dtype(self.device)
-        self.limit = limit(self.device, memory)
+        self.limit, self.paths = limit(self.device, memory), paths
         self.memo = Memo()
         self.tools = Memo(4 << 30)  # CLIPs and detectors, each larger than all else that is remembered
-        self.cache = Cache()
-        self._resident: OrderedDict[str, Network] = OrderedDict()
+        self._resident: OrderedDict[str, Resident] = OrderedDict()
 
-    def load(self, name: str, wants: Sequence[str] = ()) -> Network:
-        """The network of that name, folder or file, on the device, with what is wanted beside it (`loading`)."""
+    def load(self, name: str, wants: Sequence[str] = ()) -> LatentDiffusion:
+        """The network of that name, folder or file, on the device, with what is wanted beside it."""
         return result(self.loading(name, wants))
 
-    def loading(self, name: str, wants: Sequence[str] = ()) -> Generator[Progress, None, Network]:
+    def loading(self, name: str, wants: Sequence[str] = ()) -> Generator[Progress, None, LatentDiffusion]:
         """The same with progress: what is not on this machine is fetched first.
 
-        ``wants``: what a request asks for beside the network (catalogue.FAMILIES: "sketch", "stroke", "pose", "canny",
+        ``wants``: what a request asks for beside the network (resolve.FAMILIES: "sketch", "stroke", "pose", "canny",
         "live"); what its family lacks is left to whoever uses it. EngineError if unknown, incomplete or out of reach.
         """
-        choice = chosen(name)
+        choice = chosen(name, self.paths)
         yield from fetching(absent(choice.needs(wants)))
         if name not in self._resident:
             yield Progress(0.0, f"loading {name}")
-            self._resident[name] = self._room_for(choice.size(), name, lambda: self._network(choice))
+            self._resident[name] = self._room_for(choice.size(), name, lambda: self._read(choice))
         self._resident.move_to_end(name)
-        net = self._resident[name]
-        net.room = net.space = 2**16  # a lack of memory was the last job's
-        net.trouble = ""
-        if net.plan.offload:  # what this job does not look at would be moved about all the same
-            net.controls = {k: m for k, m in net.controls.items() if k in wants}
+        own = self._resident[name]
+        own.drop_controls(but=tuple(wants))
         for kind in wants:
-            if kind in EQUIPMENT and not net.has(kind) and (choice.beside(kind) or kind in choice.extras):
+            if kind in EQUIPMENT and not own.has(kind) and (choice.beside(kind) or kind in choice.extras):
                 yield Progress(0.0, f"loading what {name} needs for {kind}")
-                found = choice.beside(kind) or located(choice.extras[kind])
-                self._room_for(_size(found), name, lambda k=kind, f=found: self._equip(net, k, f))
-        self._share(net)
-        return net
+                found = choice.beside(kind) or place(choice.extras[kind])
+                self._room_for(_size(found), name, lambda k=kind, f=found: self._equip(own, k, f))
+        self._share(own)
+        return LatentDiffusion(own, Room(self.device, lambda: self._evict(but=name)))
 
-    @property
-    def trouble(self) -> str:
-        """What a lack of memory has changed in this job, in words."""
-        return next((n.trouble for n in reversed(self._resident.values())), "")
+    def tool(self, key: Any, make: Callable[[], Any]) -> Any:
+        """A CLIP or a detector (anything with ``bytes``), made once and kept while there is room."""
+        found = self.tools.get(key)
+        return self.tools.put(key, found := make(), found.bytes) if found is None else found
 
-    def _share(self, net: Network) -> None:
+    def _share(self, own: Resident) -> None:
         """Gives the network what others leave of the memory; rather than have its parts wait outside, others leave."""
         while True:
-            net.limit = self.limit - self.tools.size - sum(n.bytes for n in self._resident.values() if n is not net)
-            net.settle()
-            if not net.plan.offload or not self._leave(net.name):
+            others = sum(r.bytes for r in self._resident.values() if r is not own)
+            own.settle(self.limit - self.tools.size - others)
+            if not own.plan.offload or not self._evict(but=own.name):
                 return
 
-    def _network(self, choice: Choice) -> Network:
-        parts = read(choice.folder(), self.dtype, choice.name)
+    def _read(self, choice: Choice) -> Resident:
+        parts = load.read(choice.folder(), self.dtype, choice.name)
         for lora, strength in choice.loras:
-            merge(parts, located(lora), strength, choice.name)
-        net = Network(parts, self.device, self.dtype, choice.name, self.limit)
-        net.family = choice.family
-        if choice.entry:
-            net.lora_rate = choice.entry.lora_rate
-        net.relief = lambda: self._leave(choice.name)
-        if self.device.type != "cpu" and (tiny := choice.extras.get("preview")) and hub.where(tiny.source):
-            net.tiny = module(located(tiny), self.dtype).eval().requires_grad_(False)
-        return net
+            load.merge(parts, place(lora), strength, choice.name)
+        taesd, tiny = None, choice.extras.get("preview")
+        if self.device.type != "cpu" and tiny and hub.where(tiny.source):
+            taesd = load.module(place(tiny), self.dtype).eval().requires_grad_(False)
+        rate = {"lora_rate": choice.entry.lora_rate} if choice.entry else {}
+        own = Resident(parts, self.device, self.dtype, choice.name, choice.family, taesd=taesd, **rate)
+        own.settle(self.limit)
+        return own
 
-    def _equip(self, net: Network, kind: str, found: Path) -> None:
+    def _equip(self, own: Resident, kind: str, found: Path) -> None:
         """Puts beside the network what a request wants of its family."""
-        if kind == "live":
-            net.few = found
-        else:
-            net.controls[kind] = module(found, self.dtype).eval().requires_grad_(False)
+        own.equip(kind, (lambda: load.tensors(own, found)) if kind == "live" else load.module(found, self.dtype))
 
-    def _room_for(self, size: int, name: str, load: Callable[[], T]) -> T:
-        """What ``load`` gives, after those least recently used (but ``name``) have left for its ``size`` in bytes."""
-        while self.tools.size + sum(n.bytes for n in self._resident.values()) + size > self.limit and self._leave(name):
+    def _room_for(self, size: int, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives, after those least recently used (but ``name``) have left for its ``size`` in bytes."""
+        while self.tools.size + sum(r.bytes for r in self._resident.values()) + size > self.limit and self._evict(name):
             pass
         while True:
             try:
-                return load()
+                return make()
             except SHORT as e:
                 if not short_of_memory(e):
                     raise
-            if not self._leave(name):  # outside the except clause: the error holds on to what was loaded
+            if not self._evict(but=name):  # outside the except clause: the error holds on to what was loaded
                 raise EngineError(
                     f"memory of {self.device} must hold {name}, of {size / GB:.1f} GB more, got too little"
                 )
 
-    def _leave(self, name: str) -> bool:
-        """Has the least recently used network but ``name`` leave; False if there is none."""
-        old = next((n for n in self._resident if n != name), None)
+    def _evict(self, but: str) -> bool:
+        """Has the least recently used network but that one leave; False if there is none."""
+        old = next((n for n in self._resident if n != but), None)
         if old is None:
             return False
         del self._resident[old]
-        emptied(self.device)
+        release(self.device)
         return True
 
 
@@ -181,7 +180,7 @@ def _size(found: Path) -> int:
     return min((f.stat().st_size for f in files), default=0)
 
 
-def located(found: Extra | Path) -> Path:
+def place(found: Extra | Path) -> Path:
     """Where something lies: a file of the artist's, or what was fetched (the file itself if it is a single one)."""
     if isinstance(found, Path):
         return found

@@ -1,16 +1,21 @@
 """How much of a device's memory there is, and how to work within it: rows a time, tiles, parts that wait outside.
 
 The well-known means for small cards (methods.md §6, interface.md §1d), chosen by figures instead of by flags. The
-figures are estimates; when one is wrong, `Network.chunked` halves what it takes and goes on.
+figures are estimates; when one is wrong, `Room` halves what it takes and goes on.
 """
 
 from __future__ import annotations
 
 import gc
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
+from engine.requests import EngineError
 
 GB = 1 << 30
 RESERVE = 0.8 * GB  # the driver's own, and what fragments
@@ -29,7 +34,7 @@ def short_of_memory(error: BaseException) -> bool:
     )
 
 
-def emptied(device: torch.device) -> None:
+def release(device: torch.device) -> None:
     """Gives back what the device's allocator holds on to."""
     gc.collect()
     if device.type == "cuda":
@@ -50,11 +55,10 @@ class Plan:
 
 
 def limit(device: torch.device, asked: float = 0.0) -> int:
-    """Bytes that networks may use: ``asked`` in GB, or CHRYSALIS_MEMORY_GB, or what the device has.
+    """Bytes that networks may use: ``asked`` in GB, or (0) what the device has.
 
     On a CPU and on Apple's chips the pictures, the browser and the system live in the same memory: half of it.
     """
-    asked = asked or float(os.environ.get("CHRYSALIS_MEMORY_GB") or 0)
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         total = torch.cuda.get_device_properties(index).total_memory
@@ -82,3 +86,57 @@ def plan(limit: int, parts: dict[str, int], width: int, size: int, factor: int, 
         tiles=tiles,
         offload=offload,
     )
+
+
+class Room:
+    """The memory of one job: how many UNet rows and pictures it takes at a time, fewer once they did not fit.
+
+    ``relief()`` has another network leave the device (False: there is none). ``trouble`` says in words what a lack of
+    memory has changed.
+    """
+
+    def __init__(self, device: torch.device, relief: Callable[[], bool] = lambda: False):
+        self.device, self.relief, self.trouble = device, relief, ""
+        self._fits: dict[str, int] = {}
+
+    def chunk(self, fn: Callable[..., Tensor], tensors: tuple[Tensor, ...], most: int, what: str) -> Tensor:
+        """Runs ``fn(first row, *rows)`` over rows of ``tensors`` (B, …), ``most`` at a time; ``what``: "rows" of the
+        UNet or "pictures", which are remembered apart.
+
+        When memory runs out, another network leaves; if there is none, the chunks are halved.
+        """
+        out, start, total = [], 0, tensors[0].shape[0]
+        while start < total:
+            size = min(most, self._fits.get(what, most))
+            failed = None
+            try:
+                out.append(fn(start, *(t[start : start + size].to(self.device) for t in tensors)))
+                start += size
+            except SHORT as e:
+                # What earlier chunks keep for the way back is not freed by smaller ones.
+                if torch.is_grad_enabled() or not short_of_memory(e):
+                    raise
+                failed = e.with_traceback(None)  # which holds on to the tensors
+            if failed is not None and not self.relief():
+                self._fits[what] = self.halve(failed, min(size, total), tensors[0])
+        return torch.cat(out)
+
+    def halve(self, error: BaseException, rows: int, like: Tensor) -> int:
+        """Half of ``rows``, after ``error`` came up with so many of them; raises what is no lack of memory.
+
+        When one row is too much, the lack of memory becomes a sentence (EngineError).
+        """
+        if not short_of_memory(error):
+            raise error
+        if rows <= 1:
+            raise EngineError(
+                f"memory of {self.device} must hold one picture of {tuple(like.shape[2:])} rows and columns in the "
+                "network, got too little; choose a smaller size"
+            ) from None
+        self.tell(f"it went on with {rows // 2} pictures a time")
+        release(self.device)
+        return rows // 2
+
+    def tell(self, change: str) -> None:
+        self.trouble = f"memory of {self.device} ran out; {change}"
+        logging.getLogger(__name__).warning(self.trouble)

@@ -10,11 +10,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from engine.checkpoints import hub
-from engine.checkpoints.manager import Models
-from engine.checkpoints.resolve import CLIPS
-from engine.diffusion.model import Network
-from engine.requests import EngineError
+
 
 
 class Ranker:
@@ -52,23 +48,3 @@ class Ranker:
             words[negative] -= 1
         weights = torch.tensor(list(words.values()), dtype=torch.float32, device=self.device)
         return self.pictures(pictures) @ (weights @ self.texts(list(words)))
-
-
-def ranker(models: Models, net: Network, which: str = "clip") -> Ranker:
-    """The CLIP in the folder ``clip`` beside the network, or else ViT-L/14 (``clip``) or ViT-B/32 (``clip-small``).
-
-    Kept in memory. EngineError if it is not on this machine (`Models.loading` fetches it when it is wanted).
-    """
-    folder = net.folder / "clip"
-    if not (folder / "open_clip_config.json").is_file():
-        found = hub.where(CLIPS[which].source)
-        if found is None:
-            raise EngineError(
-                f"picker must be smoothest or first where there is no {CLIPS[which].about} on this machine, got {which}"
-            )
-        folder = found
-    found = models.tools.get(("clip", str(folder)))
-    if found is None:
-        found = Ranker(folder, torch.device("cpu") if net.plan.offload else net.device)
-        models.tools.put(("clip", str(folder)), found, found.bytes)
-    return found

@@ -14,32 +14,32 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from engine.diffusion.model import Network
+from engine.diffusion.model import LatentDiffusion
 
 
-def features(net: Network, x: Tensor) -> Tensor:
+def features(model: LatentDiffusion, x: Tensor) -> Tensor:
     """(B, C, h, w) float32 features of pictures (B, 3, H, W) in [−1, 1]."""
-    encoder = net.vae.encoder
-    x = x.to(net.device, net.dtype, memory_format=torch.channels_last)
+    encoder = model.vae.encoder
+    x = x.to(model.device, model.dtype, memory_format=torch.channels_last)
     return encoder.down_blocks[0](encoder.conv_in(x)).float()
 
 
-def distance(net: Network, x: Tensor, y: Tensor) -> Tensor:
+def distance(model: LatentDiffusion, x: Tensor, y: Tensor) -> Tensor:
     """(B,) distances between pictures ``x`` and ``y``, both (B, 3, H, W) in [−1, 1]; 0 for equal ones.
 
     In units of the network's own features: distances of different networks do not compare.
     """
 
     def one(a: Tensor, b: Tensor) -> Tensor:
-        p, q = features(net, torch.cat([a, b])).chunk(2)
+        p, q = features(model, torch.cat([a, b])).chunk(2)
         return (p - q).square().sum(1).sqrt().mean((1, 2))
 
-    return net.with_pictures(one, x, y, share=2).cpu()
+    return model.with_pictures(one, x, y, share=2).cpu()
 
 
-def steps(net: Network, x: Tensor) -> Tensor:
+def steps(model: LatentDiffusion, x: Tensor) -> Tensor:
     """(B − 1,) distances between neighbours in the sequence ``x`` (B, 3, H, W)."""
-    return distance(net, x[:-1], x[1:])
+    return distance(model, x[:-1], x[1:])
 
 
 def arc(places: Sequence[float], lengths: Sequence[float]) -> list[float]:
@@ -66,7 +66,7 @@ def even(places: Sequence[float], lengths: Sequence[float], frames: int) -> list
     return out
 
 
-def quality(net: Network, frames: Tensor, keys: Tensor, at: Sequence[int], loop: bool = False) -> dict[str, float]:
+def quality(model: LatentDiffusion, frames: Tensor, keys: Tensor, at: Sequence[int], loop: bool = False) -> dict[str, float]:
     """How good a way through pictures is, against a plain cross-fade of the same.
 
     ``frames`` (N, 3, H, W) is the way, ``keys`` (K, 3, H, W) the pictures it should pass through at frames ``at``.
@@ -75,14 +75,14 @@ def quality(net: Network, frames: Tensor, keys: Tensor, at: Sequence[int], loop:
     Empty where there is no memory for it: the way itself is finished by then, and must not be lost.
     """
     try:
-        return _quality(net, frames, keys, at, loop)
+        return _quality(model, frames, keys, at, loop)
     except ValueError as e:
         if "memory" not in str(e):
             raise
         return {}
 
 
-def _quality(net: Network, frames: Tensor, keys: Tensor, at: Sequence[int], loop: bool) -> dict[str, float]:
+def _quality(model: LatentDiffusion, frames: Tensor, keys: Tensor, at: Sequence[int], loop: bool) -> dict[str, float]:
     stops = list(pairwise(at)) + ([(at[-1], len(frames))] if loop else [])
     fade = []
     for k, (i, j) in enumerate(stops):
@@ -91,8 +91,8 @@ def _quality(net: Network, frames: Tensor, keys: Tensor, at: Sequence[int], loop
     fade.append(keys[:1] if loop else keys[-1:])
     if loop:
         frames = torch.cat([frames, frames[:1]])
-    way, faded = steps(net, frames), steps(net, torch.cat(fade))
-    ends = distance(net, frames[list(at)], keys)
+    way, faded = steps(model, frames), steps(model, torch.cat(fade))
+    ends = distance(model, frames[list(at)], keys)
     found = {"length": way.sum(), "variance": way.var(correction=0), "ends": ends.mean(),
              "fade_length": faded.sum(), "fade_variance": faded.var(correction=0)}  # fmt: skip
     return {k: float(f"{float(v):.4g}") for k, v in found.items()}

@@ -1,0 +1,229 @@
+"""The modules of one network between jobs: where they are, what belongs to them, which weights the UNet has."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.diffusion import memory
+from engine.diffusion.schedule import FEW_STEPS, LCM, Schedule
+from engine.requests import EngineError
+
+CPU = torch.device("cpu")
+
+
+class Resident:
+    """The modules of one network on ``device`` (or waiting outside it, see `memory.Plan`), in eval mode, frozen.
+
+    ``parts`` has unet, vae, text_encoder, tokenizer, scheduler and the ``folder`` where what lies beside it would be.
+    """
+
+    def __init__(
+        self,
+        parts: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        name: str = "",
+        family: str = "",
+        lora_rate: float = 1e-3,
+        taesd: Any = None,
+    ):
+        self.name, self.folder, self.device, self.dtype = name or parts.folder.name, parts.folder, device, dtype
+        self.family, self.lora_rate, self.taesd = family, lora_rate, taesd
+        self.unet, self.vae, self.text_encoder, self.tokenizer = (
+            parts.unet,
+            parts.vae,
+            parts.text_encoder,
+            parts.tokenizer,
+        )
+        for module in (self.unet, self.vae, self.text_encoder):
+            module.eval().requires_grad_(False)
+        self.schedule = Schedule(parts.scheduler, self.name)
+        self.controls: dict[str, Any] = {}  # ControlNets and adapters, by what they are shown (control.py)
+        self._few_step: Callable[[], dict[str, Tensor]] | None = None  # what loads LCM-LoRA's weights
+        self._few_step_weights: dict[str, Tensor] = {}
+        self._null_latents: dict[tuple[int, int], Tensor] = {}
+        self._planned: Any = None  # for what the plan was made
+
+    # ---------------------------------------------------------------------------------------------- equipment
+
+    def has(self, kind: str) -> bool:
+        """Whether it has what that kind of request wants: few steps, or a control for what it is shown."""
+        return kind in self.controls or (kind == "live" and bool(self._few_step or (self.folder / "live").exists()))
+
+    def equip(self, kind: str, module: Any) -> None:
+        """Puts a control beside it, or for "live" a function that gives LCM-LoRA's weights (see `weights_for`)."""
+        if kind == "live":
+            self._few_step = module
+        else:
+            self.controls[kind] = module.eval().requires_grad_(False)
+
+    def drop_controls(self, but: tuple[str, ...]) -> None:
+        """Forgets controls that would be moved about for nothing; where all fits they stay."""
+        if self.plan.offload:
+            self.controls = {k: m for k, m in self.controls.items() if k in but}
+
+    @property
+    def lcm(self) -> bool:
+        """Whether its few-step weights are LCM-LoRA's, which jump as consistency models do."""
+        return self._few_step is not None
+
+    @property
+    def few_step_times(self) -> tuple[int, ...]:
+        """Timesteps between which the few-step weights jump: LCM's own fifty, or the four of flora and SD-Turbo."""
+        return LCM if self.lcm else FEW_STEPS
+
+    # ------------------------------------------------------------------------------------------------- memory
+
+    def modules(self) -> dict[str, list[Any]]:
+        """The parts that are at work at different times, each with its modules."""
+        looks = [self.taesd] if self.taesd is not None else []
+        return {"unet": [self.unet, *self.controls.values(), *looks], "vae": [self.vae], "text": [self.text_encoder]}
+
+    @property
+    def bytes(self) -> int:
+        return sum(_bytes(m.parameters()) for modules in self.modules().values() for m in modules) + self._few_bytes
+
+    @property
+    def _few_bytes(self) -> int:
+        return _bytes(self._few_step_weights.values())
+
+    def settle(self, limit: int) -> None:
+        """Chooses how to work within ``limit`` bytes (`memory.plan`), and moves the modules to where that has them.
+
+        Every job asks for it; where nothing has changed since, nothing is done.
+        """
+        now = limit, {part: list(map(id, modules)) for part, modules in self.modules().items()}, self._few_bytes
+        if now == self._planned:
+            return
+        self._planned, self._limit = now, limit
+        sizes = {part: sum(_bytes(m.parameters()) for m in modules) for part, modules in self.modules().items()}
+        sizes["unet"] += self._few_bytes
+        most, width = 64 if self.device.type == "cuda" else 16, int(self.unet.config.block_out_channels[0])
+        side, itemsize = int(self.unet.config.sample_size), self.dtype.itemsize
+        self.plan = memory.plan(limit, sizes, width, side * self.vae_scale_factor, self.vae_scale_factor, itemsize, most)
+        if hasattr(self.vae, "disable_tiling"):
+            self.vae.enable_tiling() if self.plan.tiles else self.vae.disable_tiling()
+        for modules in self.modules().values():
+            for module in modules:
+                _move(module, CPU if self.plan.offload else self.device)
+
+    def tile(self) -> bool:
+        """Has pictures decoded in tiles until the next job plans anew; False if they cannot be, or are already."""
+        if not hasattr(self.vae, "enable_tiling") or self.vae.use_tiling:
+            return False
+        self.vae.enable_tiling()
+        self._planned = None
+        return True
+
+    def need(self, part: str) -> None:
+        """Has a part on the device, and the others off it if they do not all fit."""
+        if not self.plan.offload:
+            return
+        for name, modules in self.modules().items():
+            for module in modules:
+                if name != part:
+                    module.to("cpu")
+        for module in self.modules()[part]:
+            module.to(self.device)
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels a latent."""
+        config = self.vae.config
+        wide = "encoder_block_out_channels" if "encoder_block_out_channels" in config else "block_out_channels"
+        return 2 ** (len(config[wide]) - 1)
+
+    def null_latent(self, size: tuple[int, int], encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """Φ, the missing condition: (1, C, h, w) latent of mid-grey for a latent ``size`` (h, w)."""
+        if size not in self._null_latents:
+            grey = torch.zeros(1, 3, *(n * self.vae_scale_factor for n in size))
+            self._null_latents = {size: encode(grey)}
+        return self._null_latents[size]
+
+    # ------------------------------------------------------------------------------------------------ weights
+
+    def weights_for(self, sampler: str) -> Any:
+        """Inside, the UNet has a sampler's weights: "ddim" its own, "live" those distilled to few steps.
+
+        The few-step weights are a LoRA: in peft's format in the folder ``live`` beside the UNet (flora), or LCM-LoRA.
+        EngineError without.
+        """
+        if sampler == "ddim" or self.family == "turbo":  # whose own weights are the few-step ones
+            return nullcontext()
+        if not self.lcm and not (self.folder / "live" / "adapter_config.json").is_file():
+            raise EngineError(f"sampler must be ddim for {self.name}, which has no few-step LoRA, got {sampler!r}")
+        return self._few_steps()
+
+    @contextmanager
+    def _few_steps(self) -> Iterator[None]:
+        if not self._few_step_weights:
+            self._few_step_weights = self._few_step() if self._few_step else _merge(self.unet, self.folder / "live")
+            self.settle(self._limit)
+        if self.plan.offload:  # both sets wait outside: only one is ever on the device
+            self.unet.to("cpu")
+            self._few_step_weights = {n: t.cpu() for n, t in self._few_step_weights.items()}
+        with swap(self.unet, self._few_step_weights):
+            yield
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these weights from others of the same name: a hash over a few numbers of every tensor."""
+        # Where it lies and which diffusers wrote it say nothing of its weights.
+        configs = [
+            {k: v for k, v in c.items() if not k.startswith("_")} for c in (self.schedule.config, self.unet.config)
+        ]
+        said = self.dtype, configs, float(self.vae.config.scaling_factor), self.schedule.training.sum()
+        found = hashlib.blake2b(repr(said).encode(), digest_size=8)
+        for part in (self.unet, self.vae, self.text_encoder):
+            for name, p in part.named_parameters():
+                few = p.data.flatten()[:: max(1, p.numel() // 8)].float().cpu()
+                found.update(f"{name} {tuple(p.shape)}".encode() + few.numpy().tobytes())
+        return found.hexdigest()
+
+
+@contextmanager
+def swap(module: nn.Module, others: dict[str, Tensor]) -> Iterator[None]:
+    """Inside, the parameters named in ``others`` hold those values: nothing is computed and nothing copied."""
+    params = {name: p for name, p in module.named_parameters() if name in others}
+    own = {name: p.data for name, p in params.items()}
+    try:
+        for name, p in params.items():
+            p.data = others[name]
+        yield
+    finally:
+        for name, p in params.items():
+            p.data = own[name]
+
+
+def changes(unet: nn.Module, twin: nn.Module) -> dict[str, Tensor]:
+    """The parameters of ``twin`` that differ; what a LoRA does not touch stays shared with the network."""
+    own = dict(unet.named_parameters())
+    return {n: p.data for n, p in twin.named_parameters() if not torch.equal(p, own[n])}
+
+
+def _merge(unet: nn.Module, folder: Path) -> dict[str, Tensor]:
+    """What a LoRA in peft's format makes of the UNet's parameters."""
+    from peft import PeftModel
+
+    twin = PeftModel.from_pretrained(copy.deepcopy(unet), str(folder))
+    return changes(unet, twin.merge_and_unload(progressbar=False, safe_merge=True))
+
+
+def _move(module: Any, device: torch.device) -> None:
+    if next(module.parameters()).device.type != device.type:
+        module.to(device)
+    if any(p.ndim == 4 for p in module.parameters()):
+        module.to(memory_format=torch.channels_last)
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
