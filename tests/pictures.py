@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from time import process_time
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -49,16 +49,6 @@ REQUESTS = {
     kind: _first(f"engine.requests.{kind.title()}Request", f"engine.schema.{kind.title()}Request")
     for kind in ("interpolate", "morph", "draw", "edit")
 }
-
-RESIDENT: dict[str, Any] = {}
-
-
-def fresh() -> Any:
-    """A manager that remembers nothing; only the networks are those of earlier ones, since loading takes longest."""
-    models = manager("cpu", torch.float32)
-    models._resident = RESIDENT.setdefault("networks", models._resident)
-    return models
-
 
 # ------------------------------------------------------------------------------------------------- what is drawn
 
@@ -107,33 +97,23 @@ def _person(x: float, lean: float) -> str:
     return json.dumps({"people": [{"pose_keypoints_2d": joints}]})
 
 
-ROSE, DAISY, SUNFLOWER, TULIP, DANDELION = (
-    read(EXAMPLES / f"{name}.webp")
-    for name in ("rose-22325299158", "daisy-163978992", "sunflower-20410697750", "tulip-489506904",
-                 "dandelion-13967344688"))
-WIDE = (0, 64, 256, 192)  # a part of a photograph
+ROSE, DAISY, SUNFLOWER, TULIP = (read(EXAMPLES / f"{name}.webp") for name in (
+    "rose-22325299158", "daisy-163978992", "sunflower-20410697750", "tulip-489506904"))
 LINES, PAINT, PAINTING, DAB, MASK, SOFT = _lines(), _paint(), _paint("#9cc4e4"), _dab(), _mask(), _mask(soft=True)
 
 # ------------------------------------------------------------------------------------------------------ the cases
 
-# Settings in which every switch shows: much noise between pictures, LoRAs that have learnt more than is good for them.
-WAY = {"a": ROSE, "b": SUNFLOWER, "frames": 3, "steps": 12, "low": 0.4, "high": 0.65, "size": 64}
+# A case: the kind of request, its fields, and what changes in a second request to the same manager, whose pictures
+# count. A field that changes may be a function of the first result.
+Case = tuple[Any, ...]
+WAY = {"a": ROSE, "b": SUNFLOWER, "frames": 3, "steps": 16, "low": 0.4, "high": 0.65, "size": 64}
 FIVE = WAY | {"frames": 5}
-NINE = WAY | {"frames": 9, "low": 0.1, "high": 0.8}
-WORDS = {"prompt": "a red rose", "prompt_b": "a white daisy", "negative": "blue", "guidance": 5.0}
-TRIES = WAY | {"candidates": 4, "seed": 2}
-POSED = WAY | {"model": "epsilon", "pose_a": _person(0.3, 0.1), "pose_b": _person(0.6, -0.1)}
-MORPH = {"pictures": (DANDELION, ROSE), "frames": 3, "steps": 8, "lora_steps": 8, "lora_rate": 0.025,
-         "attention": 1.0, "size": 64}
+MORPH = {"pictures": (ROSE, SUNFLOWER), "frames": 4, "steps": 8, "lora_steps": 8, "lora_rate": 3e-3, "size": 64}
 BOTH = {"sketch": LINES, "strokes": PAINT, "steps": 8, "size": 64, "prompt": "a red rose"}
-HALF = BOTH | {"realism": 0.4}
 LOCAL = {"sketch": LINES, "strokes": DAB, "photo": TULIP, "steps": 8, "size": 64, "around": 8, "feather": 4}
 EDIT = {"guide": PAINTING, "strength": 0.6, "steps": 12, "size": 64}
 MASKED = EDIT | {"guide": DAISY, "mask": MASK, "strength": 0.8}
 
-# A kind of request, its fields, and what changes in a second request to the same manager, whose pictures count; that
-# may be made of the first one's result.
-Case = tuple[Any, ...]
 CASES: dict[str, Case] = {
     "interpolate": ("interpolate", FIVE),
     "interpolate did": ("interpolate", FIVE | {"scheme": "did"}),
@@ -141,123 +121,87 @@ CASES: dict[str, Case] = {
     "interpolate denoise": ("interpolate", FIVE | {"scheme": "interpolate-denoise"}),
     "interpolate only": ("interpolate", FIVE | {"scheme": "interpolate"}),
     "interpolate lerp": ("interpolate", FIVE | {"scheme": "did-independent", "mix": "lerp"}),
+    "interpolate eta": ("interpolate", FIVE | {"eta": 1.0}),
     "interpolate bias": ("interpolate", FIVE | {"bias": 0.4}),
+    "interpolate convex": ("interpolate", FIVE | {"schedule": "convex"}),
+    "interpolate concave": ("interpolate", FIVE | {"schedule": "concave"}),
+    "interpolate live": ("interpolate", FIVE | {"sampler": "live"}),
     "interpolate remade": ("interpolate", FIVE, {"reseeds": ((1, 7),)}),
-    "interpolate convex": ("interpolate", NINE | {"schedule": "convex"}),
-    "interpolate concave": ("interpolate", NINE | {"schedule": "concave"}),
-    "interpolate wide": ("interpolate", WAY | {"a": ROSE.crop(WIDE), "size": 128}),
-    "interpolate pad": ("interpolate", WAY | {"a": ROSE.crop(WIDE), "fit": "pad"}),
-    "interpolate crop": ("interpolate", WAY | {"a": ROSE.crop(WIDE), "fit": "crop"}),
-    "interpolate three": ("interpolate", WAY),
-    "interpolate eta": ("interpolate", WAY | {"eta": 1.0}),
-    "interpolate inverted": ("interpolate", WAY | {"invert_steps": 6, "invert_rate": 0.05}),
-    "interpolate words": ("interpolate", WAY | WORDS),
-    "interpolate live": ("interpolate", WAY | WORDS | {"sampler": "live"}),
-    "interpolate candidates": ("interpolate", TRIES),
-    "interpolate first": ("interpolate", TRIES | {"picker": "first"}),
-    "interpolate clip": ("interpolate", TRIES | {"picker": "clip"}),
-    "interpolate picked": ("interpolate", TRIES, {"picks": ((1, 2),)}),
+    "interpolate candidates": ("interpolate", WAY | {"candidates": 4}),
+    "interpolate picker first": ("interpolate", WAY | {"candidates": 4, "picker": "first"}),
+    "interpolate picker clip": ("interpolate", WAY | {"candidates": 4, "picker": "clip", "rank_for": "a daisy"}),
+    "interpolate picked": ("interpolate", WAY | {"candidates": 4}, {"picks": ((1, 2),)}),
+    "interpolate words": ("interpolate", WAY | {"prompt": "a red rose", "prompt_b": "a yellow sunflower",
+                                                "negative": "blue", "guidance": 6.0}),
+    "interpolate inverted": ("interpolate", WAY | {"invert_steps": 6, "invert_rate": 0.05, "guidance": 6.0}),
+    "interpolate pad": ("interpolate", WAY | {"a": ROSE.crop((0, 40, 256, 180)), "fit": "pad"}),
+    "interpolate crop": ("interpolate", WAY | {"a": ROSE.crop((0, 40, 256, 180)), "fit": "crop"}),
     "morph": ("morph", MORPH),
     "morph lora none": ("morph", MORPH | {"lora": "none"}),
-    "morph lora fixed": ("morph", MORPH | {"lora": "fixed", "fix": 0.2}),
+    "morph lora fixed": ("morph", MORPH | {"lora": "fixed", "fix": 0.0}),
     "morph factors": ("morph", MORPH | {"form": "factors"}),
     "morph attention 0": ("morph", MORPH | {"attention": 0.0}),
     "morph own": ("morph", MORPH | {"own": 0.9}),
     "morph no adain": ("morph", MORPH | {"adain": False}),
-    "morph remembered": ("morph", MORPH, {"adain": False}),
     "morph no reschedule": ("morph", MORPH | {"reschedule": False}),
     "morph exact ends": ("morph", MORPH | {"exact_ends": True}),
+    "morph loop": ("morph", MORPH | {"loop": True, "lora": "none"}),
+    "morph three": ("morph", MORPH | {"pictures": (ROSE, TULIP, DAISY), "prompts": ("a red rose", "", "a white daisy"),
+                                      "frames": 3}),
     "morph brought": ("morph", MORPH, {"loras": lambda done: tuple(done.files.values())[::-1]}),
-    "morph loop": ("morph", MORPH | {"loop": True, "lora": "none", "frames": 4}),
-    "morph three": ("morph", MORPH | {"pictures": (ROSE, TULIP, DAISY), "prompts": ("a red rose", "", "a daisy")}),
+    "morph remembered": ("morph", MORPH, {"adain": False}),
     "draw": ("draw", BOTH),
     "draw sketch": ("draw", BOTH | {"strokes": None}),
     "draw strokes": ("draw", BOTH | {"sketch": None}),
     "draw dab": ("draw", BOTH | {"strokes": DAB}),
-    "draw words": ("draw", BOTH | {"negative": "a white daisy", "guidance": 8.0}),
-    "draw no guidance": ("draw", BOTH | {"negative": "a white daisy", "guidance": 1.0}),
-    "draw eta": ("draw", BOTH | {"eta": 1.0}),
-    "draw clean": ("draw", HALF | {"refine": "clean"}),
-    "draw noised": ("draw", HALF | {"refine": "noised"}),
-    "draw off": ("draw", HALF | {"refine": "off"}),
-    "draw held": ("draw", HALF | {"refine": "noised", "free": 0.9}),
-    "draw k": ("draw", BOTH | {"k": 16}),
-    "draw joint": ("draw", BOTH | {"combine": "joint", "sketch_scale": 2.0, "stroke_scale": 2.0}),
+    "draw clean": ("draw", BOTH | {"refine": "clean", "realism": 0.4}),
+    "draw noised": ("draw", BOTH | {"refine": "noised", "realism": 0.4}),
+    "draw off": ("draw", BOTH | {"refine": "off", "realism": 0.4}),
     "draw sum": ("draw", BOTH | {"combine": "sum", "sketch_scale": 2.0, "stroke_scale": 2.0}),
+    "draw joint": ("draw", BOTH | {"combine": "joint", "sketch_scale": 2.0, "stroke_scale": 2.0}),
+    "draw eta": ("draw", BOTH | {"eta": 1.0}),
     "draw live": ("draw", BOTH | {"sampler": "live", "steps": 2, "guidance": 1.0}),
-    "draw two steps": ("draw", BOTH | {"sampler": "ddim", "steps": 2, "guidance": 1.0}),
     "draw sheet": ("draw", BOTH | {"sheet": "sketch-stroke", "steps": 4}),
     "draw ladder": ("draw", BOTH | {"sheet": "ladder", "steps": 4}),
-    "draw wide": ("draw", {"sketch": LINES.crop((0, 0, 128, 64)), "steps": 8, "size": 128, "count": 2}),
     "draw photo": ("draw", LOCAL),
     "draw photo masked": ("draw", LOCAL | {"mask": MASK}),
     "edit": ("edit", EDIT),
-    "edit words": ("edit", EDIT | {"prompt": "a white daisy", "negative": "red"}),
     "edit rounds": ("edit", EDIT | {"repeats": 2}),
     "edit eta": ("edit", EDIT | {"eta": 1.0}),
     "edit strength 1": ("edit", EDIT | {"strength": 1.0}),
-    "edit all": ("edit", MASKED | {"mask": None}),
     "edit mask": ("edit", MASKED),
     "edit soft mask": ("edit", MASKED | {"mask": SOFT}),
-    "edit frozen": ("edit", MASKED | {"mask": SOFT, "noise": "frozen"}),
+    "edit no mask": ("edit", MASKED | {"mask": None}),
+    "edit frozen": ("edit", MASKED | {"noise": "frozen"}),
     "edit paint": ("edit", EDIT | {"guide": DAB, "photo": TULIP, "around": 12, "count": 2}),
-    "tiny draw": ("draw", BOTH | {"model": "epsilon"}),
-    "tiny draw no lines": ("draw", BOTH | {"model": "epsilon", "sketch_scale": 0.0}),
-    "tiny draw no colours": ("draw", BOTH | {"model": "epsilon", "stroke_scale": 0.0}),
-    "tiny interpolate": ("interpolate", POSED),
-    "tiny interpolate posed": ("interpolate", POSED | {"pose": "given"}),
-    "tiny interpolate v": ("interpolate", POSED | {"model": "v_prediction"}),
+    "tiny draw steered": ("draw", BOTH | {"model": "epsilon"}),
+    "tiny draw sketch scale": ("draw", BOTH | {"model": "epsilon", "sketch_scale": 3.0}),
+    "tiny draw stroke scale": ("draw", BOTH | {"model": "epsilon", "stroke_scale": 3.0}),
+    "tiny interpolate": ("interpolate", WAY | {"model": "epsilon"}),
+    "tiny interpolate posed": ("interpolate", WAY | {"model": "epsilon", "pose": "given", "pose_a": _person(0.3, 0.1),
+                                                     "pose_b": _person(0.6, -0.1)}),
+    "tiny interpolate v": ("interpolate", WAY | {"model": "v_prediction"}),
 }
 
 # Cases that differ in one field, and so in their pictures.
-PAIRS = [tuple(pair.split(" | ")) for pair in """\
-interpolate | interpolate did
-interpolate | interpolate denoise
-interpolate | interpolate only
-interpolate did | interpolate did-independent
-interpolate did-independent | interpolate lerp
-interpolate | interpolate bias
-interpolate | interpolate remade
-interpolate convex | interpolate concave
-interpolate pad | interpolate crop
-interpolate three | interpolate eta
-interpolate three | interpolate inverted
-interpolate words | interpolate live
-interpolate candidates | interpolate first
-interpolate candidates | interpolate clip
-interpolate candidates | interpolate picked
-morph | morph lora none
-morph | morph lora fixed
-morph | morph factors
-morph | morph attention 0
-morph | morph own
-morph | morph no adain
-morph | morph no reschedule
-morph | morph exact ends
-morph | morph brought
-draw | draw sketch
-draw | draw strokes
-draw | draw dab
-draw words | draw no guidance
-draw | draw eta
-draw | draw k
-draw clean | draw noised
-draw clean | draw off
-draw noised | draw off
-draw noised | draw held
-draw joint | draw sum
-draw live | draw two steps
-draw photo | draw photo masked
-edit | edit rounds
-edit | edit eta
-edit | edit strength 1
-edit mask | edit all
-edit mask | edit soft mask
-edit soft mask | edit frozen
-tiny draw | tiny draw no lines
-tiny draw | tiny draw no colours
-tiny interpolate | tiny interpolate posed
-tiny interpolate | tiny interpolate v""".splitlines()]
+PAIRS: list[tuple[str, str]] = [
+    *(("interpolate", f"interpolate {x}") for x in
+      "did denoise only eta bias convex concave live remade".split()),
+    ("interpolate did", "interpolate did-independent"),
+    ("interpolate did-independent", "interpolate lerp"),
+    ("interpolate candidates", "interpolate picker first"),
+    ("interpolate candidates", "interpolate picked"),
+    ("interpolate pad", "interpolate crop"),
+    *(("morph", f"morph {x}") for x in ("lora none", "lora fixed", "factors", "attention 0", "own", "no adain",
+                                        "no reschedule", "exact ends", "brought")),
+    *(("draw", f"draw {x}") for x in ("sketch", "strokes", "dab", "eta")),
+    ("draw clean", "draw noised"), ("draw clean", "draw off"), ("draw noised", "draw off"), ("draw joint", "draw sum"),
+    ("draw photo", "draw photo masked"),
+    *(("edit", f"edit {x}") for x in ("rounds", "eta", "strength 1")),
+    ("edit mask", "edit soft mask"), ("edit mask", "edit no mask"), ("edit mask", "edit frozen"),
+    ("tiny draw steered", "tiny draw sketch scale"), ("tiny draw steered", "tiny draw stroke scale"),
+    ("tiny interpolate", "tiny interpolate v"),
+]
 
 # ------------------------------------------------------------------------------------------------- tiny networks
 
@@ -321,7 +265,7 @@ def result(name: str) -> Any:
     try:
         with tempfile.TemporaryDirectory(prefix="chrysalis-pictures-") as folder:
             os.environ["CHRYSALIS_CACHE"] = folder
-            models = fresh()
+            models = manager("cpu", torch.float32)
             *_, done = run(models, request(kind, fields))
             for change in more:
                 fields = fields | {n: v(done) if callable(v) else v for n, v in change.items()}
@@ -348,16 +292,16 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _record(out: Path, only: str) -> None:
-    found, pixels, began = {}, {}, process_time()
+    found, pixels, began = {}, {}, perf_counter()
     for name in (n for n in CASES if only in n):
-        start, done = process_time(), result(name)
+        start, done = perf_counter(), result(name)
         hashes = [hashlib.sha256(repr(f.size).encode() + f.tobytes()).hexdigest() for f in done.frames]
         found[name] = {"frames": hashes, "evaluations": done.evaluations}
         pixels[name] = block(done.frames)
-        print(f"{process_time() - start:6.2f} s  {len(hashes)} frames  {name}", flush=True)
+        print(f"{perf_counter() - start:6.2f} s  {len(hashes)} frames  {name}", flush=True)
     out.write_text(json.dumps(found, indent=1))
     np.savez_compressed(out.with_suffix(".npz"), **pixels)
-    print(f"{process_time() - began:6.2f} s  {len(found)} cases")
+    print(f"{perf_counter() - began:6.2f} s  {len(found)} cases")
 
 
 def _compare(first: Path, second: Path) -> int:

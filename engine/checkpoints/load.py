@@ -176,7 +176,7 @@ def tensors(net: Any, path: Path, strength: float = 1.0) -> dict[str, torch.Tens
     """The UNet's parameters that a few-step LoRA file changes, changed: what `Network.sampler` swaps in."""
     import copy
 
-    twin = Parts(copy.deepcopy(net.unet), net.vae, net.text_encoder, net.tokenizer, net.scheduler, path.parent)
+    twin = Parts(copy.deepcopy(net.unet), net.vae, net.text_encoder, net.tokenizer, net.schedule._scheduler, path.parent)
     merge(twin, path, strength, net.name)
     own = dict(net.unet.named_parameters())
     return {n: p.data for n, p in twin.unet.named_parameters() if not torch.equal(p, own[n])}

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from engine.diffusion.lora import Bank
-from engine.diffusion.model import Network
+from engine.diffusion.lora import LoraStack as Bank
+Network = Any
 from engine.requests import EngineError
 
 ENDS = {".lora_A.weight": "a", ".lora_B.weight": "b", ".lora_down.weight": "a", ".lora_up.weight": "b",
@@ -127,3 +127,13 @@ def _scale(note: dict[str, Any], layer: str, rank: int) -> float:
         if re.fullmatch(rf"(.*\.)?{pattern}", layer):
             alpha = own
     return float(alpha) / (rank**0.5 if note.get("use_rslora") else rank)
+
+
+def read(unet, block, name, network):
+    from types import SimpleNamespace
+    bank, note = from_bytes(SimpleNamespace(unet=unet, name=network, device="cpu"), block, name)
+    return bank.factors, note
+
+
+def write(factors, about):
+    return to_bytes(Bank(factors), about)

@@ -1,76 +1,158 @@
-"""The methods, and `run`, which finds the one that a request asks for."""
+"""`run`: the envelope of every job. Methods say what their paper says; the rest of a job is here, once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import cache
+from time import perf_counter
 from typing import Any
 
 import torch
 
-from engine.checkpoints.manager import Models
+from engine.checkpoints.manager import ModelManager
+from engine.checkpoints.resolve import absent, chosen, fetching
+from engine.context import Advance, Context, Output
+from engine.diffusion.guidance import Conditioning
 from engine.diffusion.memory import SHORT, short_of_memory
-from engine.diffusion.model import Row
+from engine.jobs.cache import Cache
+from engine.jobs.plan import DECODE, FIT, plan, total
 from engine.methods.draw import draw
 from engine.methods.edit import edit
 from engine.methods.interpolate import interpolate
 from engine.methods.morph import morph
 from engine.methods.pose import find
 from engine.requests import (
+    Cost,
+    Done,
     DrawRequest,
     EditRequest,
     EngineError,
     Event,
+    Frame,
     InterpolateRequest,
     LoadRequest,
     MorphRequest,
     PoseRequest,
+    Preview,
     Progress,
 )
+from engine.requests.settings import Settings
+
+Method = Callable[[Context, Any], Generator[Advance | Frame, None, Output]]
+PREVIEW_EVERY = 0.2  # seconds
 
 
-def load(models: Models, request: LoadRequest) -> Iterator[Event]:
-    net = yield from models.loading(request.model)
-    yield Progress(0.5, f"warming {request.model} up")
-    # The first step and the first decoding of a process take several times as long as the rest.
-    z = torch.zeros(2, net.channels, net.size // net.factor, net.size // net.factor)
-    net.decode(net.field([Row(net.embed([""]))])(z.to(net.device), 1.0))
-    yield Progress(1.0, f"{request.model} is ready")
+def warm_up(context: Context, r: LoadRequest) -> Generator[Advance | Frame, None, Output]:
+    """The first step and the first decoding of a process take several times as long as the rest."""
+    model = context.model
+    yield Advance(f"warming {r.model} up")
+    side = model.size // model.vae_scale_factor
+    z = torch.zeros(2, model.channels, side, side, device=model.device)
+    model.decode(model.denoiser([Conditioning(model.embed([""]))])(z, 1.0))
+    return Output(())
 
 
-METHODS = {
+METHODS: dict[type, Method] = {
     InterpolateRequest: interpolate,
     MorphRequest: morph,
     DrawRequest: draw,
     EditRequest: edit,
-    LoadRequest: load,
+    LoadRequest: warm_up,
     PoseRequest: find,
 }
 
 
-def run(models: Models, request: Any) -> Iterator[Event]:
-    """Events of one request, last of them `Done`. Close it to stop: every hook is undone on the way out."""
-    events = METHODS[type(request)](models, request)
-    fraction, said = 0.0, ""
+def run(context: Context, request: Any) -> Iterator[Event]:
+    """Events of one request, the last of them `Done`. Close it to stop: every hook is undone on the way out.
+
+    EngineError for what the person can mend, a lack of memory among it.
+    """
+    started, bar = perf_counter(), Bar(plan(request), context)
+    steps = _steps(context, request)
+    output = None
     try:
-        while True:
-            with torch.no_grad():  # grad mode is a thread's own; a generator must not leave it changed while it waits
-                try:
-                    event = next(events)
-                except StopIteration:
-                    return
-                except SHORT as e:  # where no smaller chunk would help
-                    if not short_of_memory(e):
-                        raise
-                    raise EngineError(
-                        f"memory of {models.device} must hold the pictures of the job, got too little; choose a "
-                        "smaller size or fewer pictures"
-                    ) from None
-            if isinstance(event, Progress):
-                fraction = event.fraction
-            yield event
-            if models.trouble != said:  # a lack of memory is told while it is news
-                said = models.trouble
-                if said:
-                    yield Progress(fraction, said)
+        yield Progress(0.0, f"loading {request.model}")
+        while output is None:
+            event, output = _next(context, steps)
+            if isinstance(event, Advance):
+                yield from bar.advance(event)
+            elif event is not None:
+                yield event
+            yield from bar.tell()
     finally:
-        events.close()
+        steps.close()
+    yield Progress(1.0, "done")
+    settings, notes = request.settings() | dict(output.settings), list(output.notes)
+    if output.frames:
+        settings |= dict(zip(("width", "height"), output.frames[0].size, strict=True))
+    notes += [t for t in (context.trouble, context.cache and context.cache.trouble) if t]
+    seconds, quality = perf_counter() - started, dict(output.quality)
+    yield Done(tuple(output.frames), settings, seconds, context.evaluations, tuple(notes), quality, dict(output.files))
+
+
+def _steps(context: Context, request: Any) -> Generator[Any, None, Output]:
+    if not isinstance(request, PoseRequest):  # which asks for a network only where nobody is found
+        yield from context.load(request.model, request.wants)
+    return (yield from METHODS[type(request)](context, request))
+
+
+def _next(context: Context, steps: Generator[Any, None, Output]) -> tuple[Any, Output | None]:
+    """What a method yields next, or what it returns."""
+    with torch.no_grad():  # grad mode is a thread's own; a generator must not leave it changed while it waits
+        try:
+            return next(steps), None
+        except StopIteration as end:
+            return None, end.value
+        except SHORT as e:  # where no smaller chunk would help
+            if not short_of_memory(e):
+                raise
+            raise EngineError(
+                f"memory of {context.models.device} must hold the pictures of the job, got too little; choose a "
+                "smaller size or fewer pictures"
+            ) from None
+
+
+class Bar:
+    """How far a job is, and how its pictures look on the way."""
+
+    def __init__(self, cost: Cost, context: Context):
+        self.cost, self.context, self.whole = cost, context, max(1.0, total(cost))
+        self.done, self.shown, self.said = 0.0, 0.0, ""
+
+    @property
+    def fraction(self) -> float:
+        return min(self.done / self.whole, 0.999)
+
+    def advance(self, a: Advance) -> Iterator[Progress | Preview]:
+        self.done += a.steps * self.cost.rows + FIT * a.fits + DECODE * a.decoded
+        yield Progress(self.fraction, a.doing)
+        yield from (Preview(i, p) for i, p in zip(a.frames, a.pictures, strict=False))
+        if a.latents is not None and perf_counter() - self.shown > PREVIEW_EVERY:
+            rows = {frame: n for n, frame in reversed(list(enumerate(a.frames)))}  # the first candidate of each
+            pictures = self.context.look(a.latents[sorted(rows.values())])
+            frames = sorted(rows, key=lambda frame: rows[frame])
+            yield from (Preview(i, p) for i, p in zip(frames, pictures, strict=False))
+            self.shown = perf_counter()
+
+    def tell(self) -> Iterator[Progress]:
+        """A lack of memory is told while it is news."""
+        if self.context.trouble != self.said:
+            self.said = self.context.trouble
+            yield Progress(self.fraction, self.said)
+
+
+def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
+    """``run(request)`` over networks and a cache that are made at the first job, in the thread that has it."""
+
+    @cache
+    def resident() -> tuple[ModelManager, Cache]:
+        models = ModelManager(settings.device, memory=settings.memory, paths=settings.paths)
+        return models, Cache(settings.cache, int(settings.cache_gb * 1e9))
+
+    return lambda request: run(Context(*resident()), request)
+
+
+def fetch(request: Any, settings: Settings) -> Generator[Progress, None, None]:
+    """Brings what a request needs and this machine lacks: a stage of the job, beside others that have the device."""
+    needs = chosen(request.model, settings.paths).needs(request.wants)
+    yield from fetching(absent(needs))

@@ -6,8 +6,8 @@ drawing's own coarse colours as long as less than full realism is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from time import perf_counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,194 +15,238 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.checkpoints.manager import Models
-from engine.diffusion.control import Hint, palette
-from engine.diffusion.model import Network, Row
-from engine.diffusion.sampling import Denoise, StepRule, ancestral, euler, generator, masked_step, lcm_step
-from engine.requests import Done, DrawRequest, EngineError, Event, Frame, Progress
-from engine.vision import compositing as rendering
-from engine.vision import images
-from engine.vision.compositing import Paint, cells, colourless, fresh, latents, pasted, region
-from engine.vision.drawing import followed, grown, pulled, refine_size, sketch_of, spread, strokes_of
+from engine.diffusion.control import ControlInput, palette
+from engine.diffusion.guidance import Conditioning
+from engine.diffusion.model import LatentDiffusion
+from engine.diffusion.sampling import Denoise, StepRule, ancestral, euler, generator, lcm_step, masked_step
+from engine.context import Advance, Context, Output, free_from, noise_source, walk
+from engine.requests import DrawRequest, EngineError, Frame
+from engine.vision import compositing, images
+from engine.vision.drawing import faithfulness, grow, ilvr, refine_size, sketch_of, spread, strokes_of
 
-DECODE = 0.06  # of the progress bar
+Plan = Sequence[dict[str, Any]]  # of every picture what it has of its own: its seed, and the scales a sheet gives it
 
 
-def draw(models: Models, request: DrawRequest) -> Iterator[Event]:
+def draw(context: Context, r: DrawRequest) -> Generator[Advance | Frame, None, Output]:
     """`Frame`s of the plan (seeds, or a sheet), all in one batch."""
-    started = perf_counter()
-    yield Progress(0.0, f"loading {request.model}")
-    net = yield from models.loading(request.model, request.wants)
-    if not net.sees_drawings and (lacking := [k for k in request.wants if k != "live" and not net.has(k)]):
+    model, plan = context.model, r.plan()
+    lacking = [k for k in r.wants if k != "live" and not model.resident.has(k)]
+    if lacking and not model.sees_drawings:
         raise EngineError(
             f"model must see drawings by itself (flora) or have a control for {' and '.join(lacking)}, got "
-            f"{request.model}, which has neither"
+            f"{r.model}, which has neither"
         )
-    sampling, before = net.sampler(request.sampler), net.evaluations
-    size = images.frame_size(request.drawn, "fit", request.size or net.size, net.multiple)
-    sketch, strokes = (rendering.paint(p, size) if p else None for p in (request.sketch, request.strokes))
-    drawing = Drawing(models, net, request, size, sketch, strokes)
-    plan = request.plan()
-    with sampling:
-        z = yield from drawing.walk(plan)
-    pictures = drawing.finish(images.to_pictures(net.decode(z)))
+    weights = model.resident.weights_for(r.sampler)
+    layers = compose(r, images.frame_size(r.drawn, "fit", r.size or model.size, model.multiple))
+    drawing = encode(context, layers)
+    live, schedule = r.sampler == "live", model.schedule
+    sigmas = model.few_step_sigmas(steps=min(4, r.steps)) if live else schedule.sigmas_from_strength(1.0, r.steps)
+    with weights:
+        denoise = model.denoiser(guidance(model, r, drawing, context.embed(r.prompt, r.negative), plan))
+        x, step = begin(model, r, drawing, sigmas, plan)
+        denoise, step = refine(model, r, drawing, denoise, step, sigmas, plan)
+        x, step = keep(model, drawing, x, step, sigmas[0], plan)
+        doing = "drawing" if len(plan) == 1 else f"drawing {len(plan)} pictures"
+        z = yield from walk(denoise, x, sigmas, doing, range(len(plan)), step)
+    pictures = images.to_pictures(model.decode(z))
+    if layers.photo is not None and layers.mask is not None:
+        pictures = compositing.paste(pictures, layers.photo, layers.mask, r.feather)
     for i, picture in enumerate(pictures):
         yield Frame(i, picture)
-    yield Progress(1.0, "done")
-    settings = request.settings() | {"width": size[0], "height": size[1], "plan": plan}
-    # While the hand draws nobody reads figures.
-    took, quality = perf_counter() - started, drawing.measure(pictures) if request.sampler == "ddim" else {}
-    yield Done(tuple(pictures), settings, took, net.evaluations - before, tuple(net.notes(request.prompt)), quality)
+    quality = {} if live else measure(pictures[0], layers)  # while the hand draws nobody reads figures
+    return Output(pictures, {"plan": plan}, quality, model.overlong([r.prompt]))
 
 
+@dataclass(frozen=True)
+class Layers:
+    """A request's layers at the size of the frame: what was drawn, and what the network is shown of it.
+
+    ``lines`` and ``colours`` (H, W, 3) uint8; ``alpha`` (H, W) 0 … 1 is where colours count. ``photo`` and ``mask``: of
+    a local edit.
+    """
+
+    sketch: compositing.Paint | None
+    strokes: compositing.Paint | None
+    lines: np.ndarray | None
+    colours: np.ndarray | None
+    alpha: np.ndarray
+    photo: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+
+def compose(r: DrawRequest, size: tuple[int, int]) -> Layers:
+    """Brings a request's layers to the frame of ``size`` (width, height)."""
+    sketch, strokes = (compositing.paint(p, size) if p else None for p in (r.sketch, r.strokes))
+    white = np.full((size[1], size[0], 3), 255, np.uint8)
+    lines = sketch.over(white) if sketch else None
+    colours = spread(strokes.colour, strokes.alpha) if strokes else None
+    alpha = strokes.alpha if strokes else np.zeros(white.shape[:2], np.float32)
+    if r.photo is None:
+        return Layers(sketch, strokes, _grey(lines), colours, alpha)
+    photo = np.asarray(images.fit_frame(r.photo, size, "fit"))
+    mask = compositing.region(r.mask, [p.alpha for p in (sketch, strokes) if p], r.around, size)
+    # The photograph's own lines go on where nothing was drawn, and its colours where nothing was painted, so that the
+    # edit grows out of what is there.
+    own = np.repeat(sketch_of(photo)[..., None], 3, 2)
+    over = np.maximum.reduce([grow(p.alpha, n) for p, n in ((sketch, r.around), (strokes, 0)) if p])
+    own = np.where(over[..., None] > 0, white, own)
+    lines = own if lines is None else np.minimum(own, lines)
+    colours = strokes.over(strokes_of(photo)) if strokes else strokes_of(photo)
+    return Layers(sketch, strokes, _grey(lines), colours, np.ones_like(alpha), photo, mask)
+
+
+def _grey(lines: np.ndarray | None) -> np.ndarray | None:
+    """The network has seen grey lines only."""
+    if lines is None:
+        return None
+    return np.repeat(np.asarray(Image.fromarray(lines.astype(np.uint8)).convert("L"))[..., None], 3, 2)
+
+
+@dataclass(frozen=True)
 class Drawing:
-    """The layers of a request at the size of the frame, as latents, and what follows from them."""
+    """The layers as the network takes them: latents (1, C, h, w), where colours count and what may change (1, 1, h, w)
+    0 … 1, and what its controls are shown."""
 
-    def __init__(self, models: Models, net: Network, request: DrawRequest, size: tuple[int, int], sketch: Paint | None,
-                 strokes: Paint | None):  # fmt: skip
-        self.net, self.request, self.size, self.sketch, self.strokes = net, request, size, sketch, strokes
-        self.words = rendering.words(models, net, request.prompt, request.negative)
-        white, w, h = np.full((size[1], size[0], 3), 255, np.uint8), *size
-        lines = sketch.over(white) if sketch else None
-        colours = spread(strokes.colour, strokes.alpha) if strokes else None
-        alpha = strokes.alpha if strokes else np.zeros((h, w), np.float32)
-        self.photo = self.mask = None
-        if request.photo:
-            self.photo = np.asarray(images.fitted(request.photo, size, "fit"))
-            drawn = [p.alpha for p in (sketch, strokes) if p]
-            self.mask = region(request.mask, drawn, request.around, size)
-            # The photograph's own lines go on where nothing was drawn, and its colours where nothing was painted, so
-            # that the edit grows out of what is there.
-            own = np.repeat(sketch_of(self.photo)[..., None], 3, 2)
-            over = np.maximum.reduce([grown(p.alpha, r) for p, r in ((sketch, request.around), (strokes, 0)) if p])
-            own = np.where(over[..., None] > 0, white, own)
-            lines = own if lines is None else np.minimum(own, lines)
-            colours = strokes.over(strokes_of(self.photo)) if strokes else strokes_of(self.photo)
-            alpha = np.ones((h, w), np.float32)
-        if lines is not None:  # the network has seen grey lines only
-            lines = np.repeat(np.asarray(Image.fromarray(lines.astype(np.uint8)).convert("L"))[..., None], 3, 2)
-        self.lines, self.colours = lines, colours
-        shown = [p for p in (lines, colours, self.photo) if p is not None]
-        z = list(latents(models, net, shown).split(1))
-        self.look = net.previewer(torch.cat(z), images.to_tensor([Image.fromarray(p) for p in shown]))
-        self.z_photo = z.pop() if self.photo is not None else None
-        self.z_strokes = z.pop() if colours is not None else None
-        self.z_sketch = z.pop() if lines is not None else None
-        self.where = cells(alpha, net)
-        self.hints = {} if net.sees_drawings else self.controlled()
-        self.grid = (h // net.factor, w // net.factor)
+    grid: tuple[int, int]
+    sketch: Tensor | None
+    strokes: Tensor | None
+    photo: Tensor | None
+    where: Tensor
+    may_change: Tensor | None
+    control: dict[str, ControlInput]
 
-    def rows(self, part: list[dict]) -> list[Row]:
-        """The guidance in two dimensions, e(∅) + s₁(e(sketch) − e(∅)) + s₂(e(strokes) − e(∅)), as rows of one batch
-        (DiSS, methods.md §3.3; s₂ only where there are strokes). "joint" adds s₁s₂(e(both) − e(sketch) − e(strokes)
-        + e(∅)). Rows whose weight is 0 everywhere are left out."""
-        r = self.request
-        s1 = self._scales(part, "sketch_scale") * (self.z_sketch is not None)
-        s2 = self._scales(part, "stroke_scale") * (self.z_strokes is not None) * self.where
-        any1, any2 = s1 > 0, s2.amax((2, 3), keepdim=True) > 0
-        both = s1 * s2 if r.combine == "joint" else torch.zeros_like(s2)
-        weights = {("prompt", ""): 1 - s1 - s2 + both, ("prompt", "s"): s1 - both, ("prompt", "c"): s2 - both,
-                   ("prompt", "sc"): both}  # fmt: skip
-        if r.guidance != 1 and r.prompt != r.negative:  # the words' own guidance, where most of the drawing is seen
-            for what, here in {"": ~any1 & ~any2, "s": any1 & ~any2, "c": ~any1 & any2, "sc": any1 & any2}.items():
-                weights["prompt", what] = weights["prompt", what] + (r.guidance - 1) * here
-                weights["negative", what] = (1 - r.guidance) * here
-        words = dict(zip(("prompt", "negative"), self.words.split(1), strict=True))
-        return [Row(words[text], weight, **self.shown(what))
-                for (text, what), weight in weights.items() if bool((weight.abs() > 1e-6).any())]  # fmt: skip
-
-    def controlled(self) -> dict[str, Hint]:
-        """What ControlNet and adapter are shown: white lines on black, and a palette of coarse colours."""
-        out = {}
-        if self.lines is not None:
-            out["sketch"] = Hint(_picture(255 - self.lines))
-        if self.colours is not None:
-            out["stroke"] = Hint(palette(_picture(self.colours)))
-        return out
-
-    def shown(self, what: str) -> dict[str, Any]:
-        """What a row sees, of "s" the lines and of "c" the colours: latents beside the noise, or what controls are
-        shown. Φ is mid-grey there, and nothing here."""
-        if not self.net.sees_drawings:
-            return {"hints": {name: self.hints[name] for c, name in (("s", "sketch"), ("c", "stroke")) if c in what}}
-        null = self.net.null(self.grid)
-        lines, colours = (z if c in what and z is not None else null
-                          for c, z in (("s", self.z_sketch), ("c", self.z_strokes)))  # fmt: skip
-        return {"conditions": torch.cat([lines, colours], 1)}
-
-    def _scales(self, part: list[dict], name: str) -> Tensor:
-        own = [p.get(name, getattr(self.request, name)) for p in part]
-        return torch.tensor(own, dtype=torch.float32, device=self.net.device).view(-1, 1, 1, 1)
-
-    def painted(self, part: list[dict]) -> Tensor:
+    def painted(self, scales: Tensor) -> Tensor:
         """Where colours count, (B, 1, h, w) 0 … 1: nowhere if their scale is 0."""
-        return self.where * self._scales(part, "stroke_scale").clamp(max=1)
-
-    def walk(self, part: list[dict]) -> Iterator[Event]:
-        """Noise becomes one picture for every entry of ``part``; returns the clean latents."""
-        net, r = self.net, self.request
-        levels = net.below(1.0, r.steps) if r.sampler == "ddim" else net.jumps(steps=min(4, r.steps))
-        noise = fresh(net, (net.channels, *self.grid), [(p["seed"], 0) for p in part])
-        # Begun with the strokes under the largest noise, which does not quite hide them.
-        painted = self.painted(part)
-        # Of Stable Diffusion's noise the coarse part stays: it knows what to do with it.
-        first = noise()
-        x = colourless(first, levels[0], painted) if net.sees_drawings else first * (1 + levels[0] ** 2) ** 0.5
-        if self.z_strokes is not None:
-            x = x + painted * self.z_strokes
-        own = [generator(p["seed"], 1) for p in part]
-        step = ancestral(r.eta, own) if r.eta else lcm_step(own) if r.sampler == "live" and net.few else euler
-        field = net.field(self.rows(part))
-        field, step = self.refined(field, step, part, levels)
-        if self.z_photo is not None and self.mask is not None:
-            free = rendering.level_of(net, cells(self.mask, net, most=True), 1.0)
-            x = torch.where(free >= levels[0], x, self.z_photo + levels[0] * noise())
-            step = masked_step(step, self.z_photo, free, noise)
-        doing = "drawing" if len(part) == 1 else f"drawing {len(part)} pictures"
-        return (yield from rendering.walk(net, field, x, levels, step, self.look, doing, 0, 1 - DECODE))
-
-    def refined(
-        self, field: Denoise, step: StepRule, part: list[dict], levels: list[float]
-    ) -> tuple[Denoise, StepRule]:
-        """Realism: field and step with the drawing's low-pass in place of the picture's, up to the last free steps.
-
-        "noised" is the published rule: the low-pass of x at s_next gives way to that of the drawing noised to s_next,
-        but for the last step.
-        "clean" changes the clean picture in mind, so x never leaves what the network knows.
-        """
-        net, r, ref = self.net, self.request, self.z_strokes
-        refine = r.refine if r.refine != "auto" else "noised" if net.sees_drawings else "clean"
-        if ref is None or refine == "off":
-            return field, step
-        side = max(self.size)
-        sizes = [refine_size(side, p.get("realism", r.realism), r.k) for p in part]
-        where, pulls = self.painted(part), round((len(levels) - 1) * (1 - r.free))
-        last = levels[pulls - 1] if pulls else float("inf")
-
-        def clean(x: Tensor, s: float) -> Tensor:
-            x0 = field(x, s)
-            return x0 if s < last else pulled(x0, ref, sizes, where)
-
-        noise = fresh(net, (net.channels, *self.grid), [(p["seed"], 2) for p in part])
-
-        def noised(x: Tensor, x0: Tensor, s: float, s_next: float) -> Tensor:
-            x = step(x, x0, s, s_next)
-            return x if s < last or not s_next else pulled(x, ref + s_next * noise(), sizes, where)
-
-        return (clean, step) if refine == "clean" else (field, noised)
-
-    def finish(self, pictures: list[Image.Image]) -> list[Image.Image]:
-        if self.photo is None or self.mask is None:
-            return pictures
-        return pasted(pictures, self.photo, self.mask, self.request.feather)
-
-    def measure(self, pictures: list[Image.Image]) -> dict[str, float]:
-        """How far the first picture is from the drawing (`engine.vision.drawing.followed`)."""
-        lines = self.lines[..., 0] if self.lines is not None and self.sketch else None
-        paint, alpha = (self.colours, self.strokes.alpha) if self.strokes else (None, None)
-        return followed(np.asarray(pictures[0]), lines, paint, alpha)
+        return self.where * scales.clamp(max=1)
 
 
-def _picture(block: np.ndarray) -> Tensor:
+def encode(context: Context, layers: Layers) -> Drawing:
+    model, names = context.model, ("lines", "colours", "photo")
+    shown = {n: p for n in names if (p := getattr(layers, n)) is not None}
+    z = dict(zip(shown, context.encode_each(list(shown.values())).split(1), strict=True))
+    factor, control = model.vae_scale_factor, {}
+    if not model.sees_drawings:  # ControlNet and adapter see white lines on black, and a palette of coarse colours
+        if layers.lines is not None:
+            control["sketch"] = ControlInput(_unit(255 - layers.lines))
+        if layers.colours is not None:
+            control["stroke"] = ControlInput(palette(_unit(layers.colours)))
+    h, w = layers.alpha.shape
+    where = compositing.latent_grid(layers.alpha, factor).to(model.device)
+    change = None if layers.mask is None else compositing.latent_grid(layers.mask, factor, most=True)
+    found = (z.get(n) for n in names)
+    return Drawing((h // factor, w // factor), *found, where, change, control)
+
+
+def guidance(
+    model: LatentDiffusion, r: DrawRequest, drawing: Drawing, prompts: Tensor, plan: Plan
+) -> list[Conditioning]:
+    """The guidance in two dimensions, e(∅) + s₁(e(sketch) − e(∅)) + s₂(e(strokes) − e(∅)), as rows of one batch
+    (DiSS, methods.md §3.3; s₂ only where there are strokes). "joint" adds s₁s₂(e(both) − e(sketch) − e(strokes)
+    + e(∅)). Rows whose weight is 0 everywhere are left out."""
+    s1 = scales(model, r, plan, "sketch_scale") * (drawing.sketch is not None)
+    s2 = scales(model, r, plan, "stroke_scale") * (drawing.strokes is not None) * drawing.where
+    any1, any2 = s1 > 0, s2.amax((2, 3), keepdim=True) > 0
+    both = s1 * s2 if r.combine == "joint" else torch.zeros_like(s2)
+    weights = {(0, ""): 1 - s1 - s2 + both, (0, "s"): s1 - both, (0, "c"): s2 - both, (0, "sc"): both}
+    if r.guidance != 1 and r.prompt != r.negative:  # the words' own guidance, where most of the drawing is seen
+        for what, here in {"": ~any1 & ~any2, "s": any1 & ~any2, "c": ~any1 & any2, "sc": any1 & any2}.items():
+            weights[0, what] = weights[0, what] + (r.guidance - 1) * here
+            weights[1, what] = (1 - r.guidance) * here
+    return [
+        Conditioning(prompts[text : text + 1], weight, **show(model, drawing, what))
+        for (text, what), weight in weights.items()
+        if bool((weight.abs() > 1e-6).any())
+    ]
+
+
+def show(model: LatentDiffusion, drawing: Drawing, what: str) -> dict[str, Any]:
+    """What a row sees, of "s" the lines and of "c" the colours: latents beside the noise, or what controls are shown.
+    Φ is mid-grey there, and nothing here."""
+    if not model.sees_drawings:
+        return {"control": {n: drawing.control[n] for c, n in (("s", "sketch"), ("c", "stroke")) if c in what}}
+    null = model.null_latent(drawing.grid)
+    pairs = (("s", drawing.sketch), ("c", drawing.strokes))
+    return {"concat_latents": torch.cat([z if c in what and z is not None else null for c, z in pairs], 1)}
+
+
+def scales(model: LatentDiffusion, r: DrawRequest, plan: Plan, name: str) -> Tensor:
+    """(B, 1, 1, 1): a scale of every picture."""
+    own = [p.get(name, getattr(r, name)) for p in plan]
+    return torch.tensor(own, dtype=torch.float32, device=model.device).view(-1, 1, 1, 1)
+
+
+def begin(
+    model: LatentDiffusion, r: DrawRequest, drawing: Drawing, sigmas: Sequence[float], plan: Plan
+) -> tuple[Tensor, StepRule]:
+    """Where the walk starts, with the strokes under the largest noise, which does not quite hide them; and its step."""
+    noise = noise_source((model.channels, *drawing.grid), [(p["seed"], 0) for p in plan], model.device)()
+    painted = drawing.painted(scales(model, r, plan, "stroke_scale"))
+    if model.sees_drawings:
+        x = compositing.without_coarse(noise, sigmas[0], painted)
+    else:  # of Stable Diffusion's noise the coarse part stays: it knows what to do with it
+        x = noise * (1 + sigmas[0] ** 2) ** 0.5
+    if drawing.strokes is not None:
+        x = x + painted * drawing.strokes
+    own = [generator(p["seed"], 1) for p in plan]
+    lcm = r.sampler == "live" and model.resident.lcm
+    return x, ancestral(r.eta, own) if r.eta else lcm_step(own) if lcm else euler
+
+
+def refine(
+    model: LatentDiffusion,
+    r: DrawRequest,
+    drawing: Drawing,
+    denoise: Denoise,
+    step: StepRule,
+    sigmas: Sequence[float],
+    plan: Plan,
+) -> tuple[Denoise, StepRule]:
+    """Realism: denoiser and step with the drawing's low-pass in place of the picture's, up to the last free steps.
+
+    "noised" is the published rule: the low-pass of x at s_next gives way to that of the drawing noised to s_next, but
+    for the last step. "clean" changes the clean picture in mind, so x never leaves what the network knows.
+    """
+    ref, rule = drawing.strokes, r.refine
+    if rule == "auto":
+        rule = "noised" if model.sees_drawings else "clean"
+    if ref is None or rule == "off":
+        return denoise, step
+    side = max(drawing.grid) * model.vae_scale_factor
+    cells = [refine_size(side, p.get("realism", r.realism), r.k) for p in plan]
+    where, pulls = drawing.painted(scales(model, r, plan, "stroke_scale")), round((len(sigmas) - 1) * (1 - r.free))
+    last = sigmas[pulls - 1] if pulls else float("inf")
+    noise = noise_source(ref.shape[1:], [(p["seed"], 2) for p in plan], model.device)
+
+    def clean(x: Tensor, s: float) -> Tensor:
+        x0 = denoise(x, s)
+        return x0 if s < last else ilvr(x0, ref, cells, where)
+
+    def noised(x: Tensor, x0: Tensor, s: float, s_next: float) -> Tensor:
+        x = step(x, x0, s, s_next)
+        return x if s < last or not s_next else ilvr(x, ref + s_next * noise(), cells, where)
+
+    return (clean, step) if rule == "clean" else (denoise, noised)
+
+
+def keep(
+    model: LatentDiffusion, drawing: Drawing, x: Tensor, step: StepRule, sigma: float, plan: Plan
+) -> tuple[Tensor, StepRule]:
+    """Start and step that keep a photograph where it may not change (SDEdit, algorithm 5)."""
+    if drawing.photo is None or drawing.may_change is None:
+        return x, step
+    free = free_from(model, drawing.may_change, 1.0)
+    noise = noise_source(x.shape[1:], [(p["seed"], 0) for p in plan], model.device)
+    noise()  # the walk began with it
+    return torch.where(free >= sigma, x, drawing.photo + sigma * noise()), masked_step(step, drawing.photo, free, noise)
+
+
+def measure(picture: Image.Image, layers: Layers) -> dict[str, float]:
+    """How far a picture is from its drawing (`engine.vision.drawing.faithfulness`)."""
+    lines = layers.lines[..., 0] if layers.lines is not None and layers.sketch else None
+    paint, alpha = (layers.colours, layers.strokes.alpha) if layers.strokes else (None, None)
+    return faithfulness(np.asarray(picture), lines, paint, alpha)
+
+
+def _unit(block: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 → (1, 3, H, W) in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(block)).permute(2, 0, 1)[None].float() / 255

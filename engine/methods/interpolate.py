@@ -7,349 +7,288 @@ paper's Table 1 are here for comparison.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from time import perf_counter
+from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from engine.checkpoints.manager import Models
+from engine.context import Advance, Context, Output, walk
 from engine.diffusion.geometry import MIX, noise_steps, slerp, tree
-from engine.diffusion.model import Network, guided
-from engine.diffusion.sampling import ancestral, euler, sample, gaussian, generator, lcm_step
+from engine.diffusion.guidance import Conditioning, classifier_free
+from engine.diffusion.sampling import ancestral, euler, gaussian, generator, lcm_step
 from engine.diffusion.textual_inversion import invert_text
-from engine.methods.posing import People, Poses, detected
-from engine.requests import Done, Event, Frame, InterpolateRequest, Preview, Progress, within
+from engine.methods.pose import Poses, find_both
+from engine.requests import Frame, InterpolateRequest
 from engine.vision import images
-from engine.vision.clip_score import Ranker, ranker
-from engine.vision.keypoints import pose
+from engine.vision.clip_score import Ranker
 from engine.vision.perceptual import quality
 
-DECODE = 3  # a decoded picture counts as so many network rows in the progress bar
-PREVIEW_EVERY = 0.2  # seconds
+Steps = Generator[Advance | Frame, None, None]
 RANK_FOR, RANK_AGAINST = "high quality, detailed, 2D", "blurry, distorted, 3D render"  # the paper's (§4.4)
-INVERSION = 0.5  # the share of the progress bar that textual inversion gets
+
+
+def interpolate(context: Context, r: InterpolateRequest) -> Generator[Advance | Frame, None, Output]:
+    """`Frame`s of the path from picture A to picture B, coarse to fine; the ends are the (fitted) originals."""
+    model, last = context.model, r.frames - 1
+    # What is missing is said before the work.
+    ranker = context.clip(r.picker) if r.picker.startswith("clip") else None
+    weights = model.resident.weights_for(r.sampler)
+    size = images.frame_size(r.a, r.fit, r.size or model.size, model.multiple)
+    ends = [images.fit_frame(p, size, r.fit) for p in (r.a, r.b)]
+    yield Frame(0, ends[0])
+    yield Frame(last, ends[1])
+    poses, found, notes = yield from find_both(context, r, size)
+    z = context.encode(ends)
+    texts = [r.prompt, r.prompt_b or r.prompt, r.negative]
+    prompts = yield from embed(context, r, ends, texts)
+    path = Path(context, r, prompts, ranker, poses, {0: z[:1], last: z[1:]}, {0: ends[0], last: ends[1]})
+    path.keys |= {0: content(context, r, ends, "a"), last: content(context, r, ends, "b")}
+    with weights:
+        yield from SCHEMES[r.scheme](path)
+    frames = [path.pictures[i] for i in range(r.frames)]
+    yield Advance("measuring the way")
+    measured = quality(model, images.to_tensor(frames), images.to_tensor(ends), (0, last))
+    return Output(frames, found, measured, model.overlong(texts) + notes)
+
+
+def content(context: Context, r: InterpolateRequest, ends: Sequence[Image], end: str) -> Any:
+    """All that the frames of the whole path depend on."""
+    free = ("picks", "reseeds", "frames", "fit", "size")
+    settings = {k: v for k, v in r.settings().items() if k not in free}
+    return images.digest_of(repr(([images.digest(p) for p in ends], settings)).encode()), end
+
+
+def embed(
+    context: Context, r: InterpolateRequest, ends: Sequence[Image], texts: Sequence[str]
+) -> Generator[Advance, None, Tensor]:
+    """(3, L, D): picture A's words, picture B's, the negative; fitted to the pictures if that is asked for."""
+    prompts = context.model.embed(texts)
+    if not r.invert_steps:
+        return prompts
+    key = [images.digest(p) for p in ends], texts, r.invert_steps, r.invert_rate, r.guidance, r.seed
+    fitted = context.get("text", key)
+    if fitted is None:
+        rows = 4 if r.guidance != 1 else 2
+        steps = invert_text(
+            context.model, images.to_tensor(ends), prompts, r.invert_steps, r.invert_rate, r.guidance, r.seed
+        )
+        fitted = yield from advance(
+            steps, lambda i, loss: f"step {i} of {r.invert_steps} (loss {loss:.3f})", rows
+        )
+        context.put("text", key, fitted)
+    return fitted
+
+
+def advance(steps: Generator[float, None, Tensor], say: Callable[[int, float], str], rows: int):
+    """The steps of a fit as `Advance`s of ``rows`` each; returns what was fitted."""
+    i = 0
+    while True:
+        try:
+            loss = next(steps)
+        except StopIteration as end:
+            return end.value
+        i += 1
+        yield Advance(f"fitting the words to the pictures, {say(i, loss)}", fits=rows)
 
 
 @dataclass
-class Run:
-    """What one request works with, and how far it is."""
+class Path:
+    """What the schemes share, and the frames that are finished: latents (1, C, h, w), pictures and keys by number."""
 
-    net: Network
-    models: Models
+    context: Context
     request: InterpolateRequest
-    z: dict[int, Tensor]  # finished latents (1, C, h, w) by frame
-    words: Tensor  # (3, L, D): picture A's, picture B's, the negative
-    look: object  # latents → small pictures
+    prompt_embeds: Tensor  # (3, L, D): picture A's, picture B's, the negative
     ranker: Ranker | None  # if candidates are ranked by CLIP
     poses: Poses | None  # if body keypoints steer
-    key: str  # content of pictures and settings
-    total: int = 1
-    done: int = 0
-    begun: float = 0.0  # the share of the whole that came before the frames
-    shown: float = 0.0
-    pictures: dict[int, Image] = field(default_factory=dict)
-    keys: dict[int, str] = field(default_factory=dict)
+    z: dict[int, Tensor]
+    pictures: dict[int, Image]
+    keys: dict[int, Any] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
         return self.request.frames - 1
 
-    def text(self, frames: list[int]):
-        """Guidance rows for frames: the embeddings mixed at each frame's place on the path, as one vector each."""
-        places = torch.tensor([i / self.last for i in frames], dtype=torch.float64)
-        n = len(frames)
-        cond = slerp(self.words[0:1].expand(n, -1, -1), self.words[1:2].expand(n, -1, -1), places.to(self.words.device))
-        hints = {"pose": self.poses.hint([i / self.last for i in frames])} if self.poses else None
-        return [replace(row, hints=hints) for row in guided(cond, self.words[2:], self.request.guidance)]
-
-    def seed_of(self, frame: int) -> int:
+    def seed(self, frame: int) -> int:
         return dict(self.request.reseeds).get(frame, self.request.seed)
 
-    def walk(self, x: Tensor, frames: list[int], levels: list[float], tries: list[int], doing: str):
-        """Denoises rows ``x`` along ``levels`` with progress and previews; returns the clean latents."""
-        pairs = zip(frames, tries, strict=True)
-        own = [generator(self.seed_of(i), i, c, 2, round(1e6 * levels[0])) for i, c in pairs]
-        step = ancestral(self.request.eta, own) if self.request.eta else euler
-        if self.request.sampler == "live" and self.net.few:
-            step = lcm_step(own)
-        rows = self.text(frames)
-        for state in sample(self.net.field(rows), x, levels, step):
-            x = state.x
-            self.done += len(frames) * len(rows)
-            yield Progress(min(self.begun + (1 - self.begun) * self.done / self.total, 0.999), doing)
-            if perf_counter() - self.shown > PREVIEW_EVERY:
-                first = [n for n, c in enumerate(tries) if c == 0]
-                for n, picture in zip(
-                    first, images.to_pictures(self.look(state.x0[first])) if first else (), strict=True
-                ):
-                    yield Preview(frames[n], picture)
-                self.shown = perf_counter()
-        return x
+    def conditionings(self, frames: Sequence[int]) -> list[Conditioning]:
+        """The embeddings mixed at each frame's place on the path, as one vector each."""
+        places, n = [i / self.last for i in frames], len(frames)
+        a, b = (e.expand(n, -1, -1) for e in self.prompt_embeds[:2].split(1))
+        w = torch.tensor(places, dtype=torch.float64).to(a.device)
+        control = {"pose": self.poses.control(places)} if self.poses else None
+        rows = classifier_free(slerp(a, b, w), self.prompt_embeds[2:], self.request.guidance)
+        return [replace(row, control=control) for row in rows]
 
-    def finish(self, frame: int, z: Tensor, tried: list[Image], chosen: int) -> Frame:
+    def denoise(self, x: Tensor, frames: list[int], sigmas: list[float], doing: str, tries: list[int] | None = None):
+        """Walks rows ``x`` down ``sigmas``; ``tries``: which candidate of its frame a row is. Returns the latents."""
+        r, model = self.request, self.context.model
+        tries = tries or [0] * len(frames)
+        keys = zip(frames, tries, strict=True)
+        own = [generator(self.seed(i), i, c, 2, round(1e6 * sigmas[0])) for i, c in keys]
+        step = ancestral(r.eta, own) if r.eta else euler
+        if r.sampler == "live" and model.resident.lcm:
+            step = lcm_step(own)
+        return (yield from walk(model.denoiser(self.conditionings(frames)), x, sigmas, doing, frames, step))
+
+    def finish(self, frame: int, z: Tensor, tried: list[Image], chosen: int = 0) -> Frame:
         self.z[frame], self.pictures[frame] = z[chosen : chosen + 1], tried[chosen]
         return Frame(frame, tried[chosen], tuple(tried) if len(tried) > 1 else (), chosen)
 
-
-def interpolate(models: Models, request: InterpolateRequest) -> Iterator[Event]:
-    """`Frame`s of the path from picture A to picture B, coarse to fine; the ends are the (fitted) originals."""
-    started = perf_counter()
-    yield Progress(0.0, f"loading {request.model}")
-    net = yield from models.loading(request.model, request.wants)
-    # What is missing is said before the work.
-    clip = ranker(models, net, request.picker) if request.picker.startswith("clip") else None
-    sampling = net.sampler(request.sampler)
-    before = net.evaluations
-    size = images.frame_size(request.a, request.fit, request.size or net.size, net.multiple)
-    ends = [images.fitted(p, size, request.fit) for p in (request.a, request.b)]
-    last = request.frames - 1
-    yield Frame(0, ends[0])
-    yield Frame(last, ends[1])
-    found = yield from _people(models, request)
-    poses = None
-    if request.pose != "off":
-        a, b = (pose.framed(p, o.size, size, request.fit) for p, o in zip(found, (request.a, request.b), strict=True))
-        poses = Poses(a, b, request.pose_people, request.pose_scale, size) if a or b else None
-    x = images.to_tensor(ends)
-    z = net.encode(x)
-    prompts = [request.prompt, request.prompt_b or request.prompt, request.negative]
-    words = net.embed(prompts)
-    settings = request.settings()
-    free = ("picks", "reseeds", "frames", "fit", "size")
-    content = net.fingerprint, [images.digest(p) for p in ends], {k: v for k, v in settings.items() if k not in free}
-    key = hashlib.blake2b(repr(content).encode(), digest_size=12).hexdigest()
-    if request.invert_steps:
-        words = yield from _inverted(models, net, request, x, words, content[1])
-    run = Run(net, models, request, {0: z[:1], last: z[1:]}, words, net.previewer(z, x), clip, poses, key)
-    run.pictures |= {0: ends[0], last: ends[1]}
-    run.begun = INVERSION if request.invert_steps else 0.0
-    run.keys |= {0: f"{key}-a", last: f"{key}-b"}
-    with sampling:
-        yield from SCHEMES[request.scheme](run)
-    notes = net.notes(*prompts)
-    if request.pose != "off":
-        # With them the same pictures come without the detector.
-        settings |= {"pose_a": pose.write(found[0], request.a.size), "pose_b": pose.write(found[1], request.b.size)}
-        nobody = [n for n, p in zip(("the first picture", "the last"), found, strict=True) if not p]
-        notes += [f"nobody was found in {' or '.join(nobody)}, so poses do not steer there"] if nobody else []
-    frames = tuple(run.pictures[i] for i in range(request.frames))
-    yield Progress(0.999, "measuring the way")
-    measured = quality(net, images.to_tensor(list(frames)), x, (0, last))
-    yield Progress(1.0, "done")
-    settings |= {"width": size[0], "height": size[1]}
-    yield Done(frames, settings, perf_counter() - started, net.evaluations - before, tuple(notes), measured)
-
-
-def _people(models: Models, r: InterpolateRequest) -> Generator[Event, None, list[People]]:
-    """The people of both pictures: given, or looked for."""
-    out: list[People] = []
-    for text, picture, name in ((r.pose_a, r.a, "pose_a"), (r.pose_b, r.b, "pose_b")):
-        if r.pose == "off" or (r.pose == "given" and not text):
-            out.append(())
-        elif text:
-            out.append(pose.read(text, name, picture.size))
-        else:
-            look = detected(models, picture, r.pose, r.pose_rescue, r.model)
-            out.append((yield from within(look, 0.0, 0.0)))
-    return out
-
-
-def _inverted(models, net, request, x, words, digests):
-    """The words fitted to the two pictures, remembered by content. Returns (3, L, D)."""
-    key = ("text", net.fingerprint, *digests, request.prompt, request.prompt_b, request.negative, request.invert_steps,
-           request.invert_rate, request.guidance, request.seed)  # fmt: skip
-    found = models.memo.get(key)
-    if found is None:
-        steps = invert_text(
-            net, x, words[:2], words[2:], request.invert_steps, request.invert_rate, request.guidance, request.seed
-        )
-        found = yield from within(steps, 0.0, INVERSION)
-        models.memo.put(key, found, found.numel() * 4)
-    return found
+    def decode(self, x: dict[int, Tensor]) -> Steps:
+        for i in sorted(x):
+            yield Advance("drawing the frames", decoded=1)
+            yield self.finish(i, x[i], images.to_pictures(self.context.model.decode(x[i])))
 
 
 # -------------------------------------------------------------------------------------------- the five schemes
 
 
-def _tries(candidates: int, level: int) -> int:
-    """Candidates a frame at a tree level: one fewer at every finer level, not under 3 (nor over what was asked)."""
-    return max(candidates - level, min(candidates, 3))
-
-
-def branch(run: Run) -> Iterator[Event]:
+def branch(path: Path) -> Steps:
     """Add noise – interpolate – denoise, the proposed method: shared noise for both parents, coarse to fine."""
-    r, net = run.request, run.net
-    levels = net.levels(r.steps)
-    plan = list(tree(r.frames))
-    depths = noise_steps(len(plan), r.steps, r.low, r.high, r.schedule)
-    rows = 1 if r.guidance == 1 else 2
-    todo = []
-    for n, ((distance, frames), k) in enumerate(zip(plan, depths, strict=True)):
-        tries = _tries(r.candidates, n)
-        down = levels[r.steps - 1 - k :] if r.sampler == "ddim" else net.jumps(levels[r.steps - 1 - k])
-        todo.append((n, distance, frames, down, tries))
-        run.total += len(frames) * tries * ((len(down) - 1) * rows + DECODE)
-    for n, distance, frames, down, tries in todo:
-        doing = "the middle" if n == 0 else f"level {n + 1} of {len(plan)}"
-        fresh = []
+    r, context, model = path.request, path.context, path.context.model
+    sigmas, levels = model.schedule.sigmas(r.steps), list(tree(r.frames))
+    depths = noise_steps(len(levels), r.steps, r.low, r.high, r.schedule)
+    for n, ((distance, frames), k) in enumerate(zip(levels, depths, strict=True)):
+        down = sigmas[r.steps - 1 - k :] if r.sampler == "ddim" else model.few_step_sigmas(sigmas[r.steps - 1 - k])
+        doing, tries, fresh = "the middle" if n == 0 else f"level {n + 1} of {len(levels)}", tries_at(r, n), []
         for i in frames:
-            own = (run.keys[i - distance], run.keys[i + distance], i / run.last, run.seed_of(i), i, tries, down[0])
-            run.keys[i] = hashlib.blake2b(repr((own, dict(r.picks).get(i))).encode(), digest_size=12).hexdigest()
-            known = run.models.memo.get(("frame", own))
+            parents = path.keys[i - distance], path.keys[i + distance]
+            key = (*parents, i / path.last, path.seed(i), i, tries, down[0])
+            path.keys[i] = images.digest_of(repr((key, dict(r.picks).get(i))).encode())
+            known = context.get("frame", key)
             if known is None:
-                fresh.append((i, own))
-            else:
-                run.done += tries * ((len(down) - 1) * rows + DECODE)
-                yield run.finish(i, *known, _chosen(run, i, distance, known[1]))
-        share = max(1, net.batch // (rows * tries))
-        for start in range(0, len(fresh), share):
-            group = fresh[start : start + share]
-            ids = [i for i, _ in group for _ in range(tries)]
-            nth = [c for _ in group for c in range(tries)]
-            eps = gaussian(run.z[0].shape[1:], [generator(run.seed_of(i), i, c) for i, c in zip(ids, nth, strict=True)])
-            noise = down[0] * eps.to(net.device)
-            left, right = (torch.cat([run.z[i + side] for i in ids]) + noise for side in (-distance, distance))
-            w = [0.5 - r.bias * (i - distance == 0) + r.bias * (i + distance == run.last) for i in ids]
-            x = yield from run.walk(MIX[r.mix](left, right, torch.tensor(w)), ids, down, nth, doing)
-            for (i, own), z in zip(group, x.split(tries), strict=True):
-                tried = images.to_pictures(net.decode(z))
-                run.models.memo.put(("frame", own), (z, tried), tries * (tried[0].width * tried[0].height * 3 + 4096))
-                run.done += tries * DECODE
-                yield run.finish(i, z, tried, _chosen(run, i, distance, tried))
+                fresh.append((i, key))
+                continue
+            yield Advance(doing, steps=tries * (len(down) - 1), decoded=tries)
+            yield path.finish(i, *known, choose(path, i, distance, known[1]))
+        share = max(1, model.rows // ((1 if r.guidance == 1 else 2) * tries))
+        for group in (fresh[i : i + share] for i in range(0, len(fresh), share)):
+            rows = [(i, c) for i, _ in group for c in range(tries)]
+            x = between(path, rows, distance, down[0])
+            x = yield from path.denoise(x, [i for i, _ in rows], down, doing, [c for _, c in rows])
+            for (i, key), z in zip(group, x.split(tries), strict=True):
+                tried = images.to_pictures(model.decode(z))
+                yield Advance(doing, decoded=tries)
+                context.put("frame", key, (z, tried))
+                yield path.finish(i, z, tried, choose(path, i, distance, tried))
 
 
-def _chosen(run: Run, frame: int, distance: int, tried: list[Image]) -> int:
+def between(path: Path, rows: Sequence[tuple[int, int]], distance: int, sigma: float) -> Tensor:
+    """Candidates (frame, which) between their parents, both under the same noise of ``sigma``."""
+    r, z = path.request, path.z
+    noise = gaussian(z[0].shape[1:], [generator(path.seed(i), i, c) for i, c in rows])
+    noise = sigma * noise.to(path.context.model.device)
+    left, right = (torch.cat([z[i + side] for i, _ in rows]) + noise for side in (-distance, distance))
+    w = [0.5 - r.bias * (i - distance == 0) + r.bias * (i + distance == path.last) for i, _ in rows]
+    return MIX[r.mix](left, right, torch.tensor(w))
+
+
+def tries_at(r: InterpolateRequest, level: int) -> int:
+    """Candidates a frame at a tree level: one fewer at every finer level, not under 3 (nor over what was asked)."""
+    return max(r.candidates - level, min(r.candidates, 3))
+
+
+def choose(path: Path, frame: int, distance: int, tried: list[Image]) -> int:
     """Which candidate becomes the frame: the one picked by hand, or the picker's."""
-    by_hand = dict(run.request.picks).get(frame)
+    r, by_hand = path.request, dict(path.request.picks).get(frame)
     if by_hand is not None:
         return min(by_hand, len(tried) - 1)
-    return PICKERS[run.request.picker](run, tried, frame, distance)
+    if r.picker == "smoothest":
+        return smoothest(tried, path.pictures[frame - distance], path.pictures[frame + distance])
+    return best(path, tried, frame) if path.ranker else 0
 
 
 def smoothest(tried: list[Image], left: Image, right: Image) -> int:
-    """The candidate nearest to both parents at once (squared distance at 32 × 32), so that the strip samples."""
+    """The candidate nearest to both parents at once (squared distance at 32 × 32), so that the strip flows."""
     small = images.to_tensor([p.resize((32, 32)) for p in (*tried, left, right)])
     way = (small[:-2, None] - small[None, -2:]).square().mean((2, 3, 4)).sum(1)
     return int(way.argmin())
 
 
-def best(run: Run, tried: list[Image], frame: int) -> int:
+def best(path: Path, tried: list[Image], frame: int) -> int:
     """The candidate that CLIP scores highest: cos(image, positive) − cos(image, negative) (methods.md §1.6).
 
     Without words of its own for that, those of both pictures count by the frame's place on the way; without any, the
     paper's own.
     """
-    r, w = run.request, frame / run.last
-    assert run.ranker is not None
+    r, w = path.request, frame / path.last
+    assert path.ranker is not None
     words = {r.prompt: 1 - w, r.prompt_b: w} if r.prompt_b and r.prompt_b != r.prompt else r.prompt
     looks_for, against = r.rank_for or words, r.rank_against or r.negative
     if not looks_for:
         looks_for, against = RANK_FOR, against or RANK_AGAINST
-    return int(run.ranker.score(tried, looks_for, against).argmax())
+    return int(path.ranker.score(tried, looks_for, against).argmax())
 
 
-PICKERS = {
-    "smoothest": lambda run, tried, i, d: smoothest(tried, run.pictures[i - d], run.pictures[i + d]),
-    "first": lambda run, tried, i, d: 0,
-    "clip": lambda run, tried, i, d: best(run, tried, i),
-    "clip-small": lambda run, tried, i, d: best(run, tried, i),
-}
-
-
-def plain(run: Run) -> Iterator[Event]:
+def mix_only(path: Path) -> Steps:
     """Interpolate only: the clean latents are mixed and decoded; no diffusion."""
-    inner = list(range(1, run.last))
-    run.total += DECODE * len(inner)
-    yield from _decoded(run, inner, _mixed(run, run.z[0], run.z[run.last], inner))
+    yield from path.decode({i: mix(path, path.z[0], path.z[path.last], i) for i in range(1, path.last)})
 
 
-def _mixed(run: Run, a: Tensor, b: Tensor, frames: list[int]) -> Tensor:
-    n, places = len(frames), torch.tensor([i / run.last for i in frames])
-    return MIX[run.request.mix](a.expand(n, -1, -1, -1), b.expand(n, -1, -1, -1), places)
+def mix(path: Path, a: Tensor, b: Tensor, frame: int) -> Tensor:
+    return MIX[path.request.mix](a, b, torch.tensor([frame / path.last]))
 
 
-def _decoded(run: Run, frames: list[int], x: Tensor) -> Iterator[Event]:
-    for i, z in zip(frames, x.split(1), strict=True):
-        run.done += DECODE
-        yield run.finish(i, z, images.to_pictures(run.net.decode(z)), 0)
-
-
-def _stack(run: Run, end: int, sigmas: list[float], stream: int) -> list[Tensor]:
+def stack(path: Path, end: int, sigmas: Sequence[float], stream: int) -> list[Tensor]:
     """One end picture at rising sigmas, each noisier by fresh noise on the last (methods.md §1.3)."""
-    x, before, out = run.z[end], 0.0, []
+    x, before, out = path.z[end], 0.0, []
     for n, s in enumerate(sigmas):
-        eps = gaussian(x.shape[1:], [generator(run.request.seed, 1000 + n, stream)]).to(x)
+        eps = gaussian(x.shape[1:], [generator(path.request.seed, 1000 + n, stream)]).to(x)
         x = x + max(0.0, s**2 - before**2) ** 0.5 * eps
         before = s
         out.append(x)
     return out
 
 
-def _joined(run: Run, joins: list[tuple[int, list[int]]], mixed) -> Iterator[Event]:
-    """Walks a growing batch down: at depth k (falling) the frames of ``joins`` come in, made by ``mixed(n, i, x)``.
-
-    ``x`` holds the frames that are under way, by number. Both table rows that denoise a whole sequence are this loop.
-    """
-    levels, steps = run.net.levels(run.request.steps), run.request.steps
-    rows, under_way = 1 if run.request.guidance == 1 else 2, 0
-    depths = [k for k, _ in joins] + [-1]
-    for n, (k, frames) in enumerate(joins):
-        under_way += len(frames)
-        run.total += under_way * rows * (k - depths[n + 1]) + DECODE * len(frames)
+def join(path: Path, joining: list[list[int]], stream: int, entry: Callable) -> Steps:
+    """Walks a growing batch down: at each depth (falling) frames come in, made by ``entry(n, i, x, a, b)`` of the
+    frames under way and of both ends' stacks. Both table rows that denoise a whole sequence are this loop."""
+    r, model = path.request, path.context.model
+    depths = [*noise_steps(len(joining), r.steps, r.low, r.high, r.schedule), -1]
+    sigmas = model.schedule.sigmas(r.steps)
+    rising = [sigmas[r.steps - 1 - k] for k in reversed(depths[:-1])]
+    # From the coarsest level: the n-th from the end of a stack is what comes in at the n-th depth.
+    a, b = stack(path, 0, rising, 0)[::-1], stack(path, path.last, rising, stream)[::-1]
     x: dict[int, Tensor] = {}
-    for n, (k, frames) in enumerate(joins):
-        x |= {i: mixed(n, i, x) for i in frames}
-        ids = sorted(x)
-        part = levels[steps - 1 - k : steps - depths[n + 1]]
-        share = max(1, run.net.batch // rows)
-        for start in range(0, len(ids), share):
-            group = ids[start : start + share]
-            batch = torch.cat([x[i] for i in group])
-            doing = f"noise level {n + 1} of {len(joins)}"
-            out = yield from run.walk(batch, group, part, [0] * len(group), doing)
+    share = max(1, model.rows // (1 if r.guidance == 1 else 2))
+    for n, frames in enumerate(joining):
+        x |= {i: entry(n, i, x, a[n], b[n]) for i in frames}
+        ids, part = sorted(x), sigmas[r.steps - 1 - depths[n] : r.steps - depths[n + 1]]
+        for group in (ids[i : i + share] for i in range(0, len(ids), share)):
+            doing = f"noise level {n + 1} of {len(joining)}"
+            out = yield from path.denoise(torch.cat([x[i] for i in group]), group, part, doing)
             x |= dict(zip(group, out.split(1), strict=True))
-    yield from _decoded(run, sorted(x), torch.cat([x[i] for i in sorted(x)]))
+    yield from path.decode(x)
 
 
-def denoised(run: Run) -> Iterator[Event]:
+def interpolate_denoise(path: Path) -> Steps:
     """Interpolate – denoise: frame i is mixed at noise level min(i, N−1−i) of two stacks that share their noise."""
-    half = run.last // 2
-    depths = noise_steps(half, run.request.steps, run.request.low, run.request.high, run.request.schedule)
-    sigmas = [run.net.levels(run.request.steps)[run.request.steps - 1 - k] for k in reversed(depths)]
-    a, b = _stack(run, 0, sigmas, 0), _stack(run, run.last, sigmas, 0)
-    joins = [(k, sorted({half - n, run.last - half + n})) for n, k in enumerate(depths)]
-
-    def mixed(n: int, i: int, x: dict) -> Tensor:
-        return _mixed(run, a[half - 1 - n], b[half - 1 - n], [i])
-
-    yield from _joined(run, joins, mixed)
+    half = path.last // 2
+    joining = [sorted({half - n, path.last - half + n}) for n in range(half)]
+    yield from join(path, joining, 0, lambda n, i, x, a, b: mix(path, a, b, i))
 
 
-def did(run: Run, shared: bool = True) -> Iterator[Event]:
-    """Denoise – interpolate – denoise: a tree over noise levels; midpoints come in between half-denoised neighbours."""
-    r = run.request
-    plan = list(tree(r.frames))
-    depths = noise_steps(len(plan), r.steps, r.low, r.high, r.schedule)
-    sigmas = [run.net.levels(r.steps)[r.steps - 1 - k] for k in reversed(depths)]
-    ends = {0: _stack(run, 0, sigmas, 0), run.last: _stack(run, run.last, sigmas, 0 if shared else 1)}
+def did(path: Path, stream: int = 0) -> Steps:
+    """Denoise – interpolate – denoise: a tree over noise levels; midpoints come in between half-denoised neighbours.
+    Both ends share their noise, or have a ``stream`` of their own."""
+    r, levels = path.request, list(tree(path.request.frames))
 
-    def mixed(n: int, i: int, x: dict) -> Tensor:
-        d = plan[n][0]
-        left, right = (ends[j][len(plan) - 1 - n] if j in ends else x[j] for j in (i - d, i + d))
-        w = 0.5 - r.bias * (i - d == 0) + r.bias * (i + d == run.last)
-        return MIX[r.mix](left, right, w)
+    def entry(n: int, i: int, x: dict[int, Tensor], a: Tensor, b: Tensor) -> Tensor:
+        d = levels[n][0]
+        left, right = ({0: a, path.last: b} | x)[i - d], ({0: a, path.last: b} | x)[i + d]
+        return MIX[r.mix](left, right, 0.5 - r.bias * (i - d == 0) + r.bias * (i + d == path.last))
 
-    yield from _joined(run, [(k, frames) for k, (_, frames) in zip(depths, plan, strict=True)], mixed)
+    yield from join(path, [frames for _, frames in levels], stream, entry)
 
 
-SCHEMES = {
+SCHEMES: dict[str, Callable[[Path], Steps]] = {
     "branch": branch,
     "did": did,
-    "did-independent": lambda run: did(run, shared=False),
-    "interpolate-denoise": denoised,
-    "interpolate": plain,
+    "did-independent": lambda path: did(path, stream=1),
+    "interpolate-denoise": interpolate_denoise,
+    "interpolate": mix_only,
 }

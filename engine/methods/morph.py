@@ -11,84 +11,89 @@ What a picture needs by itself (its LoRA, its noise, its features) is made once 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from engine.checkpoints import lora_files as lorafile
-from engine.checkpoints.manager import Models
-from engine.diffusion import attention as hooks
-from engine.diffusion import lora
+from engine.checkpoints import lora_files
+from engine.context import Advance, Context, Output, walk
+from engine.diffusion import attention, lora
 from engine.diffusion.geometry import adain, lerp, slerp
-from engine.diffusion.lora import Bank
-from engine.diffusion.model import Network, Row
-from engine.diffusion.sampling import sample
-from engine.requests import Done, Event, Frame, MorphRequest, Preview, Progress, within
+from engine.diffusion.guidance import Conditioning
+from engine.diffusion.lora import LoraStack
+from engine.requests import Frame, MorphRequest
 from engine.vision import images, perceptual
 
-VERSION = 1  # of what is kept: with another one, nothing kept before is found
 TOGETHER = 4  # pictures fitted in one batch: every row also pays for the LoRAs of the others
 PROBE_FRAMES, PROBE_STEPS = 9, 8  # of the quick look
-PREVIEW_EVERY = 0.2  # seconds
-TRAINED = 3  # a row forwards and backwards counts as so many rows in the progress bar
-DECODE = 3
+
+Place = tuple[int, float]  # a way from one keyframe to the next, and how far along it, 0 … 1
+
+
+def morph(context: Context, r: MorphRequest) -> Generator[Advance | Frame, None, Output]:
+    """`Frame`s of the way through the pictures. The pictures themselves are drawn again too, unless ``exact_ends``."""
+    model = context.model
+    size = images.frame_size(r.pictures[0], r.fit, r.size or model.size, model.multiple)
+    keys = [images.fit_frame(p, size, r.fit) for p in r.pictures]
+    at = [k * (r.frames - 1) for k in range(len(keys))]
+    yield Advance("looking at the pictures", frames=at, pictures=keys)
+    job = start(context, r, keys)
+    with ExitStack() as inside:
+        if r.lora != "none":
+            yield from fit(job)
+            inside.enter_context(lora.attach(model, LoraStack.join(job.loras), r.form))
+        noise, whose = yield from invert(job)
+        again, features = yield from redraw(job, noise, whose)
+        ends = keys if r.exact_ends else images.to_pictures(model.decode(again[job.of]))
+        frames = dict(zip(at, ends, strict=True))
+        yield from (Frame(i, frames[i]) for i in at)
+        inside.enter_context(attention.mix(model, features, r.own))
+        ways = [[i / (r.frames - 1) for i in range(r.frames)]] * job.legs
+        if r.reschedule:
+            ways = yield from probe(job, noise)
+        inner = {k * (r.frames - 1) + i: (k, ways[k][i]) for k in range(job.legs) for i in range(1, r.frames - 1)}
+        for cells in (list(inner)[i : i + model.rows] for i in range(0, len(inner), model.rows)):
+            doing = "drawing the frames" + f", from number {cells[0] + 1}" * (len(inner) > model.rows)
+            x = yield from between(job, noise, [inner[i] for i in cells], job.sigmas, doing, cells)
+            for i, z in zip(cells, x.split(1), strict=True):
+                frames[i] = images.to_pictures(model.decode(z))[0]
+                yield Advance(doing, decoded=1)
+                yield Frame(i, frames[i])
+    yield Advance("measuring the way")
+    pictures = [frames[i] for i in range(r.total)]
+    quality = perceptual.quality(model, images.to_tensor(pictures), images.to_tensor(keys), at, r.loop)
+    return Output(pictures, {}, quality, job.notes + model.overlong(r.words()), files(job))
 
 
 @dataclass
-class Run:
+class Job:
     """What one request works with. K different pictures; ``of`` says which of them each keyframe is."""
 
-    net: Network
-    models: Models
+    context: Context
     request: MorphRequest
     of: list[int]
     names: list[str]  # content of each different picture and its words
     z: Tensor  # (K, C, h, w)
-    words: Tensor  # (K, L, D)
-    look: Any  # latents → small pictures
-    levels: list[float]  # falling, the last one 0
-    banks: list[Bank] = field(default_factory=list)  # of each different picture
-    bank: Bank | None = None  # all of them
+    prompt_embeds: Tensor  # (K, L, D)
+    sigmas: list[float]  # falling, the last one 0
+    loras: list[LoraStack] = field(default_factory=list)  # of each different picture
     notes: list[str] = field(default_factory=list)
-    total: float = 1.0
-    done: float = 0.0
-    shown: float = 0.0
-
-    def known(self, key: Any, kind: str) -> dict[str, Tensor] | None:
-        return self.models.cache.get(kind, (VERSION, self.net.fingerprint, key))
-
-    def keep(self, key: Any, kind: str, about: str, tensors: dict[str, Tensor]) -> None:
-        self.models.cache.put(kind, (VERSION, self.net.fingerprint, key), tensors, about)
-
-    def progress(self, rows: float, doing: str) -> Progress:
-        self.done += rows
-        return Progress(min(self.done / self.total, 0.999), doing)
-
-    @property
-    def rate(self) -> float:
-        return self.request.lora_rate or self.net.lora_rate
-
-    @property
-    def depth(self) -> int:
-        """How many steps look at both pictures: the first λ of them, whatever their number."""
-        return math.ceil(self.request.attention * self.request.steps - 1e-9)
-
-    def leg(self, k: int) -> tuple[int, int]:
-        """The two different pictures between which leg ``k`` runs."""
-        return self.of[k], self.of[(k + 1) % len(self.of)]
 
     @property
     def legs(self) -> int:
         return len(self.of) if self.request.loop else len(self.of) - 1
 
-    def shares(self, places: Sequence[tuple[int, float]]) -> Tensor:
-        """(n, K): how much of each picture belongs to a place, which is a leg and how far along it, 0 … 1."""
+    def leg(self, k: int) -> tuple[int, int]:
+        """The two different pictures between which leg ``k`` runs."""
+        return self.of[k], self.of[(k + 1) % len(self.of)]
+
+    def weights(self, places: Sequence[Place]) -> Tensor:
+        """(n, K): how much of each picture belongs to a place."""
         out = torch.zeros(len(places), len(self.names))
         for row, (k, w) in zip(out, places, strict=True):
             a, b = self.leg(k)
@@ -108,240 +113,179 @@ class Run:
         w[0, self.of[k + 1]] += at - k
         return w
 
-    def rows(self, words: Tensor, mix: Tensor, blend: Tensor | None = None) -> list[Row]:
-        return [Row(words, mix=mix if self.bank else None, blend=blend)]
+    @property
+    def attending(self) -> int:
+        """How many steps look at both pictures: the first λ of them, whatever their number."""
+        return math.ceil(self.request.attention * self.request.steps - 1e-9)
 
-    def walk(self, x: Tensor, levels: list[float], rows: list[Row], doing: str, cells: Sequence[int] = ()):
-        """Walks rows ``x`` along ``levels`` with progress, and previews for ``cells``; returns where they end."""
-        for state in sample(self.net.field(rows), x, levels):
-            x = state.x
-            yield self.progress(len(x), doing)
-            if len(cells) and perf_counter() - self.shown > PREVIEW_EVERY:
-                for i, picture in zip(cells, images.to_pictures(self.look(state.x0)), strict=True):
-                    yield Preview(i, picture)
-                self.shown = perf_counter()
-        return x
+    def conditionings(self, prompt_embeds: Tensor, loras: Tensor, attended: Tensor | None = None) -> list[Conditioning]:
+        loras = loras if self.loras else None  # type: ignore[assignment]
+        return [Conditioning(prompt_embeds, lora_weights=loras, attention_weights=attended)]
 
+    # All that a LoRA, an inversion and the features of picture ``k`` depend on.
 
-def morph(models: Models, request: MorphRequest) -> Iterator[Event]:
-    """`Frame`s of the way through the pictures. The pictures themselves are drawn again too, unless ``exact_ends``."""
-    r, started = request, perf_counter()
-    yield Progress(0.0, f"loading {r.model}")
-    net = yield from models.loading(r.model)
-    before = net.evaluations
-    models.cache.trouble = ""
-    size = images.frame_size(r.pictures[0], r.fit, r.size or net.size, net.multiple)
-    keys = [images.fitted(p, size, r.fit) for p in r.pictures]
-    at = [k * (r.frames - 1) for k in range(len(keys))]
-    for i, picture in zip(at, keys, strict=True):
-        yield Preview(i, picture)
-    run = _run(net, models, r, keys)
-    if r.lora != "none":
-        run.banks = yield from fitted(run)
-        run.bank = Bank.joined(run.banks)
-    with ExitStack() as stack:
-        if run.bank:
-            stack.enter_context(lora.attached(net, run.bank, r.form))
-        noise, whose = yield from inverted(run)
-        again, features = yield from regenerated(run, noise, whose)
-        ends = keys if r.exact_ends else images.to_pictures(net.decode(again[run.of]))
-        frames = dict(zip(at, ends, strict=True))
-        yield from (Frame(i, frames[i]) for i in at)
-        stack.enter_context(hooks.blended(net, features, r.own))
-        places = [i / (r.frames - 1) for i in range(r.frames)]
-        ways = [places] * run.legs
-        if r.reschedule:
-            ways = yield from probed(run, noise)
-        inner = [(k, w) for k, way in enumerate(ways) for w in way[1:-1]]
-        cells = [k * (r.frames - 1) + i for k in range(run.legs) for i in range(1, r.frames - 1)]
-        for start in range(0, len(inner), net.batch):
-            part, doing = slice(start, start + net.batch), "drawing the frames"
-            if len(inner) > net.batch:
-                doing += f", from number {cells[start] + 1}"
-            x = yield from drawn(run, noise, inner[part], run.levels, doing, cells[part])
-            for i, z in zip(cells[part], x.split(1), strict=True):
-                frames[i] = images.to_pictures(net.decode(z))[0]
-                run.done += DECODE
-                yield Frame(i, frames[i])
-    yield Progress(0.999, "measuring the way")
-    pictures = tuple(frames[i] for i in range(r.total))
-    quality = perceptual.quality(net, images.to_tensor(list(pictures)), images.to_tensor(keys), at, r.loop)
-    yield Progress(1.0, "done")
-    settings = r.settings() | {"width": size[0], "height": size[1]}
-    run.notes += net.notes(*r.words())
-    if models.cache.trouble:
-        run.notes.append(models.cache.trouble)
-    yield Done(pictures, settings, perf_counter() - started, net.evaluations - before, tuple(run.notes), quality,
-               _files(run))  # fmt: skip
+    def lora_key(self, k: int) -> Any:
+        r = self.request
+        return self.names[k], r.lora_steps, r.lora_rank, self.rate, r.lora_draws, r.lora_patience, r.seed
+
+    def inversion_key(self, k: int) -> Any:
+        return (self.lora_key(k) if self.loras else self.names[k]), bool(self.loras), self.request.steps
+
+    def features_key(self, k: int, whose: list[Any]) -> Any:
+        company = None if self.fixed is None else (self.fixed.tolist(), self.request.form, whose)
+        return whose[k], self.attending, company
+
+    @property
+    def rate(self) -> float:
+        return self.request.lora_rate or self.context.model.resident.lora_rate
+
+    def about(self, k: int) -> str:
+        words = self.request.words()[self.of.index(k)]
+        return f"{self.context.model.name}, picture {self.names[k][2:10]}, {words[:60] or 'no words'}"
 
 
-def _run(net: Network, models: Models, r: MorphRequest, keys: list[Image]) -> Run:
+def start(context: Context, r: MorphRequest, keys: list[Image]) -> Job:
     """Encodes what is different among the pictures and words, once each."""
-    words = r.words()
+    words, model = r.words(), context.model
     given = [*r.loras, *[b""] * len(keys)]
     names = [repr((images.digest(p), w, images.digest_of(f))) for p, w, f in zip(keys, words, given, strict=False)]
     different = list(dict.fromkeys(names))
     first = [names.index(n) for n in different]
-    x = images.to_tensor([keys[i] for i in first])
-    z = net.encode(x)
-    run = Run(net, models, r, [different.index(n) for n in names], different, z, net.embed([words[i] for i in first]),
-              net.previewer(z, x), net.levels(r.steps))  # fmt: skip
-    n, inner = len(different), run.legs * (r.frames - 2)
-    fits = r.lora_steps * r.lora_draws * TRAINED * n if r.lora != "none" else 0
-    probe = run.legs * PROBE_FRAMES * (min(PROBE_STEPS, r.steps) + DECODE) if r.reschedule else 0
-    run.total = fits + n * (r.steps - 1) + n * r.steps + probe + inner * (r.steps + DECODE)
-    return run
+    z = context.encode([keys[i] for i in first])
+    prompts = model.embed([words[i] for i in first])
+    return Job(context, r, [different.index(n) for n in names], different, z, prompts, model.schedule.sigmas(r.steps))
 
 
 # ------------------------------------------------------------------------------------- what a picture needs by itself
 
 
-def fitted(run: Run) -> Generator[Event, None, list[Bank]]:
+def fit(job: Job) -> Generator[Advance, None, None]:
     """A LoRA for every picture: brought along, remembered, or fitted now, those in one batch (eq. 3)."""
-    r, banks, missing = run.request, dict[int, Bank](), []
-    given = {run.of[k]: f for k, f in enumerate(r.loras) if f}
-    budget = r.lora_steps * r.lora_draws * TRAINED
-    for k in range(len(run.names)):
+    r, context, model, stacks, missing = job.request, job.context, job.context.model, {}, []
+    given = {job.of[k]: f for k, f in enumerate(r.loras) if f}
+    for k in range(len(job.names)):
         if k in given:
-            banks[k], note = lorafile.from_bytes(run.net, given[k], f"LoRA of picture {run.of.index(k) + 1}")
-            run.notes += [note] if note else []
-        elif found := run.known(_fit_key(run, k), "lora"):
-            names = sorted({n.rpartition(" ")[0] for n in found})
-            banks[k] = Bank(
-                {n: (found[f"{n} A"].to(run.net.device), found[f"{n} B"].to(run.net.device)) for n in names}
-            )
+            name = f"LoRA of picture {job.of.index(k) + 1}"
+            factors, note = lora_files.read(model.unet, given[k], name, model.name)
+            stacks[k] = LoraStack({n: (a.to(model.device), b.to(model.device)) for n, (a, b) in factors.items()})
+            job.notes += [note] if note else []
+        elif found := context.get("lora", job.lora_key(k)):
+            stacks[k] = LoraStack.unflatten(found, model.device)
+            yield Advance("LoRAs are known", fits=r.lora_steps * r.lora_draws)
         else:
             missing.append(k)
-            continue
-        yield run.progress(budget, "LoRAs are known")
-    for start in range(0, len(missing), TOGETHER):
-        now = missing[start : start + TOGETHER]
-        fit = lora.fit(run.net, run.z[now], run.words[now], r.lora_steps, r.lora_rank, run.rate, r.seed,
-                       r.lora_draws, r.lora_patience)  # fmt: skip
-        begun = run.done / run.total
-        run.done += budget * len(now)
-        bank = yield from within(fit, begun, run.done / run.total)
+    for now in (missing[i : i + TOGETHER] for i in range(0, len(missing), TOGETHER)):
+        steps = lora.fit(model, job.z[now], job.prompt_embeds[now], r.lora_steps, r.lora_rank, job.rate, r.seed,
+                         r.lora_draws, r.lora_patience)
+        stack, done = None, 0
+        while stack is None:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                stack = end.value
+                yield Advance("LoRAs are fitted", fits=(r.lora_steps - done) * r.lora_draws * len(now))
+            else:
+                done, doing = step.done, f"fitting LoRAs, step {step.done} of at most {r.lora_steps}"
+                yield Advance(f"{doing} (error {step.error:.3f})", fits=r.lora_draws * len(now))
         for i, k in enumerate(now):
-            banks[k] = bank.only(i)
-            flat = {
-                f"{n} {side}": t for n, pair in banks[k].factors.items() for side, t in zip("AB", pair, strict=True)
-            }
-            run.keep(_fit_key(run, k), "lora", _about(run, k), flat)
-    return [banks[k] for k in range(len(run.names))]
+            stacks[k] = stack.only(i)
+            context.put("lora", job.lora_key(k), stacks[k].flatten(), job.about(k))
+    job.loras += [stacks[k] for k in range(len(job.names))]
 
 
-def _fit_key(run: Run, k: int) -> Any:
-    """All that a LoRA depends on."""
-    r = run.request
-    return run.names[k], r.lora_steps, r.lora_rank, run.rate, r.lora_draws, r.lora_patience, r.seed
-
-
-def _about(run: Run, k: int) -> str:
-    words = run.request.words()[run.of.index(k)]
-    return f"{run.net.name}, picture {run.names[k][2:10]}, {words[:60] or 'no words'}"
-
-
-def _own(run: Run, k: int) -> Any:
-    """All that the inversion of a picture depends on."""
-    return (_fit_key(run, k) if run.bank else run.names[k]), run.bank is not None, run.request.steps
-
-
-def inverted(run: Run) -> Generator[Event, None, tuple[Tensor, list[Any]]]:
-    """The noise of every picture (K, C, h, w): DDIM backwards, each under its own LoRA and words, without guidance."""
-    own = [_own(run, k) for k in range(len(run.names))]
-    found = {k: t["noise"].to(run.z) for k, key in enumerate(own) if (t := run.known(key, "inversion"))}
+def invert(job: Job) -> Generator[Advance, None, tuple[Tensor, list[Any]]]:
+    """The noise of every picture (K, C, h, w), and what it depends on: DDIM backwards, each under its own LoRA and
+    words, without guidance."""
+    own, context = [job.inversion_key(k) for k in range(len(job.names))], job.context
+    found = {k: t["noise"].to(job.z) for k, key in enumerate(own) if (t := context.get("inversion", key))}
     missing = [k for k in range(len(own)) if k not in found]
-    rising = run.levels[-2::-1]
-    run.done += len(found) * (len(rising) - 1)
+    rising, doing = job.sigmas[-2::-1], "finding each picture's noise"
+    yield Advance(doing, steps=len(found) * (len(rising) - 1))
     if missing:
-        rows = run.rows(run.words[missing], torch.eye(len(own))[missing])
-        x = yield from run.walk(run.z[missing], rising, rows, "finding each picture's noise")
+        rows = job.conditionings(job.prompt_embeds[missing], torch.eye(len(own))[missing])
+        x = yield from walk(context.model.denoiser(rows), job.z[missing], rising, doing)
         for k, noise in zip(missing, x.split(1), strict=True):
             found[k] = noise
-            run.keep(own[k], "inversion", _about(run, k), {"noise": noise})
+            context.put("inversion", own[k], {"noise": noise}, job.about(k))
     return torch.cat([found[k] for k in range(len(own))]), own
 
 
-def regenerated(run: Run, noise: Tensor, own: list[Any]) -> Generator[Event, None, tuple[Tensor, hooks.Features]]:
+def redraw(job: Job, noise: Tensor, whose: list[Any]) -> Generator[Advance, None, tuple[Tensor, attention.Features]]:
     """The pictures drawn again (K, C, h, w), and what entered the decoder's self-attentions in the first λ of steps."""
-    mix = torch.eye(len(own)) if run.fixed is None else run.fixed.expand(len(own), -1)
-    keep = run.levels[: run.depth]
-    company = (run.fixed.tolist(), run.request.form, own) if run.fixed is not None else None
-    keys = [(o, run.depth, company) for o in own]
-    found = [run.known(key, "features") for key in keys]
-    run.done += run.request.steps * sum(f is not None for f in found)
-    missing = [k for k, f in enumerate(found) if f is None]
-    names = sorted(hooks.self_attentions(run.net.unet))
+    context, model, keep, n = job.context, job.context.model, job.sigmas[: job.attending], len(whose)
+    mix = torch.eye(n) if job.fixed is None else job.fixed.expand(n, -1)
+    keys = [job.features_key(k, whose) for k in range(n)]
+    found = {k: f for k, key in enumerate(keys) if (f := context.get("features", key)) is not None}
+    missing, doing = [k for k in range(n) if k not in found], "drawing the pictures again"
+    yield Advance(doing, steps=job.request.steps * len(found))
+    layers = sorted(attention.self_attentions(model.unet))
     if missing:
-        rows = run.rows(run.words[missing], mix[missing])
-        with hooks.recorded(run.net, frozenset(keep)) as features:
-            z = yield from run.walk(noise[missing], run.levels, rows, "drawing the pictures again")
+        rows = job.conditionings(job.prompt_embeds[missing], mix[missing])
+        with attention.record(model, frozenset(keep)) as features:
+            z = yield from walk(model.denoiser(rows), noise[missing], job.sigmas, doing)
         for i, k in enumerate(missing):
-            found[k] = {f"{names.index(n)} {keep.index(s)}": t[i] for (n, s), t in features.items()} | {"z": z[i]}
-            run.keep(keys[k], "features", _about(run, k), found[k])
-    kept = [f for f in found if f is not None]
-    z = torch.stack([f["z"].to(run.z) for f in kept])
-    places = [n for n in kept[0] if n != "z"]
-    return z, {
-        (names[int(n.split()[0])], keep[int(n.split()[1])]): torch.stack([f.pop(n).to(run.z.device) for f in kept])
-        for n in places
-    }
+            found[k] = {f"{layers.index(n)} {keep.index(s)}": t[i] for (n, s), t in features.items()} | {"z": z[i]}
+            context.put("features", keys[k], found[k], job.about(k))
+    z = torch.stack([found[k].pop("z").to(job.z) for k in range(n)])
+    stacked = {}
+    for name in list(found[0]):
+        layer, step = map(int, name.split())
+        stacked[layers[layer], keep[step]] = torch.stack([found[k].pop(name).to(z.device) for k in range(n)])
+    return z, stacked
+
+
+def files(job: Job) -> dict[str, bytes]:
+    """The LoRAs fitted here, one file a different picture."""
+    r, out = job.request, {}
+    for k, stack in enumerate(job.loras):
+        i = job.of.index(k)
+        if not (i < len(r.loras) and r.loras[i]):
+            about = {"model": job.context.model.name, "prompt": r.words()[i], "picture": job.names[k][2:26]}
+            out[f"lora-{i + 1}.safetensors"] = lora_files.write(stack.factors, about)
+    return out
 
 
 # ------------------------------------------------------------------------------------------------- what lies between
 
 
-def drawn(run: Run, noise: Tensor, places: Sequence[tuple[int, float]], levels: list[float], doing: str,
-          cells: Sequence[int] = ()) -> Generator[Event, None, Tensor]:  # fmt: skip
-    """Frames at ``places`` (leg, how far along it), all in one batch (eq. 4 to 8)."""
-    a, b = (torch.tensor([run.leg(k)[i] for k, _ in places]) for i in (0, 1))
+def between(
+    job: Job, noise: Tensor, places: Sequence[Place], sigmas: list[float], doing: str, cells: Sequence[int] = ()
+) -> Generator[Advance, None, Tensor]:
+    """Frames at ``places``, all in one batch (eq. 4 to 8)."""
+    a, b = (torch.tensor([job.leg(k)[i] for k, _ in places]) for i in (0, 1))
     w = torch.tensor([w for _, w in places], dtype=torch.float64)
     x = slerp(noise[a], noise[b], w)
-    if run.request.adain:
+    if job.request.adain:
         std, mean = torch.std_mean(noise, dim=(2, 3), keepdim=True, correction=0)
         x = adain(x, lerp(mean[a], mean[b], w), lerp(std[a], std[b], w))
-    shares = run.shares(places)
-    mix = shares if run.fixed is None else run.fixed.expand(len(places), -1)
-    rows = run.rows(lerp(run.words[a], run.words[b], w), mix, shares if run.depth else None)
-    x = yield from run.walk(x, levels, rows, doing, cells)
-    return x
+    weights, prompts = job.weights(places), job.prompt_embeds
+    mix = weights if job.fixed is None else job.fixed.expand(len(places), -1)
+    rows = job.conditionings(lerp(prompts[a], prompts[b], w), mix, weights if job.attending else None)
+    return (yield from walk(job.context.model.denoiser(rows), x, sigmas, doing, cells))
 
 
-def probe_levels(levels: list[float], steps: int) -> list[float]:
-    """About ``steps`` of the levels, evenly chosen, the first and the last among them: what was kept still serves."""
-    n = len(levels) - 1
-    picked = sorted({round(i * n / min(steps, n)) for i in range(min(steps, n))})
-    return [*(levels[i] for i in picked), 0.0]
+def probe_sigmas(sigmas: list[float], steps: int) -> list[float]:
+    """About ``steps`` of the sigmas, evenly chosen, the first and the last among them: what was kept still serves."""
+    n = len(sigmas) - 1
+    chosen = sorted({round(i * n / min(steps, n)) for i in range(min(steps, n))})
+    return [*(sigmas[i] for i in chosen), 0.0]
 
 
-def probed(run: Run, noise: Tensor) -> Generator[Event, None, list[list[float]]]:
+def probe(job: Job, noise: Tensor) -> Generator[Advance, None, list[list[float]]]:
     """Where the frames of every leg have to stand so that the picture changes evenly (§3.5; methods.md §2.2 D).
 
     Measured on few frames in few steps.
     """
-    places, last = [i / (PROBE_FRAMES - 1) for i in range(PROBE_FRAMES)], run.request.frames - 1
+    places, last, doing = [i / (PROBE_FRAMES - 1) for i in range(PROBE_FRAMES)], job.request.frames - 1, "looking"
+    doing = "looking where the picture changes"
     # The ends are drawn in as few steps as the rest: better ones would seem farther away than they are.
-    every = [(k, w) for k in range(run.legs) for w in places]
-    x = yield from drawn(run, noise, every, probe_levels(run.levels, PROBE_STEPS), "looking where the picture changes")
-    seen = run.net.decode(x).cpu()
-    run.done += DECODE * len(every)
-    out = []
-    for k, part in enumerate(seen.split(PROBE_FRAMES)):
-        out.append(perceptual.even(places, perceptual.steps(run.net, part).tolist(), run.request.frames))
+    every = [(k, w) for k in range(job.legs) for w in places]
+    x = yield from between(job, noise, every, probe_sigmas(job.sigmas, PROBE_STEPS), doing)
+    model, out = job.context.model, []
+    for k, part in enumerate(model.decode(x).cpu().split(PROBE_FRAMES)):
+        out.append(perceptual.even(places, perceptual.steps(model, part).tolist(), job.request.frames))
         # Each is shown where it will about be, until the frame itself comes.
-        nearest = {round(w * last): p for w, p in zip(places, part, strict=True)}
-        for i in sorted(set(nearest) - {0, last}):
-            yield Preview(k * last + i, images.to_pictures(nearest[i][None])[0])
-    return out
-
-
-def _files(run: Run) -> dict[str, bytes]:
-    """The LoRAs fitted here, one file a keyframe."""
-    out = {}
-    if not run.banks:
-        return out
-    for i, k in enumerate(run.of):
-        if run.of.index(k) == i and not (i < len(run.request.loras) and run.request.loras[i]):
-            about = {"model": run.net.name, "prompt": run.request.words()[i], "picture": run.names[k][2:26]}
-            out[f"lora-{i + 1}.safetensors"] = lorafile.to_bytes(run.banks[k], about)
+        nearest = {round(w * last): i for i, w in enumerate(places) if round(w * last) not in (0, last)}
+        shown = images.to_pictures(part[list(nearest.values())]) if nearest else []
+        yield Advance(doing, decoded=PROBE_FRAMES, frames=[k * last + i for i in nearest], pictures=shown)
     return out

@@ -57,7 +57,7 @@ def lowpass(x: Tensor, cells: int) -> Tensor:
     return F.interpolate(down, (h, w), mode="bilinear")
 
 
-def pulled(x: Tensor, y: Tensor, cells: Sequence[int], where: Tensor) -> Tensor:
+def ilvr(x: Tensor, y: Tensor, cells: Sequence[int], where: Tensor) -> Tensor:
     """``x`` with the low-pass of ``y`` in place of its own, ``where`` it is 1 (ILVR, Choi et al. 2021).
 
     x, y (B, C, h, w), ``where`` (B or 1, 1, h, w); ``cells`` for every row. Near an edge of ``where`` only what is
@@ -91,7 +91,7 @@ def spread(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return known.round().clip(0, 255).astype(np.uint8)
 
 
-def grown(alpha: np.ndarray, pixels: float) -> np.ndarray:
+def grow(alpha: np.ndarray, pixels: float) -> np.ndarray:
     """Where ``alpha`` (H, W) is not 0, and ``pixels`` around it: (H, W) of 0 and 1."""
     if not alpha.any():
         return np.zeros(alpha.shape, np.float32)
@@ -99,7 +99,7 @@ def grown(alpha: np.ndarray, pixels: float) -> np.ndarray:
     return (far <= pixels).astype(np.float32)
 
 
-def feathered(mask: np.ndarray, pixels: float) -> np.ndarray:
+def feather(mask: np.ndarray, pixels: float) -> np.ndarray:
     """How much of the result shows: 0 wherever ``mask`` (H, W) is 0, rising to 1 within ``pixels`` inside it."""
     inside = (mask > 0).astype(np.uint8)
     if inside.all():
@@ -109,7 +109,7 @@ def feathered(mask: np.ndarray, pixels: float) -> np.ndarray:
     return np.clip(depth / max(min(pixels, float(depth.max())), 1e-6), 0, 1).astype(np.float32)
 
 
-def followed(picture: np.ndarray, lines: np.ndarray | None, paint: np.ndarray | None,
+def faithfulness(picture: np.ndarray, lines: np.ndarray | None, paint: np.ndarray | None,
              alpha: np.ndarray | None = None) -> dict[str, float]:  # fmt: skip
     """How far a picture (H, W, 3) is from its drawing: ``lines`` 0 … 1 (mean absolute difference of its own lines from
     the sketch (H, W)), ``colours`` 0 … 255 (mean absolute at 16 × 16, where ``alpha`` is painted). uint8 arrays."""

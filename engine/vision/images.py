@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,7 @@ def frame_size(picture: Image.Image, fit: str, longer: int, multiple: int) -> tu
     return (side, other) if ratio >= 1 else (other, side)
 
 
-def fitted(picture: Image.Image, size: tuple[int, int], fit: str) -> Image.Image:
+def fit_frame(picture: Image.Image, size: tuple[int, int], fit: str) -> Image.Image:
     """The picture in a frame of ``size``, never squashed: covered and cropped at the centre, or (pad) shown whole
     over a blurred copy of itself."""
     if picture.size == size:
@@ -166,9 +167,9 @@ def fitted(picture: Image.Image, size: tuple[int, int], fit: str) -> Image.Image
     return ground
 
 
-def to_tensor(pictures: list[Image.Image]) -> torch.Tensor:
-    """RGB pictures of one size → (B, 3, H, W) float32 in [−1, 1]."""
-    block = np.stack([np.asarray(p.convert("RGB")) for p in pictures])
+def to_tensor(pictures: Sequence[Image.Image | np.ndarray]) -> torch.Tensor:
+    """RGB pictures of one size, or such (H, W, 3) uint8 → (B, 3, H, W) float32 in [−1, 1]."""
+    block = np.stack([np.asarray(p.convert("RGB") if isinstance(p, Image.Image) else p) for p in pictures])
     return torch.from_numpy(block).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
