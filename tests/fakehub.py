@@ -1,4 +1,4 @@
-"""A hub on loopback that serves folders with as much of the protocol as huggingface_hub's own client needs."""
+"""A hub on loopback that serves folders with as much of the protocol as our downloads need."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FakeHub:
 
     ``asked``: (method, path, where the asked range starts or 0) of every request so far. ``gated``: repositories that
     list their files and refuse to give them. ``stall``: {file name: bytes after which it waits until ``release`` is
-    set}; ``stalled`` is set when one waits, ``served`` when any file is asked for. ``cut``: {file name: how many bytes
+    set}; ``stalled`` is set when one waits. ``cut``: {file name: how many bytes
     each of the next answers gives before it breaks off}, by a reset of the connection where ``reset`` names the file.
     ``ill``: file names that are answered with 500 unless asked for from the start. ``wrong``: file names whose bytes
     are sent changed. ``fail``: status to answer listings with. Large files are sent on to another host, as the hub
@@ -38,7 +38,7 @@ class FakeHub:
         self.ill: set[str] = set()
         self.told: set[str] = set()
         self.fail = 0
-        self.stalled, self.release, self.served = threading.Event(), threading.Event(), threading.Event()
+        self.stalled, self.release = threading.Event(), threading.Event()
 
     def __enter__(self) -> FakeHub:
         hub = self
@@ -92,9 +92,6 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
@@ -106,10 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
             if parts[:2] == ["api", "models"]:
                 self._listing("/".join(parts[2:4]), parts[5] if parts[4:5] == ["revision"] else "main")
             elif parts[2:3] == ["resolve"]:
-                self.hub.served.set()
                 self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]), start)
             elif parts[0] == "cdn":
-                self._content("/".join(parts[1:3]), "/".join(parts[3:]), start, {})
+                self._content("/".join(parts[1:3]), "/".join(parts[3:]), start)
             else:
                 self._refuse(404, "RepoNotFound")
         except (BrokenPipeError, ConnectionResetError):
@@ -123,8 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(key, value)
         self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
+        self.wfile.write(body)
 
     def _listing(self, repo: str, revision: str) -> None:
         root = self.hub.folder / repo
@@ -154,26 +149,21 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "RevisionNotFound")
         if not path.is_file():
             return self._refuse(404, "EntryNotFound")
-        content = path.read_bytes()
-        headers, known = {"X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}, sums(content)
-        if len(content) < LARGE:
-            return self._content(repo, name, start, headers | {"ETag": f'"{known["git"]}"'})
-        headers |= {"X-Linked-Etag": f'"{known["sha256"]}"', "X-Linked-Size": str(len(content))}
+        if path.stat().st_size < LARGE:
+            return self._content(repo, name, start)
         port = self.server.server_address[1]
-        self._answer(302, headers | {"Location": f"http://localhost:{port}/cdn/{repo}/{name}"}, b"")
+        self._answer(302, {"Location": f"http://localhost:{port}/cdn/{repo}/{name}"}, b"")
 
-    def _content(self, repo: str, name: str, start: int, headers: dict[str, str]) -> None:
+    def _content(self, repo: str, name: str, start: int) -> None:
         content = (self.hub.folder / repo / name).read_bytes()
         size = len(content)
         if start and name in self.hub.ill:
             return self._refuse(500, "")
+        headers = {"Content-Length": str(size - start)}
         if start:
             headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
         if name in self.hub.wrong:
             content = bytes(255 - b for b in content)
-        headers["Content-Length"] = str(size - start)
-        if self.command == "HEAD":
-            return self._answer(200, headers, b"")
         self._send(name, content[start:], start, headers)
 
     def _send(self, name: str, body: bytes, start: int, headers: dict[str, str]) -> None:
@@ -183,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             if name in self.hub.reset:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        elif stall is not None and start < stall < start + len(body):
+        elif stall is not None and start <= stall < start + len(body):
             self._answer(206 if start else 200, headers, body[: stall - start])
             self.hub.stalled.set()
             self.hub.release.wait(60)

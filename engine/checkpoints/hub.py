@@ -1,42 +1,28 @@
 """Downloads from the Hugging Face hub into the hub's own cache, with progress, stop, resume, and calm errors.
 
-The download runs in a process of its own (`_main`), so that ending that process stops it at any moment. Only the named
-files are fetched, and no pickle unless the source says so.
-
-Since 1.18 the hub's client writes each try into a file of a random name and drops it when it fails; hf_xet writes out
-of order. Neither can go on, and no setting changes that (seen in the source of 2.4; huggingface_hub issue 4196). So a
-large file is brought here with the client's own ``http_get``, whose ``resume_size`` asks for the rest only, into
-``blobs/SHA256.incomplete`` under the client's own lock, as clients before 1.18 did. Its checksum is compared with what
-the hub lists, and ``hf_hub_download`` then finds the blob whole and links it.
+Only the named files are fetched, and no pickle unless the source says so. Since 1.18 the hub's client drops what came
+of a file when its download ends early (huggingface_hub issue 4196), so files are asked for here, from where an earlier
+try stopped, into ``blobs/CHECKSUM.incomplete`` under the client's own lock. The client finds them where it looks.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
-import math
 import os
-import queue
 import shutil
-import subprocess
-import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from filelock import FileLock, Timeout
+from huggingface_hub import HfApi, constants, errors, get_session, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from engine.requests import EngineError, Progress
 
-ROOT = Path(__file__).resolve().parents[2]
-# Not -m: that would take an `engine` in the folder where the studio was started from for ours.
-START = "import sys; sys.path.insert(0, sys.argv[1]); from engine.checkpoints.hub import _main; _main(sys.argv[2])"
 PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")  # loading one runs whatever code is in it
-TELLING = ("full", "write", "damaged", "broken", "gated", "missing", "unreachable", "gone")  # the most telling first
+TICK, PATIENCE, SILENCE, TRIES = 0.2, 10, 5, 4  # seconds: between events, for an answer, without a byte; tries
 
 
 @dataclass(frozen=True)
@@ -44,14 +30,13 @@ class Source:
     """Files of one model and where they are: ``repos`` in order of preference, each tried when the one before fails.
 
     ``files`` are groups: "a|b" is the first of these that the repository has; a "?" at the end makes it optional.
+    ``pickled`` only for what is read as mere tensors (torch's weights_only): some repositories have no other.
     """
 
     repos: tuple[str, ...]
     files: tuple[str, ...]
     revision: str = "main"
-    pickled: bool = (
-        False  # only for what is read as mere tensors (torch's weights_only): some repositories have no other
-    )
+    pickled: bool = False
 
     def __post_init__(self) -> None:
         for file in (f for group in self.files for f in names(group)):
@@ -59,319 +44,185 @@ class Source:
                 raise EngineError(f"file must be a path within the repository and no pickle, got {file!r}")
 
 
+@dataclass(frozen=True)
+class _File:
+    """``link`` is its name in a snapshot, which it has only when it is whole; ``digest`` sha256, or git's sha1."""
+
+    url: str
+    size: int
+    digest: str
+    link: Path
+    blob: Path
+    part: Path
+    lock: Path
+
+    def came(self) -> int:
+        """Bytes that are here: whole, not linked yet, or a part."""
+        there = next((path for path in (self.link, self.blob, self.part) if path.exists()), None)
+        return min(there.stat().st_size, self.size) if there else 0
+
+
 def names(group: str) -> list[str]:
     return group.removesuffix("?").split("|")
 
 
-def on(*variables: str) -> bool:
-    """Whether the first of the environment's ``variables`` that is set says yes, as huggingface_hub reads them."""
-    value = next((v for v in map(os.environ.get, variables) if v), "")
-    return value.upper() in ("1", "ON", "YES", "TRUE")
-
-
 def cache() -> Path:
-    """The hub's cache by the variables huggingface_hub knows, read when asked: it reads them once, at its import."""
-    env = os.environ.get
-    home = env("HF_HOME") or os.path.join(env("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    path = env("HF_HUB_CACHE") or env("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
-    return Path(os.path.expandvars(os.path.expanduser(path))).absolute()
-
-
-def _place(folder: Path, repo: str) -> Path:
-    """A repository's folder in the cache: blobs/, snapshots/COMMIT/FILE, refs/REVISION."""
-    return folder / ("models--" + repo.replace("/", "--"))
+    return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)  # the client reads it once, at its import
 
 
 def where(source: Source) -> Path | None:
-    """The folder of the first repository in which every group that is not optional has a whole file; asks nobody.
+    """The folder of the first repository in which every group that is not optional has a whole file; asks nobody."""
 
-    A file has its name in a snapshot only when it is whole.
-    """
-    for repo in source.repos:
-        place = _place(cache(), repo)
-        try:
-            commit = (place / "refs" / source.revision).read_text().strip()
-        except OSError:
-            commit = source.revision
-        folder = place / "snapshots" / commit
-        if all(g.endswith("?") or any((folder / f).is_file() for f in names(g)) for g in source.files):
-            return folder
-    return None
+    def folder(repo: str, group: str) -> Path | None:
+        found = {file: try_to_load_from_cache(repo, file, cache(), source.revision) for file in names(group)}
+        return next((Path(p).parents[file.count("/")] for file, p in found.items() if isinstance(p, str)), None)
+
+    needed = [group for group in source.files if not group.endswith("?")]
+    return next((folder(r, needed[0]) for r in source.repos if all(folder(r, group) for group in needed)), None)
 
 
 def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
     """Brings the files here unless they are; returns their folder. Close it to stop: what came is kept for next time.
 
-    Yields at least every quarter second. EngineError, in one sentence, for whatever keeps the files away.
+    Yields at least every quarter second while bytes come, and every five seconds while none do. EngineError, in one
+    sentence, for whatever keeps the files away.
     """
-    if folder := where(source):
-        return folder
-    if on("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    if found := where(source):
+        return found
+    if constants.HF_HUB_OFFLINE:
         raise EngineError(
             f"model {name} must be on this machine while HF_HUB_OFFLINE is set, got nothing or a part of it; unset it "
             f"to fetch {' or '.join(source.repos)}"
         )
-    env = os.environ | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    job = json.dumps(asdict(source) | {"cache": str(cache())})
-    process = subprocess.Popen(
-        [sys.executable, "-c", START, str(ROOT), job], env=env, bufsize=0,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
-    reader.start()
-    try:
-        problems = yield from _watch(process, lines, name)
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        process.stdin.close()
-        process.stdout.close()
-    if problems:
-        raise EngineError(_sentence(source, name, problems))
-    if not (folder := where(source)):
-        raise EngineError(f"model {name} must stay the same while it is fetched, got a newer version; ask again")
-    yield Progress(1.0, f"{name} is here")
-    return folder
-
-
-def _read(stream: Any, lines: queue.Queue) -> None:
-    for line in stream:
-        with suppress(ValueError):  # a stranger's line, printed while Python starts
-            lines.put(json.loads(line))
-    lines.put(None)
-
-
-def _watch(process: subprocess.Popen, lines: queue.Queue, name: str) -> Generator[Progress, None, list[dict[str, Any]]]:
-    """Progress until the process ends; what went wrong, which is nothing if the files are here."""
-    files, total, best, doing = [], 0, 0.0, f"fetching {name}: asking the hub"
-    samples: deque[tuple[float, int]] = deque(maxlen=50)  # some ten seconds
-    while True:
+    problems, best = list[tuple[int, str]](), 0.0
+    for repo in source.repos:
+        files = list[_File]()
         try:
-            line = lines.get(timeout=0.2)
-            if line is None:
-                return [{"kind": "broken", "repo": "", "detail": f"an end with code {process.wait()}"}]
-            if "problems" in line:
-                return line["problems"]
-            files, total = line["files"], sum(f["size"] for f in line["files"])
-            samples.clear()
-            _room(Path(line["cache"]), total - _came(files), name)
-            with suppress(OSError):  # it has ended, and the next line says why
-                process.stdin.write(b"\n")  # it waits for this, so that nothing is written where nothing fits
-        except queue.Empty:
-            pass
-        if files:
-            have = _came(files)
-            samples.append((time.monotonic(), have))
-            best = max(best, 0.999 * have / max(total, 1))
-            doing = f"fetching {name}: {_size(have, total)}{_left(samples, total)}"
-        yield Progress(best, doing)
-
-
-def _came(files: list[dict[str, Any]]) -> int:
-    """Bytes of these files that are here: whole, a blob that is not linked yet, or a part."""
-    came = 0
-    for file in files:
-        for path in file["paths"]:
-            try:
-                came += min(os.stat(path).st_size, file["size"])
+            yield Progress(best, f"fetching {name}: asking the hub")
+            place, commit = _list(source, repo, name, files)
+            began = time.monotonic(), sum(f.came() for f in files)
+            for _ in (tick for file in files for tick in _bring(file)):
+                have, total = sum(f.came() for f in files), sum(f.size for f in files)
+                best = max(best, 0.999 * have / max(total, 1))
+                yield Progress(best, f"fetching {name}: {_say(have, total, *began)}")
+            (place / "refs").mkdir(exist_ok=True)
+            (place / "refs" / source.revision).write_text(commit)
+            yield Progress(1.0, f"{name} is here")
+            return place / "snapshots" / commit
+        except Exception as e:
+            problems.append(_explain(e, source, repo, name, bool(files)))
+            if files and problems[-1][0] == 0:  # another repository would begin from nothing
                 break
-            except OSError:
-                continue
-    return came
-
-
-def _room(folder: Path, needed: int, name: str) -> None:
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise EngineError(f"disk of {folder} must have {_gb(needed)} free for model {name}, got {_gb(free)}")
+    raise EngineError(min(problems)[1] + (f" (tried {', '.join(source.repos)})" if len(problems) > 1 else ""))
 
 
 def _gb(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _size(have: int, total: int) -> str:
-    unit = 1e9 if total >= 1e9 else 1e6
-    return f"{have / unit:.1f} of {_gb(total)}"
+def _say(have: int, total: int, began: float, first: int) -> str:
+    spent = time.monotonic() - began
+    seconds = (total - have) * spent / max(have - first, 1)
+    left = f"{5 + seconds // 5 * 5:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    more = ", checking" if have >= total else f", about {left} left" if spent > 1 and have > first else ""
+    return f"{have / (1e9 if total >= 1e9 else 1e6):.1f} of {_gb(total)}{more}"
 
 
-def _left(samples: deque[tuple[float, int]], total: int) -> str:
-    (t0, h0), (t1, h1) = samples[0], samples[-1]
-    if h1 >= total:
-        return ", checking"
-    if t1 - t0 < 1 or h1 <= h0:
-        return ""
-    seconds = (total - h1) * (t1 - t0) / (h1 - h0)
-    return f", about {math.ceil(seconds / 5) * 5} s left" if seconds < 90 else f", about {round(seconds / 60)} min left"
-
-
-def _sentence(source: Source, name: str, problems: list[dict[str, Any]]) -> str:
-    p = min(problems, key=lambda p: TELLING.index(p["kind"]))
-    repo, got, all_ = p["repo"], p["detail"], " or ".join(source.repos)
-    tried = f" (tried {', '.join(source.repos)})" if len(source.repos) > 1 else ""
-    hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    return {
-        "full": f"disk of {cache()} must have room for model {name}, got a full disk; what came is kept",
-        "write": f"folder {cache()} must be one that can be written to, for model {name}, got {got}",
-        "damaged": f"model {name} must have the checksum that {repo} lists, got other bytes in {got}, which are thrown "
-        "away; ask again",
-        "broken": f"model {name} must come whole from {repo or all_}, got {got}; what came is kept, so ask again and "
-        "it goes on from there",
-        "gated": f"model {name} must be open to you on the hub, got a gated repository; accept its terms on "
-        f"https://huggingface.co/{repo} and log in with `hf auth login`{tried}",
-        "missing": f"model {name} must have {got} in {repo}, got a repository without it{tried}",
-        "unreachable": f"model {name} must be fetched from the hub on first use ({all_}), got {got} from {hub}; check "
-        "the network and ask again",
-        "gone": f"model {name} must be on the hub as {all_} at {source.revision}, got {got}",
-    }[p["kind"]]
-
-
-# What follows runs in the process that downloads.
-
-
-class _Problem(Exception):
-    """``kind`` is one of `TELLING`, ``detail`` what came."""
-
-    def __init__(self, kind: str, detail: str):
-        super().__init__(kind, detail)
-        self.kind, self.detail = kind, detail
-
-
-def _main(text: str) -> None:
-    """Fetches what the JSON ``text`` asks for: a `Source` and the cache's folder. Answers in lines of JSON."""
-    job = json.loads(text)
-    out, sys.stdout = sys.stdout, sys.stderr  # only our own lines go to the one who reads
-    go = threading.Semaphore(0)
-
-    def say(line: dict[str, Any]) -> None:
-        print(json.dumps(line), file=out, flush=True)
-
-    def listen() -> None:
-        # By os.read: a thread within sys.stdin would hold its lock when the interpreter ends.
-        while os.read(0, 1):
-            go.release()
-        os._exit(1)  # the studio has gone
-
-    threading.Thread(target=listen, daemon=True).start()
-
-    def agree(files: list[dict[str, Any]]) -> None:
-        say({"files": files, "cache": job["cache"]})
-        go.acquire()
-
-    problems = []
-    for repo in job["repos"]:
-        try:
-            _repository(job, repo, agree)
-            problems = []
-            break
-        except Exception as e:
-            p = e if isinstance(e, _Problem) else _Problem(*_kind(e))
-            problems.append({"kind": p.kind, "repo": repo, "detail": p.detail})
-            if p.kind in ("full", "write", "damaged", "broken"):  # another repository would begin from nothing
-                break
-    say({"problems": problems})
-
-
-def _repository(job: dict[str, Any], repo: str, agree: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Fetches the files of one repository after ``agree`` was told what they are."""
-    from huggingface_hub import HfApi, constants, hf_hub_download
-
-    constants.DOWNLOAD_CHUNK_SIZE = 1 << 18  # else bytes are handed on by 10 MB, and a stop loses up to as many
-    folder = Path(job["cache"])
-    info = HfApi().model_info(repo, revision=job["revision"], files_metadata=True, timeout=20)
+def _list(source: Source, repo: str, name: str, files: list[_File]) -> tuple[Path, str]:
+    """Puts what is to fetch into ``files``; the repository's place in the cache, and its commit."""
+    info = HfApi().model_info(repo, revision=source.revision, files_metadata=True, timeout=PATIENCE)
+    place, commit, found = cache() / f"models--{repo.replace('/', '--')}", str(info.sha), list[_File]()
     known = {s.rfilename: s for s in info.siblings or ()}
-    chosen = []
-    for group in sorted(job["files"], key=lambda g: not g.endswith("?")):
-        # The optional ones first: when all that must be there is there, `where` says that nothing is left to fetch.
-        file = next((f for f in names(group) if f in known), None)
-        if file:
-            chosen.append(known[file])
+    # The optional ones first: when all that must be there is there, `where` says that nothing is left to fetch.
+    for group in sorted(source.files, key=lambda g: not g.endswith("?")):
+        if s := next((known[f] for f in names(group) if f in known), None):
+            digest, url = s.lfs.sha256 if s.lfs else str(s.blob_id), hf_hub_url(repo, s.rfilename, revision=commit)
+            link, blob = place / "snapshots" / commit / s.rfilename, place / "blobs" / digest
+            lock = cache() / ".locks" / place.name / f"{digest}.lock"
+            found.append(_File(url, s.size or 0, digest, link, blob, Path(f"{blob}.incomplete"), lock))
         elif not group.endswith("?"):
-            raise _Problem("missing", " or ".join(names(group)))
-    place = _place(folder, repo)
-    agree([_row(place, str(info.sha), s) for s in chosen])
-    for sibling in chosen:
+            got = f"{' or '.join(names(group))} in {repo}, got a repository without it"
+            raise EngineError(f"model {name} must have {got}")
+    files += found
+    needed = sum(f.size - f.came() for f in files)
+    free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+    if free < needed:
+        raise EngineError(f"disk of {cache()} must have {_gb(needed)} free for model {name}, got {_gb(free)}")
+    return place, commit
+
+
+def _bring(file: _File) -> Iterator[None]:
+    """Brings what is missing of a file, compares its checksum and gives it its name; under a lock, so that one does."""
+    for path in (file.lock, file.blob, file.link):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    while not file.link.exists():
+        yield
         try:
-            blob = _bring(folder, repo, str(info.sha), sibling) if sibling.lfs else None
-            path = Path(hf_hub_download(repo, sibling.rfilename, revision=job["revision"], cache_dir=folder))
-            if blob and path.is_file() and not path.is_symlink():
-                blob.unlink(missing_ok=True)  # where there are no links (Windows), the client made a second copy
-        except Exception as e:
-            raise e if isinstance(e, _Problem) else _Problem(*_kind(e, started=True)) from e
+            with FileLock(file.lock, timeout=TICK, mode=0o664, thread_local=False):
+                if not file.blob.exists():
+                    yield from _download(file)
+                    file.part.replace(file.blob)
+                try:
+                    file.link.symlink_to(os.path.relpath(file.blob, file.link.parent))
+                except OSError:  # Windows lets only some make links
+                    shutil.move(file.blob, file.link)
+        except Timeout:  # another job brings it
+            continue
 
 
-def _row(place: Path, commit: str, sibling: Any) -> dict[str, Any]:
-    """Size of a file in bytes, and the paths at which it or a part of it may be, the best first."""
-    blob = str(place / "blobs" / (sibling.lfs.sha256 if sibling.lfs else sibling.blob_id))
-    paths = [str(place / "snapshots" / commit / sibling.rfilename), blob, blob + ".incomplete"]
-    return {"size": sibling.size or 0, "paths": paths}
+def _download(file: _File) -> Iterator[None]:
+    """From where an earlier try stopped; a connection that breaks is taken up again."""
+    file.part.touch()
+    tries, error, last = TRIES, Exception(), time.monotonic()
+    while (have := file.part.stat().st_size) < file.size:
+        if not tries:
+            raise error
+        tries -= 1
+        yield
+        headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        waits = (PATIENCE, SILENCE, SILENCE, PATIENCE)  # for a connection, for bytes
+        try:
+            with get_session().stream("GET", file.url, headers=headers, timeout=waits) as answer:
+                hf_raise_for_status(answer)
+                with file.part.open("ab" if answer.status_code == 206 else "wb", buffering=0) as f:
+                    for piece in answer.iter_raw():
+                        f.write(piece)
+                        tries = TRIES
+                        if time.monotonic() - last >= TICK:
+                            last = time.monotonic()
+                            yield
+        except OSError:  # the disk's, or a refusal of the hub's
+            raise
+        except Exception as e:  # of whichever HTTP package the client uses: a broken connection
+            error = e
+    digest = hashlib.sha256() if len(file.digest) == 64 else hashlib.sha1(b"blob %d\0" % file.size)  # git's
+    with file.part.open("rb") as f:
+        while piece := f.read(1 << 26):
+            digest.update(piece)
+            yield
+    if digest.hexdigest() != file.digest:
+        file.part.unlink()
+        raise EngineError(f"{file.link} must have the hub's checksum, got other bytes, thrown away now; ask again")
 
 
-def _bring(folder: Path, repo: str, commit: str, sibling: Any) -> Path | None:
-    """The blob of a large file, whole and checked: from where an earlier try stopped, if one did."""
-    from huggingface_hub import hf_hub_url
-
-    try:
-        from huggingface_hub.file_download import http_get
-        from huggingface_hub.utils import WeakFileLock, build_hf_headers
-    except ImportError:
-        return None  # a client that has moved them brings the file whole, and cannot go on after a stop
-
-    place, size, sha = _place(folder, repo), sibling.size, sibling.lfs.sha256
-    if (place / "snapshots" / commit / sibling.rfilename).exists():
-        return None
-    blob = place / "blobs" / sha
-    part = blob.with_name(f"{sha}.incomplete")
-    lock = folder / ".locks" / place.name / f"{sha}.lock"
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
-        if blob.exists():
-            return blob
-        if part.exists() and part.stat().st_size > size:
-            part.unlink()
-        with part.open("ab") as f:
-            url = hf_hub_url(repo, sibling.rfilename, revision=commit)
-            http_get(url, f, resume_size=f.tell(), headers=build_hf_headers(), expected_size=size)
-        with part.open("rb") as f:
-            digest = hashlib.sha256()
-            while piece := f.read(1 << 20):
-                digest.update(piece)
-        if digest.hexdigest() != sha:
-            part.unlink()
-            raise _Problem("damaged", sibling.rfilename)
-        part.replace(blob)
-    return blob
-
-
-def _kind(e: BaseException, started: bool = False) -> tuple[str, str]:
-    """What an exception of the hub's client means, and how to name it. ``started``: files were already asked for."""
-    from huggingface_hub import errors
-
-    chain: list[BaseException] = []
-    cause: BaseException | None = e
-    while cause and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    for x in chain:
-        number = getattr(x, "errno", None)
-        if number == errno.ENOSPC or (number and number == getattr(errno, "EDQUOT", 0)):
-            return "full", ""
-        if number and getattr(x, "filename", None):
-            return "write", f"{os.strerror(number)} at {x.filename}"
-        if isinstance(x, errors.GatedRepoError):
-            return "gated", ""
-        if isinstance(x, errors.RevisionNotFoundError):
-            return "gone", "no such version there"
-        if isinstance(x, errors.RepositoryNotFoundError | errors.DisabledRepoError | errors.HFValidationError):
-            return "gone", "no such repository, or one that is not open"
-        if isinstance(x, errors.HfHubHTTPError):
-            status = x.response.status_code
-            mend = " (log in again with `hf auth login`)" if status in (401, 403) else ""
-            return ("broken" if started else "unreachable"), f"answer {status}{mend}"
+def _explain(e: Exception, source: Source, repo: str, name: str, started: bool) -> tuple[int, str]:
+    """What keeps files away: (how telling it is, 0 the most; a sentence). ``started``: files were asked for already."""
+    status = e.response.status_code if isinstance(e, errors.HfHubHTTPError) else 0
+    got = f"answer {status}" if status else f"{'a broken connection' if started else 'no answer'} ({type(e).__name__})"
+    got += " (log in again with `hf auth login`)" if status in (401, 403) else ""
+    kept = "what came is kept, so ask again and it goes on from there"
+    match e:
+        case EngineError():
+            return 0, str(e)
+        case errors.GatedRepoError():
+            terms = f"accept its terms on https://huggingface.co/{repo} and log in with `hf auth login`"
+            return 1, f"model {name} must be open to you on the hub, got a gated repository; {terms}"
+        case errors.RevisionNotFoundError() | errors.RepositoryNotFoundError() | errors.HFValidationError():
+            what = "version" if isinstance(e, errors.RevisionNotFoundError) else "repository, or one that is not open"
+            return 3, f"model {name} must be on the hub as {repo} at {source.revision}, got no such {what}"
+        case OSError() if not status:
+            return 0, f"folder {cache()} must have room and be writable for model {name}, got {e}; {kept}"
     if started:
-        return "broken", f"a broken connection ({type(chain[-1]).__name__})"
-    return "unreachable", f"no answer ({type(e).__name__})"
+        return 0, f"model {name} must come whole from {repo}, got {got}; {kept}"
+    mend = f"from {constants.ENDPOINT}; check the network and ask again"
+    return 2, f"model {name} must be fetched from the hub on first use ({repo}), got {got} {mend}"
