@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from benchmarks.tiny import done, events, make_network  # noqa: F401, the tests' too
+from engine.jobs import cache
 
 ROOT = Path(__file__).resolve().parents[1]
 # Chromium as root, without a GPU, asking nobody outside.
@@ -29,7 +30,8 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 
 
 def pytest_configure():
-    os.environ["CHRYSALIS_CACHE"] = tempfile.mkdtemp(prefix="chrysalis-cache-")  # not the person's own
+    own = tempfile.mkdtemp(prefix="chrysalis-cache-")  # not the person's
+    os.environ["CHRYSALIS_CACHE"], cache.home = own, lambda: Path(own)
     os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="chrysalis-hub-")
     os.environ.pop("CHRYSALIS_MODEL", None)
     os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody answers there

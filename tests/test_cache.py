@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from engine.jobs.cache import Cache
-from engine.requests import EngineError
 
 SPAWN = multiprocessing.get_context("spawn")  # a fork would take torch's threads half along
 
@@ -132,16 +131,3 @@ def test_clear(tmp_path):
     cache = Cache(tmp_path)
     put(cache, 1), put(cache, 2)
     assert cache.clear() == 2 and cache.items() == []
-
-
-def test_the_environment_names_folder_and_limit(tmp_path, monkeypatch):
-    monkeypatch.setenv("CHRYSALIS_CACHE", str(tmp_path))
-    monkeypatch.setenv("CHRYSALIS_CACHE_GB", "0.5")
-    cache = Cache()
-    assert cache.folder == tmp_path and cache.limit == 500_000_000
-
-
-def test_a_limit_that_is_no_number(monkeypatch):
-    monkeypatch.setenv("CHRYSALIS_CACHE_GB", "plenty")
-    with pytest.raises(EngineError, match="CHRYSALIS_CACHE_GB must be a number of gigabytes, got 'plenty'"):
-        Cache()

@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from engine.requests import EngineError
-
 ABANDONED = 3600  # seconds after which an unfinished file belongs to nobody
 LARGEST = 0.25  # share of the limit that one entry may take
-KINDS = ("features", "inversion", "lora")  # what is quickest to make again leaves first
+LEAVING = {"features": 0, "inversion": 1, "lora": 2}  # what is quickest to make again leaves first
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,10 @@ class Item:
 
 
 class Cache:
-    """``folder`` (or ``CHRYSALIS_CACHE``) holds at most ``limit`` bytes (or ``CHRYSALIS_CACHE_GB``; 4 GB)."""
+    """``folder`` (None: the person's own) holds at most ``limit`` bytes."""
 
-    def __init__(self, folder: Path | str | None = None, limit: int | None = None):
-        self.folder = Path(folder or os.environ.get("CHRYSALIS_CACHE") or _home() / ".cache" / "chrysalis" / "engine")
-        self.limit = _limit() if limit is None else limit
+    def __init__(self, folder: Path | str | None = None, limit: int = 4 * 10**9):
+        self.folder, self.limit = Path(folder or home()), limit
         self.trouble = ""  # why nothing could be kept, when that is so
 
     def _path(self, kind: str, key: Any) -> Path:
@@ -72,13 +70,12 @@ class Cache:
         """Keeps tensors; a failure to write is noted in `trouble`, no more. What is far too large is not kept."""
         if sum(t.nbytes for t in tensors.values()) > self.limit * LARGEST:
             return
-        block = save({n: t.detach().cpu().contiguous() for n, t in tensors.items()},
-                     {"key": repr(key), "about": about[:200]})  # fmt: skip
+        plain = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
         path = self._path(kind, key)
         part = path.with_name(f"{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(block)
+            part.write_bytes(save(plain, {"key": repr(key), "about": about[:200]}))
             part.replace(path)
             self.trouble = ""
         except OSError as e:
@@ -91,21 +88,18 @@ class Cache:
     def items(self) -> list[Item]:
         """All entries, the last used first."""
         out = []
-        for path in self.folder.glob("*.safetensors"):
+        for path, size, used in self._files("*.safetensors"):
             try:
-                state = path.stat()
                 with safe_open(path, "pt") as f:
-                    note = f.metadata() or {}
+                    kind, about = _kind(path), (f.metadata() or {}).get("about", "")
             except (SafetensorError, OSError):
-                note, state = None, None
-            size, age = (state.st_size, time() - state.st_mtime) if state else (0, 0.0)
-            kind = path.name.partition("-")[0] if note is not None else "broken"
-            out.append(Item(path, kind, (note or {}).get("about", ""), size, age))
+                kind, about = "broken", ""
+            out.append(Item(path, kind, about, size, time() - used))
         return sorted(out, key=lambda i: i.age)
 
     def clear(self) -> int:
         """Throws everything away; how many entries that were."""
-        paths = [*self.folder.glob("*.safetensors"), *self.folder.glob("*.part")]
+        paths = [path for path, *_ in self._files("*.safetensors", "*.part")]
         for path in paths:
             self._remove(path)
         return len(paths)
@@ -115,25 +109,23 @@ class Cache:
 
         And what a dead process left unfinished.
         """
-        files = []
-        for path in [*self.folder.glob("*.safetensors"), *self.folder.glob("*.part")]:
-            try:
-                state = path.stat()
-            except OSError:  # another process was quicker
-                continue
-            if path.suffix == ".part":
-                if time() - state.st_mtime > ABANDONED:
-                    self._remove(path)
-            else:
-                kind = path.name.partition("-")[0]
-                rank = KINDS.index(kind) if kind in KINDS else -1
-                files.append((rank, state.st_mtime_ns, state.st_size, path))
-        total = sum(size for *_, size, _ in files)
-        for *_, size, path in sorted(files):
-            if total <= self.limit:
+        for path, _, used in self._files("*.part"):
+            if time() - used > ABANDONED:
+                self._remove(path)
+        files = list(self._files("*.safetensors"))
+        over = sum(size for _, size, _ in files) - self.limit
+        for path, size, _ in sorted(files, key=lambda f: (LEAVING.get(_kind(f[0]), -1), f[2])):
+            if over <= 0:
                 break
             self._remove(path)
-            total -= size
+            over -= size
+
+    def _files(self, *patterns: str) -> Iterator[tuple[Path, int, float]]:
+        """Files with their bytes and the second of their last use."""
+        for path in [p for pattern in patterns for p in self.folder.glob(pattern)]:
+            with suppress(OSError):  # another process was quicker
+                state = path.stat()
+                yield path, state.st_size, state.st_mtime_ns / 1e9
 
     @staticmethod
     def _remove(path: Path) -> None:
@@ -141,16 +133,12 @@ class Cache:
             path.unlink(missing_ok=True)
 
 
-def _home() -> Path:
+def _kind(path: Path) -> str:
+    return path.name.partition("-")[0]
+
+
+def home() -> Path:
     try:
-        return Path.home()
+        return Path.home() / ".cache" / "chrysalis" / "engine"
     except RuntimeError:  # an account without a home
-        return Path(tempfile.gettempdir())
-
-
-def _limit() -> int:
-    text = os.environ.get("CHRYSALIS_CACHE_GB", "4")
-    try:
-        return int(max(0.0, float(text)) * 1e9)
-    except ValueError:
-        raise EngineError(f"CHRYSALIS_CACHE_GB must be a number of gigabytes, got {text!r}") from None
+        return Path(tempfile.gettempdir()) / "chrysalis"
