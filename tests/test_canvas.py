@@ -15,16 +15,19 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from engine.requests import EngineError
-from morph_ui.components.canvas import canvas, read
+from morph_ui.components.canvas import beside, canvas, phase_of, read
 
 ROSE = ROOT / "assets/examples/rose-22325299158.webp"
-HEARD = {n: queue.Queue() for n in ("make", "live", "rest", "change")}
+HEARD = {n: queue.Queue() for n in ("make", "live", "rest", "wake", "change")}
 
 
 @pytest.fixture(scope="module")
 def site():
     def hear(kind):
         return lambda value: HEARD[kind].put((value, time.monotonic()))
+
+    def woken(event: gr.EventData):
+        HEARD["wake"].put((event.turn, time.monotonic()))
 
     with gr.Blocks(analytics_enabled=False) as page, gr.Tabs():
         for tab, layers in (("draw", ("sketch", "strokes", "mask")), ("edit", ("strokes", "mask"))):
@@ -34,6 +37,7 @@ def site():
                 gr.Textbox(label="words")
             make.click(hear("make"), drawing, None)
             if tab == "draw":
+                drawing.wake(woken, None, None, show_progress="hidden")
                 for kind in ("live", "rest", "change"):
                     getattr(drawing, kind)(hear(kind), drawing, None, trigger_mode="multiple", show_progress="hidden")
     _, url, _ = page.queue(default_concurrency_limit=None).launch(
@@ -124,7 +128,7 @@ def thick(layer, x):
     return sum(a > 127 for a in layer.getchannel("A").crop((x, 0, x + 1, layer.height)).tobytes())
 
 
-def test_a_mouse_stroke_and_its_undoing(c):
+def test_strokes_keys_fills_and_masks(c):
     assert c.made().sketch is None
     c.layer("strokes")
     c.set("colour", "#3f62c9")
@@ -132,17 +136,15 @@ def test_a_mouse_stroke_and_its_undoing(c):
     c.set("opacity", 0.5)
     c.drag((100, 200), (400, 200), (100, 200))  # over itself: its opacity does not add up
     seen = c.made()
-    assert seen.size == (512, 512) and seen.sketch is None and seen.mask is None and not seen.live
+    assert seen.size == (512, 512) and seen.sketch is None and seen.mask is None
     assert all(abs(a - b) <= 2 for a, b in zip(seen.strokes.getpixel((250, 200)), (0x3F, 0x62, 0xC9, 128), strict=True))
     assert 19 <= thick(seen.strokes.point(lambda a: min(255, 2 * a)), 250) <= 21
     c.page.keyboard.press("Control+z")
     assert c.made().strokes is None
     c.act("redo")
-    assert c.made().strokes.tobytes() == seen.strokes.tobytes()
     c.act("undo")
-    c.page.keyboard.press("Control+Shift+Z")
-    c.page.keyboard.press("Control+z")
-    c.page.keyboard.press("Control+y")
+    for press in ("Control+Shift+Z", "Control+z", "Control+y"):
+        c.page.keyboard.press(press)
     assert c.made().strokes.tobytes() == seen.strokes.tobytes()
     c.tool("eraser")
     c.set("opacity", 1)
@@ -153,9 +155,25 @@ def test_a_mouse_stroke_and_its_undoing(c):
     assert c.made().strokes is None
     c.act("undo")
     assert c.made().strokes.tobytes() == rubbed.tobytes()
+    c.act("new")
+    keys(c)
+    c.act("new")
+    fills(c)
+    c.act("new")
+    c.layer("mask")
+    c.tool("brush")
+    c.set("opacity", 0.4)
+    c.set("size", 100)
+    c.drag((200, 256), (300, 256))
+    seen = c.made()
+    alpha = seen.mask.getchannel("A")
+    assert seen.sketch is None and abs(alpha.getpixel((250, 256)) - 102) <= 2 and alpha.getpixel((50, 50)) == 0
 
 
-def test_keys_act_on_the_canvas_unless_words_are_typed(c):
+def keys(c):
+    """Keys act on the canvas unless words are typed."""
+    c.layer("sketch")
+    c.tool("brush")
     c.set("size", 40)
     c.drag((100, 100), (110, 100))
     c.page.keyboard.press("]")
@@ -164,46 +182,16 @@ def test_keys_act_on_the_canvas_unless_words_are_typed(c):
     assert c.root.locator("input.size").input_value() == "39"
     c.page.keyboard.press("e")
     expect(c.root.locator("[data-tool=eraser]")).to_have_attribute("aria-pressed", "true")
-    words = c.page.get_by_label("words").first
-    words.click()
+    c.page.get_by_label("words").first.click()
     c.page.keyboard.type("b[")
     c.page.keyboard.press("Control+z")
     expect(c.root.locator("[data-tool=eraser]")).to_have_attribute("aria-pressed", "true")
     assert c.root.locator("input.size").input_value() == "39" and painted(c.made().sketch) > 0
 
 
-def test_a_pen_presses_and_then_a_finger_draws_no_more(c):
-    c.set("size", 40)
-    c.touch("Start", (100, 400))
-    c.touch("Move", (250, 400))
-    c.touch("Move", (400, 400))
-    c.touch("End")
-    c.pen(100, 0.1)
-    c.pen(200, 1)
-    seen = c.made().sketch
-    light, full, finger = (thick(seen.crop((0, y, 512, y + 80)), 250) for y in (60, 160, 360))
-    assert 4 <= light <= 9 and 38 <= full <= 42 and 38 <= finger <= 42
-    c.touch("Start", (250, 300))
-    c.touch("Move", (260, 310))
-    c.touch("End")
-    assert c.made().sketch.tobytes() == seen.tobytes()
-
-
-def test_two_fingers_zoom_and_leave_nothing(c):
-    c.touch("Start", (200, 250))
-    c.touch("Move", (190, 250))
-    c.touch("Start", (190, 250), (300, 250))
-    for d in range(10, 110, 10):
-        c.touch("Move", (190 - d, 250), (300 + d, 250))
-    c.touch("End")
-    assert c.made().sketch is None
-    c.set("size", 10)
-    c.drag((206, 256), (306, 256))
-    left, _, right, _ = c.made().sketch.getchannel("A").getbbox()
-    assert 40 <= right - left <= 52  # 100 + 10 before; the fingers went from 110 apart to 310
-
-
-def test_fill_is_bounded_by_a_line_and_the_eyedropper_finds_it(c):
+def fills(c):
+    """A fill is bounded by a line, and the eyedropper finds it."""
+    c.tool("brush")
     c.set("size", 6)
     c.drag((150, 150), (350, 150), (350, 350), (150, 350), (150, 150))
     c.layer("strokes")
@@ -230,17 +218,55 @@ def test_fill_is_bounded_by_a_line_and_the_eyedropper_finds_it(c):
     assert c.made().strokes is None
 
 
-def test_a_soft_mask(c):
-    c.layer("mask")
-    c.set("opacity", 0.4)
-    c.set("size", 100)
-    c.drag((200, 256), (300, 256))
-    seen = c.made()
-    alpha = seen.mask.getchannel("A")
-    assert seen.sketch is None and abs(alpha.getpixel((250, 256)) - 102) <= 2 and alpha.getpixel((50, 50)) == 0
+def test_fingers_zoom_until_a_pen_presses_and_then_draw_no_more(c):
+    c.touch("Start", (200, 250))
+    c.touch("Move", (190, 250))
+    c.touch("Start", (190, 250), (300, 250))
+    for d in range(10, 110, 10):
+        c.touch("Move", (190 - d, 250), (300 + d, 250))
+    c.touch("End")
+    assert c.made().sketch is None
+    c.set("size", 10)
+    c.drag((206, 256), (306, 256))
+    left, _, right, _ = c.made().sketch.getchannel("A").getbbox()
+    assert 40 <= right - left <= 52  # 100 + 10 before; the fingers went from 110 apart to 310
+    c.act("fit")
+    c.act("new")
+    c.set("size", 40)
+    c.touch("Start", (100, 400))
+    c.touch("Move", (250, 400))
+    c.touch("Move", (400, 400))
+    c.touch("End")
+    c.pen(100, 0.1)
+    c.pen(200, 1)
+    seen = c.made().sketch
+    light, full, finger = (thick(seen.crop((0, y, 512, y + 80)), 250) for y in (60, 160, 360))
+    assert 4 <= light <= 9 and 38 <= full <= 42 and 38 <= finger <= 42
+    c.touch("Start", (250, 300))
+    c.touch("Move", (260, 310))
+    c.touch("End")
+    assert c.made().sketch.tobytes() == seen.tobytes()
 
 
-def test_nothing_is_lost_when_the_page_changes(c):
+TEN = """async points => {
+  const s = document.querySelector('#draw-canvas .surface'), t = performance.now();
+  const how = { pointerId: 1, pointerType: 'mouse', buttons: 1, bubbles: true };
+  const go = (n, x, y) => s.dispatchEvent(new PointerEvent(n, { ...how, clientX: x, clientY: y }));
+  for (const [i, [a, b, x, y]] of points.entries()) {
+    go('pointerdown', a, b); go('pointermove', (a + x) / 2, b); go('pointermove', x, y); go('pointerup', x, y);
+    await new Promise(ok => setTimeout(ok, Math.max(0, t + 60 * (i + 1) - performance.now())));
+  }
+  return performance.now() - t; }"""
+
+
+def test_ten_fast_strokes_arrive_and_nothing_is_lost_when_the_page_changes(c):
+    points = [[*c.xy(60, 40 * i), *c.xy(440, 40 * i)] for i in range(1, 11)]
+    took = c.page.evaluate(TEN, points)
+    assert took < 1500
+    alpha = c.made().sketch.getchannel("A")
+    assert [alpha.getpixel((x, 40 * i)) for i in range(1, 11) for x in (62, 250, 438)] == [255] * 30  # to their ends
+    c.root.locator("[data-act=undo]").evaluate("b => { for (let i = 0; i < 10; i++) b.click(); }")
+    assert c.made().sketch is None
     c.drag((100, 100), (400, 400))
     before = c.made().sketch.tobytes()
     c.page.get_by_role("tab", name="edit").click()
@@ -257,29 +283,12 @@ def test_nothing_is_lost_when_the_page_changes(c):
     assert after.getpixel((150, 300))[3] == 255 and after.getpixel((250, 250))[3] == 255
 
 
-TEN = """async points => {
-  const s = document.querySelector('#draw-canvas .surface'), t = performance.now();
-  const how = { pointerId: 1, pointerType: 'mouse', buttons: 1, bubbles: true };
-  const go = (n, x, y) => s.dispatchEvent(new PointerEvent(n, { ...how, clientX: x, clientY: y }));
-  for (const [i, [a, b, x, y]] of points.entries()) {
-    go('pointerdown', a, b); go('pointermove', (a + x) / 2, b); go('pointermove', x, y); go('pointerup', x, y);
-    await new Promise(ok => setTimeout(ok, Math.max(0, t + 100 * (i + 1) - performance.now())));
-  }
-  return performance.now() - t; }"""
-
-
-def test_ten_fast_strokes_arrive(c):
-    points = [[*c.xy(60, 40 * i), *c.xy(440, 40 * i)] for i in range(1, 11)]
-    took = c.page.evaluate(TEN, points)
-    assert took < 1500
-    alpha = c.made().sketch.getchannel("A")
-    assert [alpha.getpixel((x, 40 * i)) for i in range(1, 11) for x in (62, 250, 438)] == [255] * 30  # to their ends
-    for _ in range(10):
-        c.act("undo")
-    assert c.made().sketch is None
-
-
-def test_a_photograph_becomes_lines_and_colours(c):
+def test_a_photograph_becomes_lines_and_a_saved_drawing_opens_again(c, tmp_path):
+    for name, words in (("a.kra", "save it there as PNG"), ("b.png", "no picture that can be opened")):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+        c.drop(tmp_path / name)
+        expect(c.root.locator(".say")).to_contain_text(words)
+    assert c.made().photo is None
     c.drop(ROSE)
     c.photographed()
     with Image.open(ROSE) as rose:
@@ -295,11 +304,6 @@ def test_a_photograph_becomes_lines_and_colours(c):
     assert seen.strokes.getchannel("A").getextrema() == (255, 255) and 4 <= len(seen.strokes.getcolors()) <= 24
     c.act("undo")
     assert c.made().sketch is None
-
-
-def test_save_and_open_give_the_same_drawing(c, tmp_path):
-    c.drop(ROSE)
-    c.photographed()
     c.drag((150, 150), (350, 300))
     c.layer("strokes")
     c.set("opacity", 0.37)
@@ -311,10 +315,10 @@ def test_save_and_open_give_the_same_drawing(c, tmp_path):
     with c.page.expect_download() as download:
         c.act("save")
     download.value.save_as(tmp_path / "d.png")
-    with Image.open(tmp_path / "d.png") as png:
-        png.load()
-        carried = json.loads(png.info["chrysalis-drawing"])
-        assert png.size == before.size and carried["layers"]["mask"]["visible"] is False
+    with Image.open(tmp_path / "d.png") as saved:
+        saved.load()
+        carried = json.loads(saved.info["chrysalis-drawing"])
+        assert saved.size == before.size and carried["layers"]["mask"]["visible"] is False
     c.act("new")
     assert c.made() == read(value(*before.size))
     c.drop(tmp_path / "d.png")
@@ -325,18 +329,24 @@ def test_save_and_open_give_the_same_drawing(c, tmp_path):
     assert after.mask is None
     c.layer("mask", ".eye")
     assert painted(c.made().mask) > 0
+    elsewhere(c)
 
 
-def test_drawings_from_elsewhere_a_patch_and_shapes(c):
+def elsewhere(c):
+    """Drawings from the page, a patch, and shapes."""
     url = "data:image/png;base64," + base64.b64encode(png((256, 128), (9, 8, 7, 255))).decode()
-    given = {"strokes": url, "photo": url}
+    given = {"strokes": url, "mask": url, "photo": url}
     c.root.evaluate("(e, detail) => e.dispatchEvent(new CustomEvent('chrysalis-open', { detail }))", given)
+    expect(c.root.locator("select.shape")).to_have_value("")
     c.photographed()
     seen = c.made()
     assert seen.size == (512, 256) == seen.photo.size and seen.strokes.getpixel((100, 100)) == (9, 8, 7, 255)
-    c.layer("strokes", ".clear")
+    assert seen.mask.getpixel((5, 5)) == (0xD6, 0x24, 0x9F, 255)  # a mask has one colour
+    for name in ("strokes", "mask"):
+        c.layer(name, ".clear")
     c.drop(ROSE)
     c.root.locator("[data-say=patch]").click()
+    c.drag((256, 256), (256, 300))  # into place
     c.page.keyboard.press("Enter")
     assert 0 < painted(c.made().strokes) < 0.9 * 512 * 256
     c.root.locator("select.shape").select_option(label="square")
@@ -345,33 +355,27 @@ def test_drawings_from_elsewhere_a_patch_and_shapes(c):
     assert c.made().size == (512, 256)
 
 
-def test_files_of_other_programs_get_a_sentence(c, tmp_path):
-    for name, words in (("a.kra", "save it there as PNG"), ("b.png", "no picture that can be opened")):
-        (tmp_path / name).write_bytes(b"nothing of the kind")
-        c.drop(tmp_path / name)
-        expect(c.root.locator(".say")).to_contain_text(words)
-    assert c.made().photo is None
-
-
 def test_live_during_a_stroke_and_rest_after_it(c):
     c.act("live")
     HEARD["live"].get(timeout=20)
     c.drag((100, 100), (300, 100), up=False)
     c.page.wait_for_timeout(150)
     c.page.mouse.move(*c.xy(400, 300), steps=4)
-    during = read(HEARD["live"].get(timeout=20)[0])
-    assert during.live and during.size == (256, 256) and painted(during.sketch) > 0
+    sent = HEARD["live"].get(timeout=20)[0]
+    during, (turn, phase) = read(sent), phase_of(sent)
+    assert phase == "live" and turn > 0 and during.size == (256, 256) and painted(during.sketch) > 0
     c.page.mouse.up()
     assert c.made().size == (512, 512)  # Make pressed at once sees all of it
     ended = time.monotonic()
-    value, when = HEARD["rest"].get(timeout=20)
-    assert json.loads(value)["following"] is True
-    assert not read(value).live and read(value).size == (512, 512) and when - ended < 3
-    c.act("live")
-    c.page.wait_for_timeout(500)
+    sent, when = HEARD["rest"].get(timeout=20)
+    assert phase_of(sent)[1] == "rest" and read(sent).size == (512, 512) and when - ended < 3
+    c.drag((100, 200), (110, 200))  # which ends the picture in full
+    assert HEARD["wake"].get(timeout=20)[0] > phase_of(sent)[0] > turn
+    c.page.evaluate(beside("draw", "stop"))
+    c.page.wait_for_timeout(200)
     HEARD["live"].queue.clear()
     c.drag((100, 200), (300, 200), (100, 300))
-    c.page.wait_for_timeout(1700)
+    c.page.wait_for_timeout(1500)
     assert HEARD["live"].empty() and HEARD["rest"].empty()
 
 
@@ -383,15 +387,14 @@ def png(size, colour=(1, 2, 3, 255)):
 
 def value(width=64, height=48, layer=None, **more):
     layers = {} if layer is None else {"sketch": "data:image/png;base64," + base64.b64encode(layer).decode()}
-    return json.dumps({"width": width, "height": height, "photo": None, "layers": layers, "live": False} | more)
+    return {"turn": 1, "phase": "change", "width": width, "height": height, "photo": None, "layers": layers} | more
 
 
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("no json", "drawing must be what the canvas sends"),
-        ("[1]", "drawing must be"),
-        ("[" * 99999, "drawing must be"),
+        ("no object", "drawing must be what the canvas sends"),
+        ([1], "drawing must be"),
         (value(width=64.5), "width must be a whole number"),
         (value(height=4096), "height must be .* to 2048, got 4096"),
         (value(width=True), "width must be"),
@@ -401,8 +404,8 @@ def value(width=64, height=48, layer=None, **more):
         (value(layer=b"GIF89a"), "whole PNG"),
         (value(layer=png((64, 48))[:60]), "whole PNG"),
         (value(layer=png((32, 24))), "64 × 48 pixels, got 32 × 24"),
-        (value(layer=png((32, 32)), live=True), "64 × 48 pixels"),
-        (value(layer=png((128, 96)), live=True), "64 × 48 pixels"),
+        (value(layer=png((32, 32)), phase="live"), "64 × 48 pixels"),
+        (value(layer=png((128, 96)), phase="live"), "64 × 48 pixels"),
         (value(layer=b"x" * 17_000_000), "at most 16 MB"),
         (value(photo="x"), "photograph must be an upload"),
         (value(photo={"path": "/etc/passwd"}), "uploaded here, got passwd"),
@@ -410,7 +413,7 @@ def value(width=64, height=48, layer=None, **more):
         (value(photo={"path": get_upload_folder() + "/../../etc/passwd"}), "must be uploaded here"),
         (value(photo={"path": get_upload_folder() + "/gone.png"}), "must be dropped again"),
     ],
-    ids=lambda v: v[:24],
+    ids=lambda v: v[:24] if isinstance(v, str) else "sent",
 )
 def test_what_python_refuses(text, sentence):
     with pytest.raises(EngineError, match=sentence):
@@ -422,7 +425,7 @@ def test_what_python_accepts():
     seen = read(value(layer=png((64, 48))))
     assert seen.sketch.getpixel((5, 5)) == (1, 2, 3, 255) and seen.strokes is None and seen.size == (64, 48)
     assert read(value(layer=png((64, 48), (9, 9, 9, 0)))).sketch is None
-    assert read(value(layer=png((32, 25)), live=True)).size == (32, 25)
+    assert read(value(layer=png((32, 25)), phase="live")).size == (32, 25)
     path = Path(get_upload_folder()) / "canvas-test" / "p.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGBA", (400, 100), "red").save(path)

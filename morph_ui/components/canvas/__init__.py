@@ -1,11 +1,10 @@
-"""The canvas: lines, colours, a mask and a photograph under them. Its value is JSON, which the browser alone writes."""
+"""The canvas: lines, colours, a mask and a photograph under them. The browser alone writes its value, an object."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import io
-import json
 import os
 import threading
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ from PIL import Image, ImageOps
 
 from engine.requests import EngineError
 from engine.vision import images
+from morph_ui.components import component
 
-HERE = Path(__file__).parent
 SCRIPTS = ("document", "screen", "brush", "pictures", "controls")  # one closure, read in this order
 LAYERS = ("sketch", "strokes", "mask")
+PHASES = ("change", "live", "rest")
 SIDE = 512  # the document's longer side
 LIVE = 256  # the same of what is sent while a stroke is drawn
 SHORTEST, LONGEST = 16, 2048  # pixels a side
@@ -41,52 +41,61 @@ class Drawing:
     sketch: Image.Image | None = None
     strokes: Image.Image | None = None
     mask: Image.Image | None = None
-    live: bool = False
+
+    def flat(self) -> Image.Image:
+        """The drawing as one sees it, RGB: what results are compared with."""
+        ground = self.photo.resize(self.size) if self.photo else Image.new("RGB", self.size, "white")
+        ground = ground.convert("RGBA")
+        for layer in (self.strokes, self.sketch):
+            if layer:
+                ground.alpha_composite(layer)
+        return ground.convert("RGB")
 
 
 def canvas(tab: str, layers: tuple[str, ...], live: bool = False) -> gr.HTML:
-    """The canvas of a tab. ``read`` makes a `Drawing` of its value.
+    """The canvas of a tab. ``read`` makes a `Drawing` of its value, `phase_of` says what is wanted of it.
 
     Its events: ``change`` after an operation; with the Live switch (``live``) also ``live`` during strokes, with small
-    layers, and ``rest`` when the hand has rested. It is filled by a CustomEvent ``chrysalis-open`` on its element.
+    layers, ``rest`` when the hand has rested, and ``wake`` (with the turn) when it moves on after that. It is filled by
+    a CustomEvent ``chrysalis-open`` on its element, and hears of what is beside it by ``chrysalis-hand`` (`beside`).
     """
-    return gr.HTML(
-        value=None,
-        html_template=(HERE / "canvas.html").read_text(),
-        css_template=(HERE / "canvas.css").read_text(),
-        js_on_load="\n".join((HERE / f"{part}.js").read_text() for part in SCRIPTS),
-        elem_id=f"{tab}-canvas",
-        apply_default_css=False,
-        server_functions=[from_photograph],
-        layers=list(layers),
-        live=live,
-    )
+    own = {"server_functions": [from_photograph], "layers": list(layers), "live": live}
+    return component(__file__, f"{tab}-canvas", SCRIPTS, **own)
 
 
-def read(value: str | None) -> Drawing:
+def beside(tab: str, what: str) -> str:
+    """JavaScript that tells the canvas of a tab what happened beside it: "move" (a slider), "make" or "stop"."""
+    event = f"new CustomEvent('chrysalis-hand', {{ detail: '{what}' }})"
+    return f"() => document.querySelector('#{tab}-canvas [data-ready]').dispatchEvent({event})"
+
+
+def phase_of(value: Any) -> tuple[int, str]:
+    """How often the hand has changed the drawing (0 … 2³¹), and what is wanted of it: "change" is nothing until Make is
+    pressed, "live" a picture in few steps, "rest" one in full."""
+    turn, phase = (value.get("turn"), value.get("phase")) if isinstance(value, dict) else (0, "")
+    whole = isinstance(turn, int) and not isinstance(turn, bool) and 0 <= turn < 2**31
+    return (turn, phase) if whole and phase in PHASES else (0, "change")
+
+
+def read(value: Any) -> Drawing:
     """The canvas's value → a `Drawing`; an empty value is an empty drawing. Nothing in it is believed."""
     if not value:
         return Drawing()
-    try:
-        found = json.loads(value)
-    except (TypeError, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise EngineError(f"drawing must be what the canvas sends, got {str(value)[:40]!r}")
-    size = _side(found, "width"), _side(found, "height")
-    live = found.get("live") is True
-    sent = found.get("layers") or {}
+    size, small = (_side(value, "width"), _side(value, "height")), phase_of(value)[1] == "live"
+    sent = value.get("layers") or {}
     if not isinstance(sent, dict) or not set(sent) <= set(LAYERS):
         raise EngineError(f"layers must be of {', '.join(LAYERS)}, got {str(sent)[:60]}")
-    painted = {name: _layer(block, name, size, live) for name, block in sent.items() if block}
+    painted = {name: _layer(block, name, size, small) for name, block in sent.items() if block}
     sizes = {p.size for p in painted.values()}
     if len(sizes) > 1:
         raise EngineError(f"layers must be of one size, got {sorted(sizes)}")
-    if live:
+    if small:
         size = sizes.pop() if sizes else _scaled(size, LIVE)
     kept = {name: p for name, p in painted.items() if p.getchannel("A").getbbox()}
-    photo = found.get("photo")
-    return Drawing(size, photo=_covered(_photo(photo), size, live) if photo else None, live=live, **kept)
+    photo = value.get("photo")
+    return Drawing(size, photo=_covered(_photo(photo), size, small) if photo else None, **kept)
 
 
 def from_photograph(asked: Any) -> dict[str, str]:
@@ -125,8 +134,8 @@ def _scaled(size: tuple[int, int], longer: int) -> tuple[int, int]:
     return max(SHORTEST, round(size[0] * scale)), max(SHORTEST, round(size[1] * scale))
 
 
-def _layer(block: Any, name: str, size: tuple[int, int], live: bool) -> Image.Image:
-    """A layer's data URL → RGBA of the document's size; a live one may be smaller, in the same proportions."""
+def _layer(block: Any, name: str, size: tuple[int, int], small: bool) -> Image.Image:
+    """A layer's data URL → RGBA of the document's size, or where ``small`` is allowed less in the same proportions."""
     if not isinstance(block, str) or not block.startswith(HEAD):
         raise EngineError(f"{name} must be a PNG as a data URL, got {str(block)[:40]!r}")
     if len(block) > LARGEST * 4 / 3 + len(HEAD):
@@ -134,8 +143,8 @@ def _layer(block: Any, name: str, size: tuple[int, int], live: bool) -> Image.Im
     try:
         with Image.open(io.BytesIO(base64.b64decode(block[len(HEAD) :], validate=True)), formats=["PNG"]) as png:
             w, h = png.size
-            small = live and min(w, h) >= SHORTEST and w <= size[0] and abs(w * size[1] - h * size[0]) <= max(size)
-            if png.size != size and not small:
+            alike = small and min(w, h) >= SHORTEST and w <= size[0] and abs(w * size[1] - h * size[0]) <= max(size)
+            if png.size != size and not alike:
                 raise EngineError(f"{name} must be {size[0]} × {size[1]} pixels, got {w} × {h}")
             return png.convert("RGBA")
     except EngineError:

@@ -58,22 +58,20 @@ function takeBack() {
 }
 
 // ---- fill and pick, both of what is seen
+function whereOn(p) { const x = Math.floor(p.x), y = Math.floor(p.y); return x < 0 || y < 0 || x >= W || y >= H ? [-1, -1] : [x, y]; }
 function seen() { const c = blank(); compose(c.g, dim, false); return c.g.getImageData(0, 0, W, H).data; }
 function fill(p) {
-  const x = Math.floor(p.x), y = Math.floor(p.y), layer = layers[active];
-  if (x < 0 || y < 0 || x >= W || y >= H) return;
+  const [x, y] = whereOn(p), layer = layers[active];
+  if (x < 0) return;
   if (!layer.visible) { layer.visible = true; refresh(); }
   const d = seen(), tolerance = +q('.tolerance').value, inside = new Uint8Array(W * H), stack = [y * W + x], o = stack[0] * 4, [r, gr, b] = [d[o], d[o + 1], d[o + 2]];
   const near = i => !inside[i] && Math.abs(d[4 * i] - r) <= tolerance && Math.abs(d[4 * i + 1] - gr) <= tolerance && Math.abs(d[4 * i + 2] - b) <= tolerance;
   while (stack.length) {
-    let i = stack.pop();
+    const i = stack.pop(), x = i % W;
     if (!near(i)) continue;
-    const row = i - i % W, last = row + W;
-    let l = i, e = i;
-    while (l > row && near(l - 1)) l--;
-    while (e < last - 1 && near(e + 1)) e++;
-    for (i = l; i <= e; i++) inside[i] = 1;
-    for (const by of [-W, W]) for (let on = false, k = l + by; k <= e + by; k++) { const ok = k >= 0 && k < W * H && near(k); if (ok && !on) stack.push(k); on = ok; }
+    inside[i] = 1;
+    if (x) stack.push(i - 1);  if (x < W - 1) stack.push(i + 1);
+    if (i >= W) stack.push(i - W);  if (i < W * (H - 1)) stack.push(i + W);
   }
   // One pixel more, under the soft edge of the lines, so that no light seam stays.
   const [cr, cg, cb] = [1, 3, 5].map(i => parseInt(layer.colour.slice(i, i + 2), 16)), flat = new ImageData(W, H);
@@ -86,8 +84,8 @@ function fill(p) {
   if (edit(layer, 0, 0, W, H, g => { g.globalAlpha = layer.ink; g.drawImage(c, 0, 0); g.globalAlpha = 1; })) { if (active !== 'mask') remember(layer.colour); paint(); tell(); }
 }
 function pick(p) {
-  const x = Math.floor(p.x), y = Math.floor(p.y);
-  if (x < 0 || y < 0 || x >= W || y >= H || active === 'mask') return;
+  const [x, y] = whereOn(p);
+  if (x < 0 || active === 'mask') return;
   const c = blank(1, 1);
   c.g.translate(-x, -y); compose(c.g, dim, false);
   colour('#' + [...c.g.getImageData(0, 0, 1, 1).data.slice(0, 3)].map(v => v.toString(16).padStart(2, '0')).join(''));
@@ -95,53 +93,48 @@ function pick(p) {
 
 // ---- pointers. Once a pen was seen, a finger never draws: it moves the view. Two fingers always do.
 const fingers = new Map();
-let penSeen = false, drag = null, pinch = null, tap = null, picking = null, spaced = false, over = false, grip = null;
+let penSeen = false, act = null, pinch = null, spaced = false, over = false;  // act: what the pointer that is down does
 function spread() { const [a, b] = [...fingers.values()]; return { d: Math.hypot(a.x - b.x, a.y - b.y) || 1, x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 }; }
+function drags(e) { let from = place(e); return { pans: true, move: e => { const p = place(e); pan(p.x - from.x, p.y - from.y); from = p; } }; }
+function draw(e) {
+  if (!stroke) return;
+  const between = e.getCoalescedEvents ? e.getCoalescedEvents() : [];
+  for (const c of between.length ? between : [e]) extend(c);
+  paint(); soon();
+}
 surface.addEventListener('pointerdown', e => {
   if (e.target.closest('button')) return;
-  const finger = e.pointerType === 'touch', busy = stroke || drag || grip || picking;
-  if (e.pointerType === 'pen') penSeen = true;
+  const finger = e.pointerType === 'touch', pen = e.pointerType === 'pen';
+  if (pen) penSeen = true;
   e.preventDefault(); surface.focus({ preventScroll: true });
   try { surface.setPointerCapture(e.pointerId); } catch { /* it is gone already */ }
   if (finger) {
     fingers.set(e.pointerId, place(e));
     if (stroke && stroke.type !== 'touch') return;  // the palm of the hand that holds the pen
-    if (fingers.size > 1) { takeBack(); drag = tap = grip = picking = null; pinch = fingers.size === 2 ? spread() : { idle: true }; return; }
-  } else if (busy && e.pointerType === 'pen' && !stroke && drag && fingers.has(drag.id)) { drag = null; } else if (busy) return;
-  if (e.pointerType === 'pen') pinch = null;
+    if (fingers.size > 1) { takeBack(); act = null; pinch = fingers.size === 2 ? spread() : { idle: true }; return; }
+  } else if (act && !(pen && act.pans && fingers.has(act.id))) return;
+  if (pen) pinch = null;
   if (pinch || e.button === 2) return;
-  const p = at(e), held = e.button === 1 || spaced || tool === 'hand';
-  if (patch && !held) { grip = hold(p, e.pointerId); if (grip) return; }
-  if (held || patch || (finger && penSeen)) drag = { id: e.pointerId, ...place(e) };
-  else if (tool === 'pick' || (e.altKey && tool === 'brush')) { picking = e.pointerId; pick(p); }
-  else if (tool === 'fill') tap = { id: e.pointerId, p };
-  else { clearTimeout(rest); begin(e, tool === 'eraser' || !!(e.buttons & 32)); }
+  const p = at(e), held = e.button === 1 || spaced || tool === 'hand', grip = patch && !held && grasp(p);
+  if (grip) act = { move: e => pull(grip, at(e)) };
+  else if (held || patch || (finger && penSeen)) act = drags(e);
+  else if (tool === 'pick' || (e.altKey && tool === 'brush')) { act = { move: e => pick(at(e)) }; pick(p); }
+  else if (tool === 'fill') act = { end: e => { if (e.type === 'pointerup') fill(p); } };
+  else { wake(); begin(e, tool === 'eraser' || !!(e.buttons & 32)); act = { move: draw, end: () => { if (stroke) finish(); } }; }
+  act.id = e.pointerId;
 });
 surface.addEventListener('pointermove', e => {
   over = true; circle(e);
   if (fingers.has(e.pointerId)) fingers.set(e.pointerId, place(e));
-  if (pinch) {
-    if (fingers.size !== 2 || pinch.idle) return;
+  if (pinch && fingers.size === 2 && !pinch.idle) {
     const now = spread();
     pan(now.x - pinch.x, now.y - pinch.y); zoom(now.d / pinch.d, now.x, now.y);
     pinch = now;
-  } else if (drag && drag.id === e.pointerId) { const p = place(e); pan(p.x - drag.x, p.y - drag.y); drag = { id: drag.id, ...p }; }
-  else if (grip && grip.id === e.pointerId) pull(at(e));
-  else if (picking === e.pointerId) pick(at(e));
-  else if (stroke && stroke.id === e.pointerId) {
-    const between = e.getCoalescedEvents ? e.getCoalescedEvents() : [];
-    for (const c of between.length ? between : [e]) extend(c);
-    paint();
-    if (live && performance.now() - lastLive > 120) tellLive();
-  }
+  } else if (!pinch && act && act.id === e.pointerId && act.move) act.move(e);
 });
 // A cancelled pointer ends its stroke like a lifted one: what was drawn stays.
 function lift(e) {
-  if (stroke && stroke.id === e.pointerId) finish();
-  if (tap && tap.id === e.pointerId) { const p = tap.p; tap = null; if (e.type === 'pointerup') fill(p); }
-  if (drag && drag.id === e.pointerId) drag = null;
-  if (grip && grip.id === e.pointerId) grip = null;
-  if (picking === e.pointerId) picking = null;
+  if (act && act.id === e.pointerId) { const { end } = act; act = null; if (end) end(e); }
   if (fingers.delete(e.pointerId) && pinch) pinch = fingers.size ? { idle: true } : null;
 }
 for (const kind of ['pointerup', 'pointercancel', 'lostpointercapture']) surface.addEventListener(kind, lift);

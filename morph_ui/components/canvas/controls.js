@@ -8,15 +8,14 @@ function remember(c) {
 function choose(t) { tool = t; surface.dataset.is = patch ? 'patch' : t; refresh(); }
 function shape(ratio) {
   whole(() => {
-    const [w, h] = sides(ratio), old = names.map(n => [layers[n], layers[n].c, empty(layers[n])]), [ow, oh] = [W, H];
+    const [w, h] = sides(ratio), old = names.map(n => [layers[n], layers[n].c]), [ow, oh] = [W, H];
     // Nothing that is drawn may fall outside: if it would, the drawing shrinks.
-    const out = (c, x0, y0, dw, dh) => dw > 0 && dh > 0 && c.g.getImageData(x0, y0, dw, dh).data.some((v, i) => i % 4 === 3 && v);
-    const mx = Math.max(0, Math.ceil((ow - w) / 2)), my = Math.max(0, Math.ceil((oh - h) / 2));
-    const cut = old.some(([, c, none]) => !none && (out(c, 0, 0, mx, oh) || out(c, ow - mx, 0, mx, oh) || out(c, 0, 0, ow, my) || out(c, 0, oh - my, ow, my)));
+    const mx = Math.ceil((ow - w) / 2), my = Math.ceil((oh - h) / 2), out = (x, y) => x < mx || x >= ow - mx || y < my || y >= oh - my;
+    const cut = old.some(([, c]) => c.g.getImageData(0, 0, ow, oh).data.some((v, i) => v && i % 4 === 3 && out((i >> 2) % ow, Math.floor(i / 4 / ow))));
     const k = cut ? Math.min(w / ow, h / oh) : 1;
     resize(w, h);
     const move = k === 1 ? Math.round : v => v;
-    for (const [layer, c] of old) { layer.c.g.imageSmoothingQuality = 'high'; layer.c.g.drawImage(c, move((w - ow * k) / 2), move((h - oh * k) / 2), ow * k, oh * k); touch(layer); }
+    for (const [layer, c] of old) { layer.c.g.drawImage(c, move((w - ow * k) / 2), move((h - oh * k) / 2), ow * k, oh * k); touch(layer); }
   });
 }
 let asking = false;
@@ -25,7 +24,7 @@ async function fromPhoto() {
   if (!p || !p.path || asking) return;
   asking = true; refresh(); say('Drawing from the photograph …');
   try {
-    const got = await server.from_photograph({ path: p.path, coarseness: +q('.coarse').value, width: W, height: H });
+    const got = await server.from_photograph({ path: p.path, coarseness: +q('.coarse').value, kind: q('.kind').value, width: W, height: H });
     if (got.error) return say(got.error[0].toUpperCase() + got.error.slice(1) + '.');
     const drawn = {};
     for (const n of ['strokes', 'sketch']) if (layers[n]) drawn[n] = await decodeWhole(got[n]);
@@ -38,7 +37,7 @@ const acts = {
   undo, redo, save, zoomin: () => zoom(1.3), zoomout: () => zoom(1 / 1.3), fit, fromphoto: fromPhoto,
   photo: () => q('.pick-photo').click(), open: () => q('.pick-file').click(),
   new: () => { if (patch) unfloat(); say(''); whole(() => { photo = null; for (const n of names) { layers[n].c.g.clearRect(0, 0, W, H); touch(layers[n]); } }); },
-  live: () => { live = !live; refresh(); if (!live) clearTimeout(rest); tell(); },
+  live: () => { if (live) return still(); live = true; refresh(); tell(); },
 };
 for (const b of all('[data-act]')) b.addEventListener('click', () => { if (!stroke) acts[b.dataset.act](); });
 for (const b of all('[data-tool]')) b.addEventListener('click', () => choose(b.dataset.tool));
@@ -50,9 +49,8 @@ q('.tolerance').addEventListener('input', refresh);
 q('.colour').addEventListener('input', e => colour(e.target.value));
 q('.shape').addEventListener('change', e => { if (+e.target.value) shape(+e.target.value); });
 function swatch(c, title) {
-  const b = document.createElement('button');
-  b.type = 'button'; b.title = title; b.setAttribute('aria-label', title); b.dataset.c = c; b.style.setProperty('--c', c);
-  b.addEventListener('click', () => colour(c));
+  const b = button('', title, '', () => colour(c));
+  b.dataset.c = c; b.style.setProperty('--c', c);
   return b;
 }
 q('.recent').before(...FLOWERS.map(f => swatch(...f)));
@@ -60,32 +58,27 @@ q('.recent').before(...FLOWERS.map(f => swatch(...f)));
 // ---- the list of layers, the topmost first
 const EYE = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M2.5 12C6 5.5 18 5.5 21.5 12 18 18.5 6 18.5 2.5 12z"/><circle cx="12" cy="12" r="2.8"/></svg>';
 const CROSS = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="m7 7 10 10M17 7 7 17"/></svg>';
-function button(cls, title, html, act) {
-  const b = document.createElement('button');
-  b.type = 'button'; b.className = cls; b.title = title; b.setAttribute('aria-label', title); b.innerHTML = html; b.addEventListener('click', act);
-  return b;
-}
 function range(title, low, value, input, change) {
-  const r = document.createElement('input');
-  Object.assign(r, { type: 'range', min: low, max: 1, step: .01, title }); r.value = value; r.setAttribute('aria-label', title);
+  const r = Object.assign(document.createElement('input'), { type: 'range', min: low, max: 1, step: .01, title, ariaLabel: title });
+  r.value = value;
   r.addEventListener('input', () => { input(+r.value); paint(); }); r.addEventListener('change', change);
   return r;
 }
 for (const n of ['mask', 'sketch', 'strokes'].filter(n => layers[n])) {
-  const layer = layers[n], row = document.createElement('div');
-  row.className = 'layer'; row.dataset.layer = n;
+  const layer = layers[n], row = Object.assign(document.createElement('div'), { className: 'layer' });
+  row.dataset.layer = n;
   const eye = button('icon eye', `Show ${LABEL[n]}`, EYE, () => { layer.visible = !layer.visible; refresh(); paint(); tell(); });
   const name = button('name', `Draw on ${LABEL[n]}`, LABEL[n], () => { active = n; refresh(); });
   const clear = button('icon clear', `Clear ${LABEL[n]}`, CROSS, () => { if (!stroke && edit(layer, 0, 0, W, H, g => g.clearRect(0, 0, W, H))) { paint(); tell(); } });
   row.append(eye, name);
   // A mask says how much may change by its own alpha: no opacity of the whole.
-  if (n !== 'mask') row.append(range(`Opacity of ${LABEL[n]}`, 0, 1, v => { layer.opacity = v; if (live && performance.now() - lastLive > 120) tellLive(); }, tell));
+  if (n !== 'mask') row.append(range(`Opacity of ${LABEL[n]}`, 0, 1, v => { layer.opacity = v; soon(); }, tell));
   row.append(clear);
   q('.layers').append(row);
 }
-const photoRow = document.createElement('div');
-photoRow.className = 'layer photo'; photoRow.dataset.layer = 'photo';
-photoRow.append(Object.assign(document.createElement('button'), { type: 'button', className: 'name', textContent: 'Photograph', disabled: true }),
+const photoRow = Object.assign(document.createElement('div'), { className: 'layer photo' });
+photoRow.dataset.layer = 'photo';
+photoRow.append(Object.assign(button('name', 'Photograph', 'Photograph'), { disabled: true }),
   range('How strongly the photograph is shown', .05, 1, v => { dim = v; }, () => {}),
   button('icon clear', 'Remove the photograph', CROSS, () => { if (!stroke) whole(() => { photo = null; }); }));
 q('.layers').append(photoRow);

@@ -7,18 +7,23 @@ const FLOWERS = [['#1b1a20', 'ink'], ['#ffffff', 'white'], ['#d92f45', 'rose'], 
   ['#8c5bb5', 'lavender'], ['#3f62c9', 'cornflower'], ['#4f8f3f', 'leaf'], ['#8fb8de', 'sky'], ['#6b4a32', 'earth']];
 const surface = q('.surface'), screen = surface.querySelector('canvas'), pen2d = screen.getContext('2d'), ring = q('.ring'), line = q('.say');
 const clamp = (v, a, b) => Math.max(a, Math.min(b, v));
+function button(className, title, innerHTML, act) {
+  const b = Object.assign(document.createElement('button'), { type: 'button', className, title, ariaLabel: title, innerHTML });
+  b.addEventListener('click', act);
+  return b;
+}
 
 // ---- the document
 let W = LONG, H = LONG, photo = null, dim = 1, active = names[0], tool = 'brush', smoothing = .3, patch = null, recent = [];
 function blank(w = W, h = H) {
   const c = document.createElement('canvas');
   c.width = w; c.height = h;
-  c.g = c.getContext('2d', { willReadFrequently: true });
+  c.g = c.getContext('2d', { willReadFrequently: true }); c.g.imageSmoothingQuality = 'high';
   return c;
 }
 const START = { sketch: [4, '#1b1a20'], strokes: [28, '#d92f45'], mask: [56, VEIL] };
 const layers = Object.fromEntries(names.map(n => [n, { name: n, c: blank(), visible: true, opacity: 1, version: 1, sent: {}, size: START[n][0], colour: START[n][1], ink: 1 }]));
-let buffer = blank(), mix = blank(), veil = blank();
+let buffer = blank(), mix = blank();
 const shown = () => ORDER.filter(n => layers[n] && layers[n].visible).map(n => layers[n]);
 const touch = layer => { layer.version++; };
 function empty(layer) {
@@ -36,14 +41,6 @@ function looks(layer) {
   g.globalCompositeOperation = stroke.erase ? 'destination-out' : 'source-over'; g.globalAlpha = stroke.ink; g.drawImage(buffer, 0, 0);
   return mix;
 }
-function veiled(layer) {
-  const g = veil.g;
-  if (veil.of === layer.version && !stroke) return veil;
-  g.globalCompositeOperation = 'copy'; g.drawImage(looks(layer), 0, 0);
-  g.globalCompositeOperation = 'source-in'; g.fillStyle = VEIL; g.fillRect(0, 0, W, H);
-  veil.of = stroke ? 0 : layer.version;
-  return veil;
-}
 // White, photograph, colours, lines; the mask only on screen.
 function compose(g, light, mask) {
   g.fillStyle = '#fff'; g.fillRect(0, 0, W, H);
@@ -51,15 +48,13 @@ function compose(g, light, mask) {
   for (const layer of shown()) {
     if (layer.name === 'mask' && !mask) continue;
     g.globalAlpha = layer.name === 'mask' ? .5 : layer.opacity;
-    g.drawImage(layer.name === 'mask' ? veiled(layer) : looks(layer), 0, 0);
+    g.drawImage(looks(layer), 0, 0);
   }
   g.globalAlpha = 1;
 }
 function cover(p) {
-  const k = Math.max(W / p.img.width, H / p.img.height), f = clamp(1 / k, 1, 2);
+  const k = Math.max(W / p.img.width, H / p.img.height), f = clamp(1 / k, 1, 2), w = p.img.width * k * f, h = p.img.height * k * f;
   p.fit = blank(Math.round(W * f), Math.round(H * f));
-  const w = p.img.width * k * f, h = p.img.height * k * f;
-  p.fit.g.imageSmoothingQuality = 'high';
   p.fit.g.fillStyle = '#fff'; p.fit.g.fillRect(0, 0, p.fit.width, p.fit.height);
   p.fit.g.drawImage(p.img, (p.fit.width - w) / 2, (p.fit.height - h) / 2, w, h);
 }
@@ -67,48 +62,51 @@ function resize(w, h) {
   const other = w !== W || h !== H;
   W = w; H = h;
   for (const n of names) { layers[n].c = blank(); touch(layers[n]); }
-  buffer = blank(); mix = blank(); veil = blank();
+  buffer = blank(); mix = blank();
   if (photo) cover(photo);
   surface.style.aspectRatio = `${W} / ${H}`;
   if (other) fit(); else paint();
 }
 const sides = ratio => { ratio = clamp(ratio, 1 / 3, 3); return ratio >= 1 ? [LONG, Math.round(LONG / ratio)] : [Math.round(LONG * ratio), LONG]; };
 
-// ---- the value
-let live = false, lastLive = 0, rest = 0, keeping = 0, turn = 0;
-const scratch = { small: blank(1, 1), full: blank(1, 1) };  // used again: canvases are dear on a tablet
+// ---- the value. `turn` counts what the hand has changed, `phase` says what is wanted of it: "change" nothing until Make is
+// pressed, "live" a picture in few steps, "rest" one in full.
+let live = false, lastLive = 0, rest = 0, keeping = 0, turn = 0, phase = 'change';
+const scratch = blank(1, 1);  // used again: canvases are dear on a tablet
 function packed(layer, small) {
-  if (!layer.visible || (empty(layer) && !(stroke && stroke.layer === layer))) return '';
-  const k = small ? Math.min(1, SMALL / Math.max(W, H)) : 1, key = `${layer.version} ${layer.opacity}`, at = small ? 'small' : 'full';
-  const still = !stroke || stroke.layer !== layer;
-  if (still && layer.sent[at] && layer.sent[at].key === key) return layer.sent[at].url;
-  let c = looks(layer);
-  if (k < 1 || layer.opacity < 1) {
-    const out = scratch[at], w = Math.max(1, Math.round(W * k)), h = Math.max(1, Math.round(H * k));
-    if (out.width !== w || out.height !== h) { out.width = w; out.height = h; } else { out.g.globalAlpha = 1; out.g.clearRect(0, 0, w, h); }
-    out.g.imageSmoothingQuality = 'high'; out.g.globalAlpha = layer.opacity; out.g.drawImage(c, 0, 0, out.width, out.height);
-    c = out;
-  }
-  const url = c.toDataURL('image/png');
-  if (still) layer.sent[at] = { key, url };
+  const busy = stroke && stroke.layer === layer, k = small ? Math.min(1, SMALL / Math.max(W, H)) : 1, key = `${layer.version} ${layer.opacity}`;
+  if (!layer.visible || (empty(layer) && !busy)) return '';
+  if (!busy && layer.sent[small] && layer.sent[small].key === key) return layer.sent[small].url;
+  Object.assign(scratch, { width: Math.max(1, Math.round(W * k)), height: Math.max(1, Math.round(H * k)) });  // which clears it
+  Object.assign(scratch.g, { imageSmoothingQuality: 'high', globalAlpha: layer.opacity });
+  scratch.g.drawImage(looks(layer), 0, 0, scratch.width, scratch.height);
+  const url = scratch.toDataURL('image/png');
+  if (!busy) layer.sent[small] = { key, url };
   return url;
 }
 function set(small) {
   const sent = Object.fromEntries(names.map(n => [n, packed(layers[n], small)]));
-  props.value = JSON.stringify({ width: W, height: H, photo: photo && { path: photo.path }, layers: sent, live: small, turn, following: live });
+  props.value = { turn, phase, width: W, height: H, photo: photo && { path: photo.path }, layers: sent };
+}
+// The hand moves on: a picture in full that is still being made is no longer wanted.
+function wake() {
+  turn++; clearTimeout(rest);
+  if (phase === 'rest') trigger('wake', { turn });
+  phase = live ? 'live' : 'change';
 }
 // Gradio takes the value as it is when an event is triggered, so after a stroke the small one is replaced at once. While a
 // stroke goes on it stays: Make pressed then gets what is drawn so far, small.
-function tellLive() { lastLive = performance.now(); turn++; set(true); trigger('live'); }
+function follow() { lastLive = performance.now(); wake(); set(true); trigger('live'); }
+function soon() { if (live && performance.now() - lastLive > 120) follow(); }
 function tell() {
-  if (live) { tellLive(); later(); }
+  if (live) { follow(); rest = setTimeout(() => { phase = 'rest'; set(false); trigger('rest'); }, 1200); } else wake();
   set(false);  // Gradio tells "change" of itself
   clearTimeout(keeping); keeping = setTimeout(keep, 2000);
 }
-function later() { clearTimeout(rest); if (live) rest = setTimeout(() => trigger('rest'), 1200); }
-// Stop means that the hand is no longer followed, too.
-element.addEventListener('chrysalis-still', () => { clearTimeout(rest); if (live) { live = false; refresh(); set(false); } });
-element.addEventListener('chrysalis-rest', () => clearTimeout(rest));
+function still() { clearTimeout(rest); live = false; refresh(); tell(); }
+// What is beside the canvas: a slider that was moved, Make (the picture in full: no other when the hand rests), Stop.
+const BESIDE = { move: () => { if (live && !stroke) tell(); }, make: () => clearTimeout(rest), stop: () => { if (live) still(); } };
+element.addEventListener('chrysalis-hand', e => BESIDE[e.detail]());
 
 // ---- undo: the changed rectangle of a layer, or everything when everything changed
 let past = [], future = [];

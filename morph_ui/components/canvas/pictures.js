@@ -6,12 +6,12 @@ function float(img) {
   say('Drag it into place; a corner scales it.', [['✓ Set', settle, 'set'], ['× Drop', unfloat, 'drop']]);
   surface.focus({ preventScroll: true }); paint();
 }
-function hold(p, id) {
+function grasp(p) {
   const b = box(), r = 16 / view.k, corner = [b.x, b.x + b.w].some(x => Math.abs(p.x - x) < r) && [b.y, b.y + b.h].some(y => Math.abs(p.y - y) < r);
-  if (corner) return { id, from: Math.hypot(p.x - patch.x, p.y - patch.y) || 1, k: patch.k };
-  return p.x > b.x && p.x < b.x + b.w && p.y > b.y && p.y < b.y + b.h ? { id, dx: patch.x - p.x, dy: patch.y - p.y } : null;
+  if (corner) return { from: Math.hypot(p.x - patch.x, p.y - patch.y) || 1, k: patch.k };
+  return p.x > b.x && p.x < b.x + b.w && p.y > b.y && p.y < b.y + b.h ? { dx: patch.x - p.x, dy: patch.y - p.y } : null;
 }
-function pull(p) {
+function pull(grip, p) {
   if (grip.from) patch.k = clamp(grip.k * Math.hypot(p.x - patch.x, p.y - patch.y) / grip.from, .02, 20);
   else { patch.x = p.x + grip.dx; patch.y = p.y + grip.dy; }
   paint();
@@ -20,25 +20,20 @@ function settle() {
   if (!patch) return;
   const { x, y, w, h } = box(), layer = layers.strokes, img = patch.img;
   layer.visible = true;
-  edit(layer, x, y, x + w, y + h, g => { g.imageSmoothingQuality = 'high'; g.drawImage(img, x, y, w, h); });
+  edit(layer, x, y, x + w, y + h, g => g.drawImage(img, x, y, w, h));
   unfloat(); tell();
 }
-function unfloat() { patch = grip = null; choose(tool); say(''); refresh(); paint(); }
+function unfloat() { patch = act = null; choose(tool); say(''); refresh(); paint(); }
 
 // ---- pictures in
 const MOST = 1536;
 function say(text, buttons = []) {
   line.textContent = text;
-  for (const [label, act, name] of buttons) {
-    const b = document.createElement('button');
-    b.type = 'button'; b.textContent = label; b.dataset.say = name; b.addEventListener('click', act);
-    line.append(b);
-  }
+  for (const [label, act, name] of buttons) { const b = button('', label, label, act); b.dataset.say = name; line.append(b); }
 }
 async function decode(blob) {
   const map = await createImageBitmap(blob), k = Math.min(1, MOST / Math.max(map.width, map.height)), c = blank(Math.max(1, Math.round(map.width * k)), Math.max(1, Math.round(map.height * k)));
-  c.g.imageSmoothingQuality = 'high'; c.g.drawImage(map, 0, 0, c.width, c.height);
-  map.close();
+  c.g.drawImage(map, 0, 0, c.width, c.height); map.close();
   return c;
 }
 const fetched = async url => (await fetch(url)).blob();
@@ -56,8 +51,7 @@ function camera(file, img) {
 function underlay(file, img) {
   say('');
   whole(() => {
-    const clean = !photo && names.every(n => empty(layers[n]));
-    if (clean) resize(...sides(img.width / img.height));
+    if (bare()) resize(...sides(img.width / img.height));
     photo = camera(file, img);
   });
 }
@@ -93,8 +87,9 @@ async function load(given, about = null) {
     for (const n of ORDER) {
       const l = to(n), was = about && about.looks[n];
       if (!got[n] || !l || (l.name !== n && was && was.visible === false)) continue;
-      l.c.g.imageSmoothingQuality = 'high'; l.c.g.globalAlpha = l.name !== n && was ? clamp(+was.opacity || 0, 0, 1) : 1;
+      l.c.g.globalAlpha = l.name !== n && was ? clamp(+was.opacity || 0, 0, 1) : 1;
       l.c.g.drawImage(got[n], 0, 0, W, H); l.c.g.globalAlpha = 1; touch(l);
+      if (n === 'mask') { l.c.g.globalCompositeOperation = 'source-in'; l.c.g.fillStyle = VEIL; l.c.g.fillRect(0, 0, W, H); l.c.g.globalCompositeOperation = 'source-over'; }
     }
     if (img) photo = camera(file, img);
   });
@@ -142,29 +137,25 @@ async function inside(file) {
   return null;
 }
 async function reopen(saved) {
-  const size = [saved.width, saved.height], looks = saved.layers || {}, given = {};
-  if (saved.version !== 1 || !size.every(n => Number.isInteger(n) && n >= 16 && n <= 2048)) throw new Error('sizes');
-  for (const n of ORDER) { const png = looks[n] && looks[n].png; if (png) { if (!png.startsWith('data:image/png;base64,')) throw new Error(n); given[n] = png; } }
-  if (saved.photo) { if (!saved.photo.startsWith('data:')) throw new Error('photo'); given.photo = saved.photo; }
+  const size = [saved.width, saved.height], looks = saved.layers || {}, given = { photo: saved.photo };
+  for (const n of ORDER) given[n] = looks[n] && looks[n].png;
+  const sound = size.every(n => Number.isInteger(n) && n >= 16 && n <= 2048) && Object.values(given).every(url => !url || url.startsWith('data:image/'));
+  if (saved.version !== 1 || !sound) throw new Error('not a drawing of ours');
   await load(given, { size, looks });
 }
 
 // The last drawing is kept in this browser: a reload, a server that starts again or a discarded tab costs nothing.
 const PLACE = (element.closest('[id$=-canvas]') || element).id;
-function shelf(how, work) {
-  return new Promise((ok, no) => {
-    const asked = indexedDB.open('chrysalis', 1);
-    asked.onupgradeneeded = () => asked.result.createObjectStore('drawings');
-    asked.onerror = () => no(asked.error);
-    asked.onsuccess = () => {
-      const failed = e => { asked.result.close(); no(e); };
-      try {
-        const done = asked.result.transaction('drawings', how), got = work(done.objectStore('drawings'));
-        done.oncomplete = () => { asked.result.close(); ok(got && got.result); };
-        done.onerror = done.onabort = () => failed(done.error);
-      } catch (e) { failed(e); }
-    };
-  });
+const settled = r => new Promise((ok, no) => { r.onsuccess = r.oncomplete = () => ok(r.result); r.onerror = r.onabort = () => no(r.error); });
+async function shelf(how, work) {
+  const asked = indexedDB.open('chrysalis', 1);
+  asked.onupgradeneeded = () => asked.result.createObjectStore('drawings');
+  const kept = await settled(asked);
+  try {
+    const done = kept.transaction('drawings', how), got = work(done.objectStore('drawings'));
+    await settled(done);
+    return got && got.result;
+  } finally { kept.close(); }
 }
 const bare = () => !photo && names.every(n => empty(layers[n]));
 let offered = false;  // an earlier drawing, which nobody has opened or forgotten yet: an empty canvas does not replace it
