@@ -1,7 +1,7 @@
 """What a method is given, says on the way, and returns.
 
-``Method = Callable[[Context, Request], Generator[Advance | Frame, None, Output]]``: it says what its paper says. Time,
-progress, previews, settings, cancelling and a lack of memory belong to `engine.jobs.run`.
+A `Method` says what its paper says. Time, progress, previews, settings, cancelling and a lack of memory belong to
+`engine.jobs.run`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engine.checkpoints.manager import ModelManager, place
 from engine.checkpoints.resolve import CLIPS, DETECTORS, fetching
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.sampling import Denoise, Noise, StepRule, euler, gaussian, generator, sample
-from engine.requests import EngineError, Progress
+from engine.requests import EngineError, Frame, Progress
 from engine.vision import images
 from engine.vision.clip_score import Ranker
 from engine.vision.keypoints.detectors import Detector
@@ -56,6 +56,10 @@ class Output:
     quality: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+Steps = Generator[Advance | Frame | Progress, None, Output]  # (Progress: of a download or of loading)
+Method = Callable[["Context", Any], Steps]
 
 
 class Context:

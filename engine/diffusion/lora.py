@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -147,14 +147,19 @@ class Fit:
     prompt_embeds: Tensor
     stack: LoraStack
     rows: int  # a time; fewer once memory ran out
+    ready: dict[int, LoraStack] = field(default_factory=dict)  # as well as each picture was known at the last look
 
-    def draw(self, active: list[int], n: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def __post_init__(self) -> None:
+        self.active = list(range(len(self.z)))
+        self.best = torch.full((len(self.z),), float("inf"), device=self.model.device)
+
+    def draw(self, n: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Whose row it is, its timestep and its noise; ``n`` stratified ones for each active picture."""
-        sigmas, m = self.model.schedule.training, len(active)
+        sigmas, m = self.model.schedule.training, len(self.active)
         u = (torch.rand(n, generator=draw) + torch.arange(n)) / n
         t = (u * len(sigmas)).long().clamp(max=len(sigmas) - 1)
         eps = gaussian(self.z.shape[1:], [draw] * n)
-        return torch.tensor(active).repeat_interleave(n), t.repeat(m), eps.repeat(m, 1, 1, 1).to(self.model.device)
+        return torch.tensor(self.active).repeat_interleave(n), t.repeat(m), eps.repeat(m, 1, 1, 1).to(self.model.device)
 
     def errors(self, who: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """(B,) mean squared errors of the noise (DiffMorpher eq. 3)."""
@@ -163,6 +168,18 @@ class Fit:
         weights = torch.eye(len(self.z))[who]
         found = self.model.eps(noisy, s, [Conditioning(self.prompt_embeds[who], lora_weights=weights)])
         return (found - eps).square().mean((1, 2, 3))
+
+    @torch.no_grad()
+    def look(self, draw: torch.Generator, patience: float, astray: Exception) -> None:
+        """Keeps what is known better than before; whom it no longer helps is no longer active."""
+        seen = self.errors(*self.draw(16, draw)).unflatten(0, (len(self.active), 16)).mean(1)
+        if not seen.isfinite().all():
+            raise astray
+        errors = dict(zip(self.active, seen, strict=True))
+        self.ready |= {k: self.stack.only(k).copy() for k, e in errors.items() if e <= self.best[k]}
+        self.active = [k for k, e in errors.items() if not e > self.best[k] * (1 - patience)]
+        for k, e in errors.items():
+            self.best[k] = torch.minimum(self.best[k], e)
 
     def backward(self, who: Tensor, t: Tensor, eps: Tensor, draws: int, optimiser: torch.optim.Optimizer) -> float:
         """Gradients of one step of ``draws`` rows a picture; the sum of errors. In parts, when memory runs out."""
@@ -203,28 +220,20 @@ def fit(
     stack = blank(model, count, rank, seed)
     params = [p.requires_grad_(True) for pair in stack.factors.values() for p in pair]
     optimiser = torch.optim.AdamW(params, lr=rate, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
-    job = Fit(model, z, prompt_embeds.expand(count, -1, -1), stack, count * draws)
-    best, active, ready = torch.full((count,), float("inf"), device=model.device), list(range(count)), {}
     astray = EngineError(f"lora_rate must be smaller for {model.name}, got {rate:g}: the fit went astray")
+    job = Fit(model, z, prompt_embeds.expand(count, -1, -1), stack, count * draws)
     with attach(model, stack), model.learning(z):
         for i in range(steps):
             if patience and i % CHECK == 0:
-                with torch.no_grad():
-                    seen = job.errors(*job.draw(active, 16, generator(seed, 5))).unflatten(0, (len(active), 16)).mean(1)
-                if not seen.isfinite().all():
-                    raise astray
-                ready |= {k: stack.only(k).copy() for k, e in zip(active, seen, strict=True) if e <= best[k]}
-                learnt = [k for k, e in zip(active, seen, strict=True) if i and e > best[k] * (1 - patience)]
-                best[active] = torch.minimum(best[active], seen)
-                active = [k for k in active if k not in learnt]
-                if not active:
+                job.look(generator(seed, 5), patience, astray)
+                if not job.active:
                     break
             with torch.enable_grad():
-                error = job.backward(*job.draw(active, draws, generator(seed, 6, i)), draws, optimiser)
+                error = job.backward(*job.draw(draws, generator(seed, 6, i)), draws, optimiser)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            yield FitStep(i + 1, error / len(active))
-    last = [stack.only(k).copy() if k in active else ready[k] for k in range(count)]
+            yield FitStep(i + 1, error / len(job.active))
+    last = [stack.only(k).copy() if k in job.active else job.ready[k] for k in range(count)]
     if not all(t.isfinite().all() for one in last for pair in one.factors.values() for t in pair):
         raise astray
     return LoraStack.join(last)

@@ -205,9 +205,7 @@ class LatentDiffusion:
         if not any(inputs):
             return None
         if missing := {k for own in inputs for k in own} - set(controls):
-            raise EngineError(
-                f"model must have a control for {', '.join(sorted(missing))}, got {self.name}, without"
-            )
+            raise EngineError(f"model must have a control for {', '.join(sorted(missing))}, got {self.name}, without")
         return residuals(controls, inputs, n, self.dtype)
 
     def _concat(self, x: Tensor, latents: Tensor | None) -> Tensor:

@@ -109,7 +109,9 @@ class Resident:
         sizes["unet"] += self._few_bytes
         most, width = 64 if self.device.type == "cuda" else 16, int(self.unet.config.block_out_channels[0])
         side, itemsize = int(self.unet.config.sample_size), self.dtype.itemsize
-        self.plan = memory.plan(limit, sizes, width, side * self.vae_scale_factor, self.vae_scale_factor, itemsize, most)
+        self.plan = memory.plan(
+            limit, sizes, width, side * self.vae_scale_factor, self.vae_scale_factor, itemsize, most
+        )
         if hasattr(self.vae, "disable_tiling"):
             self.vae.enable_tiling() if self.plan.tiles else self.vae.disable_tiling()
         for modules in self.modules().values():

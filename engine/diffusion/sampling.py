@@ -1,7 +1,7 @@
 """The heart: walk a picture along the noise axis. Nothing here knows a network, a method or a page.
 
-Everything is in sigma scale: x = x0 + σ·eps. ``denoise(x, σ)`` is the clean picture in mind, x0 (as in k-diffusion,
-Karras et al. 2022), so eps = (x − x0)/σ, and an Euler step is exactly a DDIM step with η = 0 (Song et al. 2020, eq. 12).
+Everything is in sigma scale: x = x0 + σ·eps. ``denoise(x, σ)`` is the clean picture in mind, x0 (as k-diffusion has it,
+Karras et al. 2022): eps = (x − x0)/σ, and an Euler step is exactly a DDIM step with η = 0 (Song et al. 2020, eq. 12).
 Falling sigmas denoise; the same sigmas reversed invert.
 """
 

@@ -11,7 +11,7 @@ import torch
 
 from engine.checkpoints.manager import ModelManager
 from engine.checkpoints.resolve import absent, chosen, fetching
-from engine.context import Advance, Context, Output
+from engine.context import Advance, Context, Method, Output, Steps
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.memory import SHORT, short_of_memory
 from engine.jobs.cache import Cache
@@ -28,7 +28,6 @@ from engine.requests import (
     EditRequest,
     EngineError,
     Event,
-    Frame,
     InterpolateRequest,
     LoadRequest,
     MorphRequest,
@@ -38,11 +37,10 @@ from engine.requests import (
 )
 from engine.requests.settings import Settings
 
-Method = Callable[[Context, Any], Generator[Advance | Frame, None, Output]]
 PREVIEW_EVERY = 0.2  # seconds
 
 
-def warm_up(context: Context, r: LoadRequest) -> Generator[Advance | Frame, None, Output]:
+def warm_up(context: Context, r: LoadRequest) -> Steps:
     """The first step and the first decoding of a process take several times as long as the rest."""
     model = context.model
     yield Advance(f"warming {r.model} up")
@@ -90,13 +88,13 @@ def run(context: Context, request: Any) -> Iterator[Event]:
     yield Done(tuple(output.frames), settings, seconds, context.evaluations, tuple(notes), quality, dict(output.files))
 
 
-def _steps(context: Context, request: Any) -> Generator[Any, None, Output]:
+def _steps(context: Context, request: Any) -> Steps:
     if not isinstance(request, PoseRequest):  # which asks for a network only where nobody is found
         yield from context.load(request.model, request.wants)
     return (yield from METHODS[type(request)](context, request))
 
 
-def _next(context: Context, steps: Generator[Any, None, Output]) -> tuple[Any, Output | None]:
+def _next(context: Context, steps: Steps) -> tuple[Any, Output | None]:
     """What a method yields next, or what it returns."""
     with torch.no_grad():  # grad mode is a thread's own; a generator must not leave it changed while it waits
         try:
@@ -154,5 +152,8 @@ def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
 
 def fetch(request: Any, settings: Settings) -> Generator[Progress, None, None]:
     """Brings what a request needs and this machine lacks: a stage of the job, beside others that have the device."""
-    needs = chosen(request.model, settings.paths).needs(request.wants)
+    choice = chosen(request.model, settings.paths)
+    needs = choice.needs(request.wants)
+    if isinstance(request, PoseRequest) and not request.rescue:  # no network is at work
+        needs = [n for n in needs if n[0] != choice.base.name]
     yield from fetching(absent(needs))

@@ -6,28 +6,27 @@ drawing's own coarse colours as long as less than full realism is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from engine.context import Context, Output, Steps, free_from, noise_source, walk
 from engine.diffusion.control import ControlInput, palette
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.sampling import Denoise, StepRule, ancestral, euler, generator, lcm_step, masked_step
-from engine.context import Advance, Context, Output, free_from, noise_source, walk
 from engine.requests import DrawRequest, EngineError, Frame
 from engine.vision import compositing, images
-from engine.vision.drawing import faithfulness, grow, ilvr, refine_size, sketch_of, spread, strokes_of
+from engine.vision.drawing import ilvr, refine_size
 
 Plan = Sequence[dict[str, Any]]  # of every picture what it has of its own: its seed, and the scales a sheet gives it
 
 
-def draw(context: Context, r: DrawRequest) -> Generator[Advance | Frame, None, Output]:
+def draw(context: Context, r: DrawRequest) -> Steps:
     """`Frame`s of the plan (seeds, or a sheet), all in one batch."""
     model, plan = context.model, r.plan()
     lacking = [k for k in r.wants if k != "live" and not model.resident.has(k)]
@@ -37,7 +36,7 @@ def draw(context: Context, r: DrawRequest) -> Generator[Advance | Frame, None, O
             f"{r.model}, which has neither"
         )
     weights = model.resident.weights_for(r.sampler)
-    layers = compose(r, images.frame_size(r.drawn, "fit", r.size or model.size, model.multiple))
+    layers = compositing.compose(r, images.frame_size(r.drawn, "fit", r.size or model.size, model.multiple))
     drawing = encode(context, layers)
     live, schedule = r.sampler == "live", model.schedule
     sigmas = model.few_step_sigmas(steps=min(4, r.steps)) if live else schedule.sigmas_from_strength(1.0, r.steps)
@@ -53,53 +52,8 @@ def draw(context: Context, r: DrawRequest) -> Generator[Advance | Frame, None, O
         pictures = compositing.paste(pictures, layers.photo, layers.mask, r.feather)
     for i, picture in enumerate(pictures):
         yield Frame(i, picture)
-    quality = {} if live else measure(pictures[0], layers)  # while the hand draws nobody reads figures
+    quality = {} if live else layers.measure(pictures[0])  # while the hand draws nobody reads figures
     return Output(pictures, {"plan": plan}, quality, model.overlong([r.prompt]))
-
-
-@dataclass(frozen=True)
-class Layers:
-    """A request's layers at the size of the frame: what was drawn, and what the network is shown of it.
-
-    ``lines`` and ``colours`` (H, W, 3) uint8; ``alpha`` (H, W) 0 … 1 is where colours count. ``photo`` and ``mask``: of
-    a local edit.
-    """
-
-    sketch: compositing.Paint | None
-    strokes: compositing.Paint | None
-    lines: np.ndarray | None
-    colours: np.ndarray | None
-    alpha: np.ndarray
-    photo: np.ndarray | None = None
-    mask: np.ndarray | None = None
-
-
-def compose(r: DrawRequest, size: tuple[int, int]) -> Layers:
-    """Brings a request's layers to the frame of ``size`` (width, height)."""
-    sketch, strokes = (compositing.paint(p, size) if p else None for p in (r.sketch, r.strokes))
-    white = np.full((size[1], size[0], 3), 255, np.uint8)
-    lines = sketch.over(white) if sketch else None
-    colours = spread(strokes.colour, strokes.alpha) if strokes else None
-    alpha = strokes.alpha if strokes else np.zeros(white.shape[:2], np.float32)
-    if r.photo is None:
-        return Layers(sketch, strokes, _grey(lines), colours, alpha)
-    photo = np.asarray(images.fit_frame(r.photo, size, "fit"))
-    mask = compositing.region(r.mask, [p.alpha for p in (sketch, strokes) if p], r.around, size)
-    # The photograph's own lines go on where nothing was drawn, and its colours where nothing was painted, so that the
-    # edit grows out of what is there.
-    own = np.repeat(sketch_of(photo)[..., None], 3, 2)
-    over = np.maximum.reduce([grow(p.alpha, n) for p, n in ((sketch, r.around), (strokes, 0)) if p])
-    own = np.where(over[..., None] > 0, white, own)
-    lines = own if lines is None else np.minimum(own, lines)
-    colours = strokes.over(strokes_of(photo)) if strokes else strokes_of(photo)
-    return Layers(sketch, strokes, _grey(lines), colours, np.ones_like(alpha), photo, mask)
-
-
-def _grey(lines: np.ndarray | None) -> np.ndarray | None:
-    """The network has seen grey lines only."""
-    if lines is None:
-        return None
-    return np.repeat(np.asarray(Image.fromarray(lines.astype(np.uint8)).convert("L"))[..., None], 3, 2)
 
 
 @dataclass(frozen=True)
@@ -120,7 +74,7 @@ class Drawing:
         return self.where * scales.clamp(max=1)
 
 
-def encode(context: Context, layers: Layers) -> Drawing:
+def encode(context: Context, layers: compositing.Layers) -> Drawing:
     model, names = context.model, ("lines", "colours", "photo")
     shown = {n: p for n in names if (p := getattr(layers, n)) is not None}
     z = dict(zip(shown, context.encode_each(list(shown.values())).split(1), strict=True))
@@ -238,13 +192,6 @@ def keep(
     noise = noise_source(x.shape[1:], [(p["seed"], 0) for p in plan], model.device)
     noise()  # the walk began with it
     return torch.where(free >= sigma, x, drawing.photo + sigma * noise()), masked_step(step, drawing.photo, free, noise)
-
-
-def measure(picture: Image.Image, layers: Layers) -> dict[str, float]:
-    """How far a picture is from its drawing (`engine.vision.drawing.faithfulness`)."""
-    lines = layers.lines[..., 0] if layers.lines is not None and layers.sketch else None
-    paint, alpha = (layers.colours, layers.strokes.alpha) if layers.strokes else (None, None)
-    return faithfulness(np.asarray(picture), lines, paint, alpha)
 
 
 def _unit(block: np.ndarray) -> Tensor:

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from engine.context import Advance, Context, Output, Steps, free_from, noise_source, walk
 from engine.diffusion.guidance import classifier_free
 from engine.diffusion.sampling import ancestral, euler, generator, masked_step
-from engine.context import Advance, Context, Output, free_from, noise_source, walk
 from engine.requests import EditRequest, Frame
 from engine.vision import compositing, images
 
 
-def edit(context: Context, r: EditRequest) -> Generator[Advance | Frame, None, Output]:
+def edit(context: Context, r: EditRequest) -> Steps:
     """`Frame`s of the guide made real, one for every seed, in one batch."""
     model = context.model
     size = images.frame_size(r.guide, "fit", r.size or model.size, model.multiple)

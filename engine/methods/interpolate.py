@@ -15,7 +15,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from engine.context import Advance, Context, Output, walk
+from engine.context import Advance, Context, Output, Steps, walk
 from engine.diffusion.geometry import MIX, noise_steps, slerp, tree
 from engine.diffusion.guidance import Conditioning, classifier_free
 from engine.diffusion.sampling import ancestral, euler, gaussian, generator, lcm_step
@@ -26,11 +26,11 @@ from engine.vision import images
 from engine.vision.clip_score import Ranker
 from engine.vision.perceptual import quality
 
-Steps = Generator[Advance | Frame, None, None]
+Frames = Generator[Advance | Frame, None, None]
 RANK_FOR, RANK_AGAINST = "high quality, detailed, 2D", "blurry, distorted, 3D render"  # the paper's (§4.4)
 
 
-def interpolate(context: Context, r: InterpolateRequest) -> Generator[Advance | Frame, None, Output]:
+def interpolate(context: Context, r: InterpolateRequest) -> Steps:
     """`Frame`s of the path from picture A to picture B, coarse to fine; the ends are the (fitted) originals."""
     model, last = context.model, r.frames - 1
     # What is missing is said before the work.
@@ -75,9 +75,7 @@ def embed(
         steps = invert_text(
             context.model, images.to_tensor(ends), prompts, r.invert_steps, r.invert_rate, r.guidance, r.seed
         )
-        fitted = yield from advance(
-            steps, lambda i, loss: f"step {i} of {r.invert_steps} (loss {loss:.3f})", rows
-        )
+        fitted = yield from advance(steps, lambda i, loss: f"step {i} of {r.invert_steps} (loss {loss:.3f})", rows)
         context.put("text", key, fitted)
     return fitted
 
@@ -138,7 +136,7 @@ class Path:
         self.z[frame], self.pictures[frame] = z[chosen : chosen + 1], tried[chosen]
         return Frame(frame, tried[chosen], tuple(tried) if len(tried) > 1 else (), chosen)
 
-    def decode(self, x: dict[int, Tensor]) -> Steps:
+    def decode(self, x: dict[int, Tensor]) -> Frames:
         for i in sorted(x):
             yield Advance("drawing the frames", decoded=1)
             yield self.finish(i, x[i], images.to_pictures(self.context.model.decode(x[i])))
@@ -147,7 +145,7 @@ class Path:
 # -------------------------------------------------------------------------------------------- the five schemes
 
 
-def branch(path: Path) -> Steps:
+def branch(path: Path) -> Frames:
     """Add noise – interpolate – denoise, the proposed method: shared noise for both parents, coarse to fine."""
     r, context, model = path.request, path.context, path.context.model
     sigmas, levels = model.schedule.sigmas(r.steps), list(tree(r.frames))
@@ -224,7 +222,7 @@ def best(path: Path, tried: list[Image], frame: int) -> int:
     return int(path.ranker.score(tried, looks_for, against).argmax())
 
 
-def mix_only(path: Path) -> Steps:
+def mix_only(path: Path) -> Frames:
     """Interpolate only: the clean latents are mixed and decoded; no diffusion."""
     yield from path.decode({i: mix(path, path.z[0], path.z[path.last], i) for i in range(1, path.last)})
 
@@ -244,7 +242,7 @@ def stack(path: Path, end: int, sigmas: Sequence[float], stream: int) -> list[Te
     return out
 
 
-def join(path: Path, joining: list[list[int]], stream: int, entry: Callable) -> Steps:
+def join(path: Path, joining: list[list[int]], stream: int, entry: Callable) -> Frames:
     """Walks a growing batch down: at each depth (falling) frames come in, made by ``entry(n, i, x, a, b)`` of the
     frames under way and of both ends' stacks. Both table rows that denoise a whole sequence are this loop."""
     r, model = path.request, path.context.model
@@ -265,14 +263,14 @@ def join(path: Path, joining: list[list[int]], stream: int, entry: Callable) -> 
     yield from path.decode(x)
 
 
-def interpolate_denoise(path: Path) -> Steps:
+def interpolate_denoise(path: Path) -> Frames:
     """Interpolate – denoise: frame i is mixed at noise level min(i, N−1−i) of two stacks that share their noise."""
     half = path.last // 2
     joining = [sorted({half - n, path.last - half + n}) for n in range(half)]
     yield from join(path, joining, 0, lambda n, i, x, a, b: mix(path, a, b, i))
 
 
-def did(path: Path, stream: int = 0) -> Steps:
+def did(path: Path, stream: int = 0) -> Frames:
     """Denoise – interpolate – denoise: a tree over noise levels; midpoints come in between half-denoised neighbours.
     Both ends share their noise, or have a ``stream`` of their own."""
     r, levels = path.request, list(tree(path.request.frames))
@@ -285,7 +283,7 @@ def did(path: Path, stream: int = 0) -> Steps:
     yield from join(path, [frames for _, frames in levels], stream, entry)
 
 
-SCHEMES: dict[str, Callable[[Path], Steps]] = {
+SCHEMES: dict[str, Callable[[Path], Frames]] = {
     "branch": branch,
     "did": did,
     "did-independent": lambda path: did(path, stream=1),

@@ -21,7 +21,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from engine.checkpoints import lora_files
-from engine.context import Advance, Context, Output, walk
+from engine.context import Advance, Context, Output, Steps, walk
 from engine.diffusion import attention, lora
 from engine.diffusion.geometry import adain, lerp, slerp
 from engine.diffusion.guidance import Conditioning
@@ -35,7 +35,7 @@ PROBE_FRAMES, PROBE_STEPS = 9, 8  # of the quick look
 Place = tuple[int, float]  # a way from one keyframe to the next, and how far along it, 0 … 1
 
 
-def morph(context: Context, r: MorphRequest) -> Generator[Advance | Frame, None, Output]:
+def morph(context: Context, r: MorphRequest) -> Steps:
     """`Frame`s of the way through the pictures. The pictures themselves are drawn again too, unless ``exact_ends``."""
     model = context.model
     size = images.frame_size(r.pictures[0], r.fit, r.size or model.size, model.multiple)
@@ -175,8 +175,17 @@ def fit(job: Job) -> Generator[Advance, None, None]:
         else:
             missing.append(k)
     for now in (missing[i : i + TOGETHER] for i in range(0, len(missing), TOGETHER)):
-        steps = lora.fit(model, job.z[now], job.prompt_embeds[now], r.lora_steps, r.lora_rank, job.rate, r.seed,
-                         r.lora_draws, r.lora_patience)
+        steps = lora.fit(
+            model,
+            job.z[now],
+            job.prompt_embeds[now],
+            r.lora_steps,
+            r.lora_rank,
+            job.rate,
+            r.seed,
+            r.lora_draws,
+            r.lora_patience,
+        )
         stack, done = None, 0
         while stack is None:
             try:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from engine.context import Advance, Context, Output, noise_source, walk
+from engine.context import Advance, Context, Output, Steps, noise_source, walk
 from engine.diffusion.control import ControlInput
 from engine.diffusion.guidance import classifier_free
 from engine.diffusion.model import LatentDiffusion
-from engine.requests import Frame, InterpolateRequest, PoseRequest
+from engine.requests import Frame, InterpolateRequest, PoseRequest, Progress
 from engine.vision import images
 from engine.vision.keypoints import pose
 
@@ -26,7 +26,7 @@ People = tuple[pose.Person, ...]
 T0, GUIDANCE, SCALE, CANNY, STEPS = 0.85, 15.0, 0.55, (180, 350), 20
 
 
-def find(context: Context, r: PoseRequest) -> Generator[Advance | Frame, None, Output]:
+def find(context: Context, r: PoseRequest) -> Steps:
     """`Frame`s are the skeletons; the settings of the output hold the keypoints as JSON."""
     found, skeletons = {}, []
     for i, picture in enumerate(r.pictures):
@@ -58,7 +58,7 @@ class Poses:
 
 def find_both(
     context: Context, r: InterpolateRequest, size: tuple[int, int]
-) -> Generator[Advance, None, tuple[Poses | None, dict[str, Any], list[str]]]:
+) -> Generator[Advance | Progress, None, tuple[Poses | None, dict[str, Any], list[str]]]:
     """The people of both pictures, given or looked for: what steers frames of ``size``, the settings with which the
     same pictures come without the detector, and notes."""
     if r.pose == "off":
@@ -80,7 +80,7 @@ def find_both(
 
 def detect(
     context: Context, picture: Image, which: str, rescue: str = "", model: str = ""
-) -> Generator[Advance, None, People]:
+) -> Generator[Advance | Progress, None, People]:
     """The people in a picture, remembered by its content; where there is nobody, those of a photograph made of it."""
     key = which, rescue and model, rescue, images.digest(picture)
     found = context.get("people", key)

@@ -13,8 +13,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from engine.requests import EngineError
-from engine.vision.drawing import feather, grow, lowpass
+from engine.requests import DrawRequest, EngineError
+from engine.vision.drawing import faithfulness, feather, grow, lowpass, sketch_of, spread, strokes_of
+from engine.vision.images import fit_frame
 
 LEAST = 0.01  # a mask under this is not painted: rounding of soft brushes
 
@@ -59,6 +60,57 @@ def region(mask: Image.Image | None, alphas: Sequence[np.ndarray], around: float
     if not found.any():
         raise EngineError(f"{name} must cover something at {size[0]} × {size[1]}, got nothing that would be seen")
     return found
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A request's layers at the size of the frame: what was drawn, and what the network is shown of it.
+
+    ``lines`` and ``colours`` (H, W, 3) uint8; ``alpha`` (H, W) 0 … 1 is where colours count. ``photo`` and ``mask``: of
+    a local edit.
+    """
+
+    sketch: Paint | None
+    strokes: Paint | None
+    lines: np.ndarray | None
+    colours: np.ndarray | None
+    alpha: np.ndarray
+    photo: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+    def measure(self, picture: Image.Image) -> dict[str, float]:
+        """How far a picture is from its drawing (`engine.vision.drawing.faithfulness`)."""
+        lines = self.lines[..., 0] if self.lines is not None and self.sketch else None
+        paint, alpha = (self.colours, self.strokes.alpha) if self.strokes else (None, None)
+        return faithfulness(np.asarray(picture), lines, paint, alpha)
+
+
+def compose(r: DrawRequest, size: tuple[int, int]) -> Layers:
+    """Brings a request's layers to the frame of ``size`` (width, height)."""
+    sketch, strokes = (paint(p, size) if p else None for p in (r.sketch, r.strokes))
+    white = np.full((size[1], size[0], 3), 255, np.uint8)
+    lines = sketch.over(white) if sketch else None
+    colours = spread(strokes.colour, strokes.alpha) if strokes else None
+    alpha = strokes.alpha if strokes else np.zeros(white.shape[:2], np.float32)
+    if r.photo is None:
+        return Layers(sketch, strokes, _grey(lines), colours, alpha)
+    photo = np.asarray(fit_frame(r.photo, size, "fit"))
+    mask = region(r.mask, [p.alpha for p in (sketch, strokes) if p], r.around, size)
+    # The photograph's own lines go on where nothing was drawn, and its colours where nothing was painted, so that the
+    # edit grows out of what is there.
+    own = np.repeat(sketch_of(photo)[..., None], 3, 2)
+    over = np.maximum.reduce([grow(p.alpha, n) for p, n in ((sketch, r.around), (strokes, 0)) if p])
+    own = np.where(over[..., None] > 0, white, own)
+    lines = own if lines is None else np.minimum(own, lines)
+    colours = strokes.over(strokes_of(photo)) if strokes else strokes_of(photo)
+    return Layers(sketch, strokes, _grey(lines), colours, np.ones_like(alpha), photo, mask)
+
+
+def _grey(lines: np.ndarray | None) -> np.ndarray | None:
+    """The network has seen grey lines only."""
+    if lines is None:
+        return None
+    return np.repeat(np.asarray(Image.fromarray(lines.astype(np.uint8)).convert("L"))[..., None], 3, 2)
 
 
 def latent_grid(block: np.ndarray, factor: int, most: bool = False) -> Tensor:
