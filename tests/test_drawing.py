@@ -11,17 +11,15 @@ from conftest import picture
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from engine.diffusion.sampling import euler, flow, keeping
 from engine.requests import EngineError
-from engine.vision import compositing as rendering
 from engine.vision import images
-from engine.vision.compositing import paint, region, scaled
+from engine.vision.compositing import latent_grid, paint, paste, region, scale, without_coarse
 from engine.vision.drawing import (
-    feathered,
-    followed,
-    grown,
+    faithfulness,
+    feather,
+    grow,
+    ilvr,
     lowpass,
-    pulled,
     refine_size,
     sketch_of,
     spread,
@@ -29,10 +27,9 @@ from engine.vision.drawing import (
 )
 
 
-@pytest.mark.parametrize(("realism", "k", "cells"), [(0, 0, 64), (0.5, 0, 32), (1, 0, 1), (0, 16, 80), (0.5, 16, 48),
-                                                     (1, 16, 17)])  # fmt: skip
-def test_the_size_of_the_low_pass_is_the_published_one(realism, k, cells):
-    assert refine_size(512, realism, k) == cells
+def test_the_size_of_the_low_pass_is_the_published_one():
+    assert [refine_size(512, realism) for realism in (0, 0.5, 1)] == [64, 32, 1]
+    assert [refine_size(512, realism, 16) for realism in (0, 0.5, 1)] == [80, 48, 17]
 
 
 def test_the_low_pass_keeps_means_and_flat_pictures_and_drops_the_rest():
@@ -46,21 +43,21 @@ def test_the_low_pass_keeps_means_and_flat_pictures_and_drops_the_rest():
     assert energies == sorted(energies)
 
 
-def test_pulling_replaces_the_low_pass_and_only_where_it_may():
+def test_ilvr_replaces_the_low_pass_and_only_where_it_may():
     rng = torch.Generator().manual_seed(0)
     x, y = (torch.randn(2, 4, 32, 32, generator=rng) for _ in range(2))
     whole = torch.ones(1, 1, 32, 32)
-    out = pulled(x, y, [1, 32], whole)
+    out = ilvr(x, y, [1, 32], whole)
     assert torch.allclose(lowpass(out, 1)[0], lowpass(y, 1)[0], atol=1e-5)
     assert float((out - x)[0].flatten(1).std(1).max()) < 1e-5  # and nothing else has changed
     assert torch.allclose(out[1], y[1], atol=1e-5)
     half = whole.clone()
     half[..., 16:] = 0
-    out = pulled(x, y, [4, 4], half)
+    out = ilvr(x, y, [4, 4], half)
     assert torch.equal(out[..., 16:], x[..., 16:])
     # What lies outside must not leak in: another y there changes nothing.
     other = torch.where(half > 0, y, y + 100)
-    assert torch.allclose(out, pulled(x, other, [4, 4], half))
+    assert torch.allclose(out, ilvr(x, other, [4, 4], half))
 
 
 def test_colours_are_carried_on_without_being_changed():
@@ -79,35 +76,24 @@ def test_colours_are_carried_on_without_being_changed():
 def test_regions_grow_outwards_and_feathers_inwards():
     alpha = np.zeros((64, 64), np.float32)
     alpha[30:34, 30:34] = 0.5
-    around = grown(alpha, 10)
+    around = grow(alpha, 10)
     assert set(np.unique(around)) == {0, 1} and around[31, 21] == 1 and around[31, 15] == 0
-    assert not grown(np.zeros_like(alpha), 10).any()
-    soft = feathered(around, 4)
+    assert not grow(np.zeros_like(alpha), 10).any()
+    soft = feather(around, 4)
     assert (soft[around == 0] == 0).all() and soft[31, 31] == 1 and 0 < soft[31, 20:22].min() < 1
-    assert (feathered(np.ones((8, 8), np.float32), 4) == 1).all() and (feathered(around, 0)[around > 0] == 1).all()
+    assert (feather(np.ones((8, 8), np.float32), 4) == 1).all() and (feather(around, 0)[around > 0] == 1).all()
 
 
 def test_how_a_drawing_is_followed_is_zero_for_itself_and_grows():
     photo = np.asarray(picture(3, (64, 64)))
     lines, paint_ = sketch_of(photo), strokes_of(photo)
-    own, other = followed(photo, lines, photo), followed(np.asarray(picture(4, (64, 64))), 255 - lines, paint_)
+    own, other = faithfulness(photo, lines, photo), faithfulness(np.asarray(picture(4, (64, 64))), 255 - lines, paint_)
     assert own == {"lines": 0, "colours": 0} and other["colours"] > 5 and other["lines"] > 0.5
     half = np.zeros((64, 64), np.float32)
     half[:, :32] = 1
     wrong = photo.copy()
     wrong[:, 32:] = 255 - wrong[:, 32:]
-    assert followed(wrong, None, photo, half) == {"colours": 0}
-
-
-def test_keeping_holds_what_is_not_free_at_every_level():
-    z, free = torch.full((1, 1, 2, 2), 3.0), torch.tensor([[[[9.0, 1.0], [0.0, 0.0]]]])
-    noise = torch.ones(1, 1, 2, 2)
-    steps = list(flow(lambda x, s: torch.zeros_like(x), torch.zeros(1, 1, 2, 2), [4.0, 2.0, 1.0, 0.5, 0.0],
-                      keeping(euler, z, free, lambda: noise)))  # fmt: skip
-    cells = [s.x[0, 0].flatten().tolist() for s in steps]
-    assert [c[0] for c in cells] == [0, 0, 0, 0]  # free from the start
-    assert [c[1] for c in cells] == [5, 4, 4, 4]  # joins at level 1, from z + 1·noise
-    assert [c[2] for c in cells] == [5, 4, 3.5, 3]  # kept: z at the new level, z itself in the end
+    assert faithfulness(wrong, None, photo, half) == {"colours": 0}
 
 
 def test_layers_mean_what_people_mean():
@@ -134,7 +120,7 @@ def test_colours_do_not_fade_into_what_is_transparent():
     small = paint(layer, (16, 16))
     assert (small.colour[small.alpha > 0] == (200, 0, 0)).all() and small.alpha[0, 7] == pytest.approx(0.75, abs=0.01)
     mask = Image.new("L", (64, 64), 1)
-    assert not scaled(mask, (16, 16)).any()  # the rounding of a soft brush paints nothing
+    assert not scale(mask, (16, 16)).any()  # the rounding of a soft brush paints nothing
     assert region(None, [small.alpha], 2, (16, 16))[0, 9] == 1
 
 
@@ -143,25 +129,42 @@ def test_layers_lie_where_the_photograph_has_them():
     photo, layer = Image.new("RGB", (512, 341)), Image.new("RGBA", (512, 341), (0, 0, 0, 0))
     photo.paste((255, 255, 255), (60, 40, 90, 300))
     layer.paste((255, 255, 255, 255), (60, 40, 90, 300))
-    framed = np.asarray(images.fitted(photo, (256, 192), "fit"))[..., 0] / 255
-    for own in (paint(layer, (256, 192)).alpha, scaled(layer.getchannel("A"), (256, 192))):
+    framed = np.asarray(images.fit_frame(photo, (256, 192), "fit"))[..., 0] / 255
+    for own in (paint(layer, (256, 192)).alpha, scale(layer.getchannel("A"), (256, 192))):
         assert np.abs(own - framed).mean() < 0.01
     with pytest.raises(EngineError, match="mask must cover something at 16 × 16, got nothing that would be seen"):
         region(Image.new("L", (64, 64), 2), [], 0, (16, 16))
 
 
-def test_noise_keeps_its_detail_at_every_size():
+def test_noise_keeps_its_detail_at_every_size_and_loses_its_coarse_part():
     for side in (8, 16, 32, 64):
-        noise = rendering.colourless(torch.randn(2, 4, side, side, generator=torch.Generator().manual_seed(0)), 14.6)
-        assert 11 < float(noise.std()) < 15
+        noise = torch.randn(2, 4, side, side, generator=torch.Generator().manual_seed(0))
+        out = without_coarse(noise, 14.6)
+        assert 11 < float(out.std()) < 15
+        assert float(lowpass(out, side // 8).std()) < 0.4 * float(lowpass(14.6 * noise, side // 8).std())
+        under_paint = without_coarse(noise, 14.6, torch.ones(1, 1, side, side))
+        assert torch.allclose(under_paint, (noise - noise.mean((2, 3), keepdim=True)) * (1 + 14.6**2) ** 0.5)
+
+
+def test_masks_on_the_latents_grid_and_back_on_the_photograph():
+    mask = np.zeros((16, 16), np.float32)
+    mask[:4, :8] = 1
+    assert latent_grid(mask, 8).tolist() == [[[[0.5, 0], [0, 0]]]]
+    assert latent_grid(mask, 8, most=True).tolist() == [[[[1, 0], [0, 0]]]]
+    photo, made = np.full((16, 16, 3), 7, np.uint8), Image.new("RGB", (16, 16), (200, 100, 0))
+    out = np.asarray(paste([made], photo, mask, 2)[0])
+    assert (out[mask == 0] == 7).all() and (out[:3, :6] != 7).any() and tuple(out[0, 0]) == (200, 100, 0)
 
 
 def saved(**change):
     block = io.BytesIO()
     Image.new("RGBA", (32, 32), (200, 10, 10, 255)).save(block, "PNG")
     url = "data:image/png;base64," + base64.b64encode(block.getvalue()).decode()
-    layers = {"sketch": {"png": url, "visible": True, "opacity": 1}, "strokes": {"png": url, "visible": True,
-              "opacity": 0.5}, "mask": {"png": url, "visible": False, "opacity": 1}}  # fmt: skip
+    layers = {
+        "sketch": {"png": url, "visible": True, "opacity": 1},
+        "strokes": {"png": url, "visible": True, "opacity": 0.5},
+        "mask": {"png": url, "visible": False, "opacity": 1},
+    }
     return {"version": 1, "width": 32, "height": 32, "layers": layers, "photo": ""} | change
 
 

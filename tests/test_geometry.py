@@ -1,3 +1,5 @@
+"""Ways between two points, and orders of frames, in closed form."""
+
 import torch
 
 from engine.diffusion.geometry import adain, lerp, noise_steps, slerp, tree

@@ -1,3 +1,5 @@
+"""Films, zips and PNGs play anywhere and keep their settings."""
+
 import zipfile
 
 import av
