@@ -17,7 +17,7 @@ class Hand:
         any  ── drop ────> idle                          Make and Stop
 
     The newest wins: the browser has one slot, in which a change waits while another is drawn, and the next one takes
-    its place (one listener with Gradio's ``always_last``). What was overtaken elsewhere is told by its ``turn``.
+    its place (one event with Gradio's ``always_last``). What was overtaken elsewhere is told by its ``turn``.
     """
 
     state: str = "idle"

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from PIL.Image import Image
 
 from engine.checkpoints.resolve import missing, resolve
 from engine.requests import DrawRequest, EngineError
@@ -36,8 +37,8 @@ class Glimpse(Gallery):
         on = gr.update(interactive=True)
         return {self.png: NO_FILE, self.pngs: gr.update(value=None, visible=False), self.under: on, self.send: on}
 
-    def source(self, session: Session, run: Run, i: int, picture: Any) -> str:
-        return inline(picture)
+    def source(self, session: Session) -> Callable[[Run, int, Image], str]:
+        return lambda run, i, picture: inline(picture)
 
     def summary(self, run: Run) -> str:
         return f"live · {run.done.seconds:.2f} s" if run.done else ""
@@ -76,8 +77,8 @@ def live(
             session.run.stop()
 
     newest = {"trigger_mode": "always_last"} | QUIET
-    gr.on([pad.live, pad.rest], follow, {state, *form.components}, panel.components, **newest)
-    pad.wake(wake, state, **AT_ONCE)
+    pad.live(follow, {state, *form.components}, panel.components, **newest)
+    pad.wake(wake, state, **{"trigger_mode": "multiple"} | AT_ONCE)
     gr.on([form.make.click, form.stop.click], lambda session: hand_of(session).drop(), state, **AT_ONCE)
     told = {form.make.click: "make", form.stop.click: "stop"}
     told |= {form.widgets[n].input: "move" for n, f in form.fields.items() if f.type is float and not f.spec.group}

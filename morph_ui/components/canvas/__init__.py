@@ -56,8 +56,8 @@ def canvas(tab: str, layers: tuple[str, ...], live: bool = False) -> gr.HTML:
     """The canvas of a tab. ``read`` makes a `Drawing` of its value, `phase_of` says what is wanted of it.
 
     Its events: ``change`` after an operation; with the Live switch (``live``) also ``live`` during strokes, with small
-    layers, ``rest`` when the hand has rested, and ``wake`` (with the turn) when it moves on after that. It is filled by
-    a CustomEvent ``chrysalis-open`` on its element, and hears of what is beside it by ``chrysalis-hand`` (`beside`).
+    layers, and when the hand has rested, and ``wake`` (with the turn) when it moves on after that. It is filled by a
+    CustomEvent ``chrysalis-open`` on its element, and hears of what is beside it by ``chrysalis-hand`` (`beside`).
     """
     own = {"server_functions": [from_photograph], "layers": list(layers), "live": live}
     return component(__file__, f"{tab}-canvas", SCRIPTS, **own)

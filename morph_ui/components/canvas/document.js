@@ -99,7 +99,7 @@ function wake() {
 function follow() { lastLive = performance.now(); wake(); set(true); trigger('live'); }
 function soon() { if (live && performance.now() - lastLive > 120) follow(); }
 function tell() {
-  if (live) { follow(); rest = setTimeout(() => { phase = 'rest'; set(false); trigger('rest'); }, 1200); } else wake();
+  if (live) { follow(); rest = setTimeout(() => { phase = 'rest'; set(false); trigger('live'); }, 1200); } else wake();
   set(false);  // Gradio tells "change" of itself
   clearTimeout(keeping); keeping = setTimeout(keep, 2000);
 }
