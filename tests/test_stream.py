@@ -4,6 +4,7 @@ import errno
 import json
 import zipfile
 from dataclasses import replace
+from types import SimpleNamespace
 
 import av
 import gradio as gr
@@ -12,13 +13,14 @@ from conftest import picture
 
 from engine.requests import Cancelled, Done, EngineError, Frame, InterpolateRequest, MorphRequest, Preview, Progress
 from engine.vision import video
-from morph_ui import interpolate as tab
-from morph_ui import stage
-from morph_ui import stream as streaming
-from morph_ui.stream import Clock, Session, begin, take
+from morph_ui import panels
+from morph_ui.panels import show, status
+from morph_ui.panels.film import Film
+from morph_ui.panels.status import Clock
+from morph_ui.session import Session
+from morph_ui.tabs import interpolate as tab
 
 REQUEST = InterpolateRequest(picture(0), picture(1), frames=5, seed=3)
-MAKE, STOP = 3, 4  # places in the updates
 
 
 class Scripted:
@@ -51,113 +53,134 @@ def done(request=REQUEST):
 
 @pytest.fixture
 def session():
-    session = Session()
+    session = Session(back=False)
     yield session
     session.forget()
 
 
-def run(worker, session, request=REQUEST, keep=frozenset()):
-    return list(stage.stream(worker, session, request, set(keep), False))
+@pytest.fixture(scope="module")
+def panel():
+    with gr.Blocks():
+        panel = Film("t")
+        panel.join(gr.Button(), gr.Button(), gr.Number())
+    return panel
 
 
-def states(update):
-    return [c["state"] for c in json.loads(update[0])["cells"]]
+def run(worker, session, panel, request=REQUEST):
+    return list(show(worker, session, request, panel))
 
 
-def test_frames_arrive_and_files_are_ready_at_the_end(session, monkeypatch):
-    monkeypatch.setattr(streaming, "monotonic", iter(range(10_000)).__next__)
+def states(update, panel):
+    return [c["state"] for c in json.loads(update[panel.screen])["cells"]]
+
+
+def test_frames_arrive_and_files_are_ready_at_the_end(session, panel, monkeypatch):
+    monkeypatch.setattr(panels, "monotonic", iter(range(10_000)).__next__)
     worker = Scripted(*frames(0, 4), Preview(2, picture(9, (16, 16))), *frames(2, 1, 3), done())
-    updates = run(worker, session)
-    assert updates[0][STOP]["visible"] and not updates[0][MAKE]["visible"]
-    seen = [states(u) for u in updates if isinstance(u[0], str)]
+    updates = run(worker, session, panel)
+    assert updates[0][panel.stop]["visible"] and not updates[0][panel.make]["visible"]
+    assert updates[0][panel.seed] == 3
+    seen = [states(u, panel) for u in updates if panel.screen in u]
     assert ["done", "waiting", "forming", "waiting", "done"] in seen and seen[-1] == ["done"] * 5
     last = updates[-1]
-    assert "5 frames of 32 × 32" in last[1] and last[MAKE]["visible"] and not last[STOP]["visible"]
-    assert video.read_settings(last[5]["value"])["seed"] == 3 and last[6]["interactive"]
+    assert "5 frames of 32 × 32" in last[panel.status] and last[panel.make]["visible"]
+    assert not last[panel.stop]["visible"] and last[panel.pngs]["interactive"]
+    assert video.read_settings(last[panel.film]["value"])["seed"] == 3
     assert worker.cancelled  # the end of a job and a closed tab leave by the same door
 
 
-def test_progress_alone_keeps_the_page_awake(session, monkeypatch):
+def test_progress_alone_keeps_the_page_awake(session, panel, monkeypatch):
     """Minutes of nothing but progress (textual inversion) must still notice a closed tab."""
-    monkeypatch.setattr(streaming, "monotonic", iter(range(10_000)).__next__)
-    updates = run(Scripted(*[Progress(i / 20, "fitting") for i in range(20)], done()), session)
+    monkeypatch.setattr(panels, "monotonic", iter(range(10_000)).__next__)
+    updates = run(Scripted(*[Progress(i / 20, "fitting") for i in range(20)], done()), session, panel)
     assert len(updates) >= 20
 
 
-def test_leaving_cancels(session):
+def test_leaving_cancels(session, panel):
     worker = Scripted(*frames(0, 4, 2), done())
-    updates = stage.stream(worker, session, REQUEST, set(), False)
+    updates = show(worker, session, REQUEST, panel)
     next(updates), next(updates)
     updates.close()
     assert worker.cancelled
 
 
-def test_stop_keeps_what_is_finished(session):
-    last = run(Scripted(*frames(0, 4, 2), Preview(1, picture(1, (16, 16))), Cancelled()), session)[-1]
-    assert "Stopped. The 3 finished frames are kept" in last[1] and last[MAKE]["visible"]
-    assert states(last) == ["done", "waiting", "done", "waiting", "done"] and last[5]["interactive"]
+def test_stop_keeps_what_is_finished(session, panel):
+    last = run(Scripted(*frames(0, 4, 2), Preview(1, picture(1, (16, 16))), Cancelled()), session, panel)[-1]
+    assert "Stopped. The 3 finished frames are kept" in last[panel.status] and last[panel.make]["visible"]
+    assert states(last, panel) == ["done", "waiting", "done", "waiting", "done"] and last[panel.film]["interactive"]
+    # Stopped before it has asked for the device, it never asks.
+    worker = Scripted(done())
+    updates = show(worker, session, REQUEST, panel)
+    next(updates)
+    session.halt()
+    assert "Stopped" in [*updates][-1][panel.status] and worker.request is None and len(session.run.frames) == 3
 
 
-def test_a_bug_is_one_calm_line_and_a_refusal_its_sentence(session):
-    assert "Something went wrong in the studio" in run(Scripted(RuntimeError("secret")), session)[-1][1]
-    last = run(Scripted(EngineError("steps must be fewer, got many")), session)[-1]
-    assert "Steps must be fewer, got many." in last[1] and "problem" in last[1] and "secret" not in last[1]
+def test_a_bug_is_one_calm_line_and_a_refusal_its_sentence(session, panel):
+    last = run(Scripted(RuntimeError("secret")), session, panel)[-1][panel.status]
+    assert "Something went wrong in the studio" in last and "secret" not in last
+    last = run(Scripted(EngineError("steps must be fewer, got many")), session, panel)[-1][panel.status]
+    assert "Steps must be fewer, got many." in last and "problem" in last
 
 
-def test_a_full_disk_while_saving_leaves_a_usable_page(session, monkeypatch):
+def test_a_full_disk_while_saving_leaves_a_usable_page(session, panel, monkeypatch):
     def full(*args, **kw):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(video, "save_mp4", full)
-    last = run(Scripted(*frames(0, 4, 2, 1, 3), done()), session)[-1]
-    assert last[MAKE]["visible"] and not last[STOP]["visible"] and not last[5]["interactive"]
-    assert "could not be written: No space left on device" in last[1] and states(last) == ["done"] * 5
+    last = run(Scripted(*frames(0, 4, 2, 1, 3), done()), session, panel)[-1]
+    assert last[panel.make]["visible"] and not last[panel.stop]["visible"] and not last[panel.film]["interactive"]
+    assert "could not be written: No space left on device" in last[panel.status]
+    assert states(last, panel) == ["done"] * 5
 
 
-def test_making_again_keeps_the_rest_and_stopping_it_keeps_everything(session):
-    run(Scripted(*frames(0, 4, 2, 1, 3), done()), session)
-    before = {i: f.picture for i, f in session.frames.items()}
-    session.selected = 1
-    [*_, last] = tab.remake(Scripted(Cancelled()))(session, False)
-    assert states(last) == ["done"] * 5 and "as they were" in last[1] and session.request is REQUEST
-    assert {i: f.picture for i, f in session.frames.items()} == before
+def test_making_again_keeps_the_rest_and_stopping_it_keeps_everything(session, panel):
+    run(Scripted(*frames(0, 4, 2, 1, 3), done()), session, panel)
+    before = {i: f.picture for i, f in session.run.frames.items()}
+    assert panel.choose(session, SimpleNamespace(index=1))[panel.again]["visible"]
+    [*_, last] = tab.remake(Scripted(Cancelled()), panel)(session)
+    assert states(last, panel) == ["done"] * 5 and "as they were" in last[panel.status]
+    assert session.run.request is REQUEST and {i: f.picture for i, f in session.run.frames.items()} == before
     worker = Scripted(Frame(1, picture(77, (32, 32))), done())
-    first, *_, last = tab.remake(worker)(session, False)
-    assert states(first) == ["done", "waiting", "done", "done", "done"]
-    assert dict(worker.request.reseeds).keys() == {1} and session.frames[3].picture is before[3]
-    assert session.frames[1].picture is not before[1]
+    first, *_, last = tab.remake(worker, panel)(session)
+    assert states(first, panel) == ["done", "waiting", "done", "done", "done"]
+    assert dict(worker.request.reseeds).keys() == {1} and session.run.frames[3].picture is before[3]
+    assert session.run.frames[1].picture is not before[1]
+    [only] = tab.remake(worker, panel)(Session())
+    assert "Choose a frame" in only[panel.status]
 
 
-def test_descendants():
-    assert (
-        tab.descendants(4, 9) == set(range(1, 8))
-        and tab.descendants(2, 9) == {1, 2, 3}
-        and tab.descendants(5, 9) == {5}
-    )
+def test_what_changes_with_a_frame():
+    assert tab.descend(4, 9) == set(range(1, 8)) and tab.descend(2, 9) == {1, 2, 3} and tab.descend(5, 9) == {5}
 
 
-def test_a_second_run_of_one_visit_ends_the_first(session):
-    first_worker = Scripted(*frames(0, 4, 2, 1, 3), done())
-    first = stage.stream(first_worker, session, REQUEST, set(), False)
+def test_a_second_run_of_one_visit_ends_the_first_without_a_word(session, panel):
+    workers = Scripted(*frames(0, 4, 2, 1, 3), done()), Scripted(*frames(0), done())
+    first = show(workers[0], session, REQUEST, panel)
     next(first), next(first)
     other = replace(REQUEST, seed=4)
-    begin(session, other)
-    assert first_worker.cancelled
-    assert list(first) == [[gr.skip()] * 10] and session.request is other and session.frames == {}
+    second = show(workers[1], session, other, panel)
+    next(second)
+    assert workers[0].cancelled and list(first) == [panel.still]
+    assert session.run.request is other and session.run.frames == {}
+    early = show(Scripted(AssertionError("it must not ask for the device")), session, REQUEST, panel)
+    next(early)
+    third = show(workers[1], session, other, panel)
+    next(third)
+    assert list(early) == [panel.still] == list(second) and "frames" in [*third][-1][panel.status]
 
 
 def test_loaded_picks_come_back_only_with_their_own_settings():
     chosen = replace(REQUEST, reseeds=((1, 9),), picks=((2, 1),))
     settings = json.loads(json.dumps(chosen.settings()))
-    assert tab.as_loaded(REQUEST, settings) == chosen
-    assert tab.as_loaded(replace(REQUEST, seed=8), settings).reseeds == ()
-    assert tab.as_loaded(REQUEST, {}) == REQUEST
+    assert tab.restore(REQUEST, settings) == chosen
+    assert tab.restore(replace(REQUEST, seed=8), settings).reseeds == ()
+    assert tab.restore(REQUEST, {}) == REQUEST
 
 
 def test_a_visit_leaves_nothing_behind():
     session = Session()
-    begin(session, REQUEST)
-    take(session, frames(0)[0])
+    session.begin(REQUEST).take(frames(0)[0], session.save)
     folder = session.folder
     assert folder.is_dir() and oct(folder.stat().st_mode)[-3:] == "700"
     session.forget()
@@ -166,7 +189,7 @@ def test_a_visit_leaves_nothing_behind():
 
 def test_the_clock_counts_from_the_first_real_progress(monkeypatch):
     now = iter([100.0, 100.0, 110.0])
-    monkeypatch.setattr("morph_ui.stream.monotonic", lambda: next(now))
+    monkeypatch.setattr(status, "monotonic", lambda: next(now))
     clock = Clock()
     clock.see(Progress(0.0, "loading"))
     clock.see(Progress(0.2, "the middle"))
@@ -174,27 +197,24 @@ def test_the_clock_counts_from_the_first_real_progress(monkeypatch):
     assert "about 10 s left" in clock.line and "60.0%" in clock.line
 
 
-def test_loras_are_offered_and_a_loop_is_not_turned_back(session):
+def test_loras_are_offered_and_a_loop_is_not_turned_back(session, panel):
     request = MorphRequest(tuple(picture(i) for i in range(2)), frames=5, loop=True)
-    made = Done(tuple(picture(i, (32, 32)) for i in range(8)), request.settings(), 2.0, 10,
-                quality={"length": 4.0, "variance": 0.01, "ends": 0.25, "fade_length": 4.0, "fade_variance": 0.0},
-                files={"lora-1.safetensors": b"x"})  # fmt: skip
-    worker = Scripted(*(Frame(i, picture(i, (32, 32))) for i in range(8)), made)
-    last = list(stage.stream(worker, session, request, set(), True))[-1]
-    assert last[9]["visible"]
-    with zipfile.ZipFile(last[9]["value"]) as z:
+    quality = {"length": 4.0, "variance": 0.01, "ends": 0.25, "fade_length": 4.0, "fade_variance": 0.0}
+    pictures = tuple(picture(i, (32, 32)) for i in range(8))
+    made = Done(pictures, request.settings(), 2.0, 10, quality=quality, files={"lora-1.safetensors": b"x"})
+    session.back = True
+    last = run(Scripted(*(Frame(i, p) for i, p in enumerate(pictures)), made), session, panel, request)[-1]
+    assert last[panel.loras]["visible"]
+    with zipfile.ZipFile(last[panel.loras]["value"]) as z:
         assert z.namelist() == ["lora-1.safetensors"]
-    with av.open(last[5]["value"]) as film:
+    with av.open(last[panel.film]["value"]) as film:
         assert film.streams.video[0].frames == 8  # a loop closes itself
-    assert (
-        "1.00 times as long as a cross-fade" in last[1]
-        and "steps ± 20%" in last[1]
-        and "0.5 of its steps off" in last[1]
-    )
-    assert json.loads(last[0])["loop"] is True
+    for words in ("1.00 times as long as a cross-fade", "steps ± 20%", "0.5 of its steps off"):
+        assert words in last[panel.status]
+    assert json.loads(last[panel.screen])["loop"] is True
 
 
-def test_many_previews_are_few_updates(session):
+def test_many_previews_are_few_updates(session, panel):
     previews = [Preview(1 + i % 3, picture(i, (600, 300))) for i in range(60)]
-    updates = run(Scripted(*frames(0, 4), *previews, *frames(1, 2, 3), done()), session)
-    assert len(updates) < 20 and session.cells[1]["state"] == "done"
+    updates = run(Scripted(*frames(0, 4), *previews, *frames(1, 2, 3), done()), session, panel)
+    assert len(updates) < 20 and session.run.cells[1]["state"] == "done"

@@ -1,6 +1,6 @@
 """What *Interpolate* makes of the ready pairs: ``python -m training.examples`` → ``assets/examples/made``.
 
-The page shows these frames at once (`morph_ui.made`), so that a slow machine shows what it does. Make them again when
+The page shows these frames at once (`morph_ui.tabs.made`), so that a slow machine shows what it does. Make them again when
 flora's weights, the pairs or the method have changed; ``tests/test_made.py`` says when the first two have. About four
 seconds a pair on two CPU cores.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.checkpoints.resolve import chosen
 from engine.requests import PRESETS, Done, EngineError, InterpolateRequest
-from morph_ui.made import FOLDER, MADE, pairs, pictures
+from morph_ui.tabs.made import FOLDER, MADE, pairs, pictures
 
 PRESET, SEED, FRAMES, QUALITY = "draft", 7, 9, 88
 PARTS = ("unet", "vae", "text_encoder")  # what draws them: not the few-step weights, nor CLIP

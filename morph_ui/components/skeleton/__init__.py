@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 from engine.requests import EngineError
+from morph_ui.components import component
+from morph_ui.session import data_url
 
-HERE = Path(__file__).parent
 JOINTS = 18  # of COCO as OpenPose orders them
 MOST = 64  # people a side; skeleton.js knows it too
 SIDE = 640  # pixels of the longer side of the copies that are shown
@@ -34,14 +32,7 @@ def skeletons(tab: str, facts: dict[str, Any], invitation: str = INVITATION) -> 
     the picture it has.
     """
     own = json.dumps({"tab": tab, "facts": facts, "invitation": invitation})  # as props they are lost by visible=False
-    return gr.HTML(
-        value=None,
-        html_template=(HERE / "skeleton.html").read_text(),
-        css_template=(HERE / "skeleton.css").read_text(),
-        js_on_load=f"const OWN = {own};\n" + (HERE / "skeleton.js").read_text(),
-        elem_id=f"{tab}-skeletons",
-        apply_default_css=False,
-    )
+    return component(__file__, f"{tab}-skeletons", before=f"const OWN = {own};")
 
 
 def value_of(
@@ -113,6 +104,4 @@ def _url(picture: Image.Image) -> str:
     ground = Image.new("RGBA", picture.size, "white")
     ground.alpha_composite(picture.convert("RGBA"))
     ground.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    block = io.BytesIO()
-    ground.convert("RGB").save(block, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(block.getvalue()).decode()
+    return data_url(ground.convert("RGB"), "JPEG", quality=85)

@@ -1,0 +1,100 @@
+"""What other programs call: a named endpoint a method, whose parameters are the fields of its request."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from engine.requests import Done, Field, Frame, Progress, fields_of, pictures_of, settle
+from engine.vision import images, video
+from morph_ui.panels import film
+from morph_ui.panels.status import sentence
+from morph_ui.session import Session
+
+KINDS: dict[type, Any] = {str: gr.Textbox, bool: gr.Checkbox}
+FILM, LORAS, PICTURES = ("mp4", "zip", "report"), ("loras",), ("pictures", "report")
+
+
+def api(
+    worker: Any,
+    request: Any,
+    about: str,
+    outputs: tuple[str, ...],
+    more: Mapping[str, Component] | None = None,
+    read: Callable[[Any, dict[str, Any]], Any] | None = None,
+) -> None:
+    """``/{method}``: pictures as files, ``more`` inputs, and the request's plain fields → ``outputs``.
+
+    ``read`` makes a request of all these, by name. The request is the one judge, and its sentences name the field.
+    """
+    inputs = {n: upload(n, f) for n, f in pictures_of(request).items()} | dict(more or {})
+    # Plain inputs of their own: the page's would check values before the request does.
+    for n, f in fields_of(request).items():
+        if f.type is not tuple:
+            inputs[n] = KINDS.get(f.type, gr.Number)(value=f.default, label=n, visible=False)
+    outs = {n: gr.JSON(visible=False, label=n) if n == "report" else upload(n) for n in outputs}
+
+    def call(*values: Any) -> Iterator[dict[Component, Any]]:
+        session = Session(back=False)
+        try:
+            run = session.begin((read or open_pictures)(request, dict(zip(inputs, values, strict=True))))
+            for event in run.events(worker):
+                if isinstance(event, Frame | Done):
+                    run.take(event, session.save)
+                doing = isinstance(event, Progress)
+                now = {"progress": round(event.fraction, 4), "doing": event.doing} if doing else gr.skip()
+                yield {outs["report"]: now}
+            yield {outs[n]: value for n, value in results(session).items() if n in outs}
+        except Exception as e:
+            raise gr.Error(sentence(e), print_exception=False) from None
+        finally:
+            session.forget()  # Gradio has copied what it serves
+
+    call.__doc__ = f"{about} Fields as in ``python -m engine {request.method} --help``."
+    # None lets a file be left out; other defaults are the components' own.
+    needed = {n for n, f in pictures_of(request).items() if f.default is MISSING}
+    kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+    call.__signature__ = inspect.Signature(
+        [inspect.Parameter(n, kind, default=empty if n in needed else None) for n in inputs]
+    )
+    own = {"api_name": request.method, "concurrency_limit": None, "show_progress": "hidden"}
+    gr.Button(visible=False).click(call, list(inputs.values()), list(outs.values()), **own)
+
+
+def upload(name: str, field: Field | None = None) -> gr.File:
+    """A file, or several where the field (or the output) has several."""
+    several = name == "pictures" if field is None else field.type is tuple
+    return gr.File(file_count="multiple" if several else "single", visible=False, label=name)
+
+
+def open_pictures(request: Any, values: dict[str, Any]) -> Any:
+    """Pictures as files and loose values by name → a request."""
+    opened = {}
+    for name, field in pictures_of(request).items():
+        path, mode = values.pop(name), field.spec.layer
+        if path is not None:
+            kind = {"L": "mask"}.get(mode, "sketch" if name == "sketch" else "strokes")
+            opened[name] = images.read(path, field.spec.label) if mode == "RGB" else images.layer(path, name, kind)
+        elif field.default is MISSING:
+            opened[name] = None
+    return request(**opened, **settle(request, values))
+
+
+def results(session: Session) -> dict[str, Any]:
+    """What a finished run gives: files by the output's name, and the report."""
+    run, done = session.run, session.run.done
+    assert done is not None
+    more = {"seconds": round(done.seconds, 2), "unet_evaluations": done.evaluations}
+    out: dict[str, Any] = {"report": done.settings | more | {"quality": done.quality, "notes": list(done.notes)}}
+    if run.made:
+        paths = [str(session.path(f"{run.request.method}-{i:02d}.png")) for i in range(len(done.frames))]
+        for i, path in enumerate(paths):
+            video.save_png(done.frames[i], path, done.settings | {"frame": i})
+        return out | {"pictures": paths}
+    mp4, pngs = film.write(session)
+    return out | {"mp4": mp4, "zip": pngs, "loras": film.write_loras(session)}

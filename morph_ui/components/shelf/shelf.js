@@ -1,0 +1,1 @@
+element.querySelectorAll('button').forEach(b => b.addEventListener('click', () => trigger('choose', { index: +b.dataset.index })));

@@ -1,0 +1,51 @@
+"""Pictures in a row, each with its words: add, remove, reorder by drag. Nothing that the browser sends is believed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from engine.requests import EngineError
+from morph_ui.components import component
+from morph_ui.components.shelf import EXAMPLES, thumbnail
+
+
+def timeline(tab: str) -> gr.HTML:
+    """Its value is JSON, {"items": [{"path", "words"} …], "coming": how many are still being sent}. Set from Python it
+    may hold "items" (examples) or "words" (for the pictures that are there, and the next ones)."""
+    return component(__file__, f"{tab}-timeline")
+
+
+def example(way: Sequence[tuple[str, str]]) -> str:
+    """The value that puts example pictures, each with its words, in the timeline."""
+    return json.dumps({"items": [{"path": str(EXAMPLES / n), "url": thumbnail(n, 236), "words": w} for n, w in way]})
+
+
+def keyframes(value: Any) -> list[dict[str, str]]:
+    """The timeline's pictures, each with ``path`` and ``words``. A path must be an upload of ours or an example."""
+    try:
+        found = json.loads(value) if value else {}
+        coming = int(found.get("coming") or 0)
+        items = [{n: str(k.get(n) or "") for n in ("path", "words")} for k in found.get("items", ())]
+    except (TypeError, ValueError, AttributeError):
+        raise EngineError(f"pictures must be a timeline, got {str(value)[:40]!r}") from None
+    if coming:
+        raise EngineError(
+            f"pictures must all have arrived, got {coming} still being sent; press Make again in a moment"
+        )
+    roots = [Path(get_upload_folder()).resolve(), EXAMPLES.resolve()]
+    for i, k in enumerate(items, 1):
+        path = Path(k["path"].replace("\0", "")).resolve()
+        if not any(path.is_relative_to(root) for root in roots):
+            raise EngineError(f"picture {i} must be uploaded here, got {path.name}, which lies elsewhere")
+        if not path.is_file():
+            raise EngineError(f"picture {i} must be dropped again, got an upload that is no longer kept")
+        if path.is_relative_to(roots[0]):
+            os.utime(path)  # Gradio deletes uploads by their age, and this one is in use
+    return items

@@ -1,0 +1,140 @@
+"""The widgets of a request, made from what its fields declare, and what they hold as a request again."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import BlockContext
+from gradio.components import Component
+
+from engine.requests import Field, fields_of, new_seed, settle
+from engine.requests.settings import Settings
+from morph_ui.networks import Network, guidance_of
+from morph_ui.panels import AT_ONCE, Updates
+
+FINE = 0.001  # numbers of smaller steps are typed, not slid
+# What suits a network is a table by its name; LoRAs and the label of the menu are left out of that.
+SUITABLE = "model => ({})[(model || '').split(' + ')[0].split(' · ')[0]] ?? 7.5"
+
+
+class Form:
+    """Built inside the caller's column: words, *Make* with *Stop* and the seed, the settings; what is seldom touched
+    goes ``beside``, if that is given. ``places``: the groups, for what a tab has of its own; ``wants``: what its jobs
+    ask for beside the network."""
+
+    def __init__(
+        self, request: type, settings: Settings, beside: BlockContext | None = None, wants: tuple[str, ...] = ()
+    ):
+        self.request, self.tab, self.fields = request, request.method, fields_of(request)
+        self.widgets: dict[str, Component] = {}
+        self.inputs: dict[str, Component] = {}  # what else the handler of Make is given, by name
+        self.places: dict[str, BlockContext] = {}
+        self.start = {n: f.default for n, f in self.fields.items()} | request.presets[request.preset]
+        self.start |= {"seed": 7, "model": settings.model or self.start["model"]}
+        self.suits = guidance_of(request)
+        if self.suits:
+            self.start["guidance"] = self.suits.get(self.start["model"].split(" + ")[0], 7.5)
+        self._rows("words")
+        self._act()
+        with gr.Group(elem_id=f"{self.tab}-settings", elem_classes="settings") as self.places[""]:
+            if not beside:
+                self._presets()
+            self._rows("")
+        with beside or nullcontext():
+            if beside:
+                with gr.Group(elem_classes="settings") as self.places["results"]:
+                    self._rows("results")
+                    self._presets()
+            for group in ("advanced", "poses"):
+                if any(f.spec.group == group for f in self.fields.values()):
+                    how = {"open": False, "elem_id": f"{self.tab}-{group}", "elem_classes": "advanced"}
+                    with gr.Accordion(group.title(), **how) as self.places[group]:
+                        self._rows(group)
+            self.network = Network(self.tab, self.start["model"], settings, wants)
+            self.widgets["model"] = self.network.box
+        self._wire()
+
+    @property
+    def components(self) -> set[Component]:
+        """What a handler is given, beside the session."""
+        return {*self.widgets.values(), *self.inputs.values()}
+
+    def values(self, given: dict[Component, Any]) -> dict[str, Any]:
+        """What is in the widgets and the inputs, by name."""
+        return {n: given[c] for n, c in (self.widgets | self.inputs).items()}
+
+    def read(self, values: dict[str, Any]) -> Any:
+        """Values by name → a request. An empty seed is a new one, 3.0 is 3."""
+        return self.request(**settle(self.request, values))
+
+    def load(self, settings: dict[str, Any]) -> Updates:
+        """The widgets as settings of a file say; what an older file lacks is as it was then, files are not in it."""
+        known = {n: None if f.type is tuple else settings.get(n, f.default) for n, f in self.fields.items()}
+        return {c: known[n] for n, c in self.widgets.items()} | {self.preset: None}
+
+    def _rows(self, group: str) -> None:
+        """The widgets of a group, in rows as they are declared to lie beside each other."""
+        rows: list[list[Field]] = []
+        for f in self.fields.values():
+            if f.spec.group == group:
+                rows += [] if f.spec.beside and rows else [[]]
+                rows[-1].append(f)
+        for row in rows:
+            with gr.Row() if len(row) > 1 else nullcontext():
+                for f in row:
+                    self.widgets[f.name] = widget(f, self.start[f.name], f"{self.tab}-{f.name.replace('_', '-')}")
+
+    def _act(self) -> None:
+        with gr.Row(elem_id=f"{self.tab}-act", elem_classes="act"):
+            self.make = gr.Button("Make", variant="primary", elem_id=f"{self.tab}-make", scale=3)
+            self.stop = gr.Button("Stop", variant="stop", elem_id=f"{self.tab}-stop", scale=3, visible=False)
+            with gr.Row(elem_classes="seed"):
+                # An empty box means a new seed, which is then written back.
+                seed = self.widgets["seed"] = gr.Number(self.start["seed"], precision=0, label="Seed", min_width=110)
+                small = {"elem_classes": "tool dice", "size": "sm", "scale": 0, "min_width": 44}
+                dice = gr.Button("⚂", elem_id=f"{self.tab}-dice", **small)
+        dice.click(new_seed, outputs=seed, **AT_ONCE)
+
+    def _presets(self) -> None:
+        first, label = self.request.preset, "Preset"
+        self.preset = gr.Radio(list(self.request.presets), label=label, value=first, elem_id=f"{self.tab}-preset")
+
+    def _wire(self) -> None:
+        """Presets set their fields in the browser: at once, whatever is pressed next. Guidance follows the network."""
+        model, quiet = self.network.box, {"show_progress": "hidden", "api_visibility": "private"}
+        suitable = SUITABLE.format(json.dumps(self.suits))
+        presets = self.request.presets
+        names = sorted({name for values in presets.values() for name in values})
+        # Null: what suits the network.
+        free = {"guidance": None} if self.suits else {}
+        whole = {
+            p: [({n: self.fields[n].default for n in names} | free | v)[n] for n in names] for p, v in presets.items()
+        }
+        js = f"(name, model) => ({json.dumps(whole)})[name].map(v => v ?? ({suitable})(model))"
+        self.preset.input(None, [self.preset, model], [self.widgets[n] for n in names], js=js, **quiet)
+        if self.suits:
+            # When it is chosen from the menu: loaded settings bring a guidance of their own, and Gradio's `input` also
+            # comes when the menu is merely left.
+            model.select(None, model, self.widgets["guidance"], js=suitable, **quiet)
+
+
+def widget(field: Field, value: Any, elem_id: str) -> Component:
+    """The widget that suits what a field may hold."""
+    spec, kind = field.spec, field.type
+    how: dict[str, Any] = {"label": spec.label, "elem_id": elem_id, "min_width": 150}
+    if kind is tuple:
+        files = [".safetensors", ".zip"]
+        return gr.File(file_count="multiple", file_types=files, height=110, allow_reordering=True, **how)
+    if kind is bool:
+        return gr.Checkbox(value, **how)
+    if kind is str and not spec.choices:
+        return gr.Textbox(value, placeholder=spec.help, lines=1, **how)
+    how |= {"value": value, "info": spec.help or None}
+    if spec.choices:
+        return gr.Dropdown(spec.labels, **how)
+    if spec.step < FINE:
+        return gr.Number(**how)
+    return gr.Slider(spec.low, spec.high, step=spec.step, buttons=[], **how)

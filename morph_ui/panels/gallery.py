@@ -1,0 +1,118 @@
+"""Pictures beside a canvas: one large with its before and after, the others below; PNGs to take; where they go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import gradio as gr
+
+from engine.requests import Done
+from engine.vision import video
+from morph_ui.components.feed import feed, feed_value
+from morph_ui.components.viewer import viewer
+from morph_ui.panels import AT_ONCE, NO_FILE, Panel, Updates, summary
+from morph_ui.panels.status import line
+from morph_ui.session import Run, Session, data_url
+
+
+class Gallery(Panel):
+    """Built inside the caller's column. ``onward`` names the tab that a result may go to, ``describe`` says how near a
+    result is to what it was made from."""
+
+    lasting = True
+
+    def __init__(self, tab: str, invitation: str, onward: str, describe: Callable[[Done], str]):
+        self.tab, self.onward, self.describe = tab, onward, describe
+        self.status, self.screen = line(tab), viewer(tab, invitation)
+        with gr.Row(elem_classes="take"):
+            self.png = gr.DownloadButton("PNG", interactive=False, elem_id=f"{tab}-png", size="sm")
+            self.pngs = gr.DownloadButton("All PNGs", visible=False, elem_id=f"{tab}-zip", size="sm")
+            self.under = gr.Button("Use as photograph", interactive=False, elem_id=f"{tab}-under", size="sm")
+            self.send = gr.Button(f"Go on in {onward}", interactive=False, elem_id=f"{tab}-onward", size="sm")
+            files = [".png", ".zip"]
+            self.load = gr.UploadButton("Load settings", file_types=files, size="sm", elem_id=f"{tab}-load")
+        self.feed = feed(tab)
+
+    def wire(self, state: gr.State) -> None:
+        self.screen.choose(self.choose, state, self.png, **AT_ONCE)
+        for button, tab in ((self.under, self.tab), (self.send, self.onward.lower())):
+            button.click(lambda session, tab=tab: pass_on(session, tab), state, self.feed, **AT_ONCE)
+
+    def picture(self, session: Session) -> Updates:
+        return {self.screen: json.dumps(results(session))}
+
+    def clear(self) -> Updates:
+        off = {"interactive": False, "__type__": "update"}
+        return {self.png: NO_FILE, self.pngs: gr.update(value=None, visible=False), self.under: off, self.send: off}
+
+    def summary(self, run: Run) -> str:
+        parts = summary(run.done, "pictures", "A picture"), self.describe(run.done), *run.done.notes
+        return ". ".join(p for p in parts if p)
+
+    def left(self, session: Session, run: Run) -> str:
+        return "The last result is kept" if session.run.frames else ""
+
+    def files(self, session: Session) -> Updates:
+        if not session.run.frames:
+            return self.clear()
+        pngs, on = write_all(session), gr.update(interactive=True)
+        png = gr.update(value=write(session), interactive=True)
+        return {self.png: png, self.pngs: gr.update(value=pngs, visible=bool(pngs)), self.under: on, self.send: on}
+
+    def choose(self, session: Session, event: gr.EventData) -> Updates:
+        """A result was clicked: its PNG is the one to take."""
+        session.run.selected = int(event.index)
+        try:
+            return {self.png: gr.update(value=write(session), interactive=True) if session.run.frames else gr.skip()}
+        except OSError:
+            return {self.png: NO_FILE}
+
+
+def results(session: Session) -> dict:
+    """The viewer's value."""
+    run = session.run
+    n = run.request.total if run.request else 0
+    order = sorted({*range(run.first, run.first + n), *run.cells}, key=lambda i: run.labels.get(i, (i, ""))[0])
+    waiting = {"state": "waiting", "src": ""}
+    return {
+        "run": session.number,
+        "cells": [{"index": i, "label": run.labels.get(i, (i, ""))[1]} | run.cells.get(i, waiting) for i in order],
+        "ratio": run.ratio,
+        "before": run.before,
+        "columns": run.request.columns if run.request else 0,
+        "working": not run.over,
+        "newest": run.first,
+    }
+
+
+def large(run: Run) -> int:
+    """The place of the result that is shown large."""
+    i = run.first if run.selected is None else run.selected
+    return i if i in run.frames else run.first if run.first in run.frames else min(run.frames)
+
+
+def pass_on(session: Session, tab: str) -> str:
+    """The result that is shown large as the photograph of a tab's canvas."""
+    run = session.run
+    return feed_value(tab, {"photo": data_url(run.frames[large(run)].picture, "PNG")}) if run.frames else gr.skip()
+
+
+def write(session: Session) -> str:
+    """The PNG of the result that is shown large, with the settings that make it again."""
+    run = session.run
+    i = large(run)
+    settings = run.made.get(i, {})
+    png = session.path(f"chrysalis-{settings.get('seed', 0)}-{session.number}-{i}.png")
+    video.save_png(run.frames[i].picture, png, settings)
+    return str(png)
+
+
+def write_all(session: Session) -> str | None:
+    """The zip of all results, each with its own settings; None where there is but one."""
+    run = session.run
+    if len(run.frames) < 2:
+        return None
+    pngs = session.path(f"chrysalis-{session.number}.zip")
+    video.save_pngs([(run.frames[i].picture, run.made.get(i, {})) for i in sorted(run.frames)], pngs)
+    return str(pngs)

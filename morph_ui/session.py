@@ -1,0 +1,166 @@
+"""A visit on one tab: the run that is shown, what was finished before it, and a folder for its files.
+
+Every run has a `Run` of its own, and only the newest is ever shown: a newer one ends the older, whatever that still does.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+from typing import Any
+
+from PIL.Image import Image
+
+from engine.requests import Cancelled, Done, Event, Frame, Preview
+
+FILES = Path(tempfile.gettempdir()) / "chrysalis"  # one folder a visit, its name a secret
+Cell = dict[str, str]  # a picture of the strip: its "state" (waiting, forming, done) and "src"
+
+
+@dataclass
+class Run:
+    """A request on its way, and what there is to be seen of it: frames by their place, kept ones among them."""
+
+    request: Any = None
+    number: int = 0
+    kind: str = "make"  # or of live drawing
+    keep: Collection[int] = ()  # places of frames that stay from the run before
+    first: int = 0  # the place of the request's first frame
+    frames: dict[int, Frame] = field(default_factory=dict)
+    cells: dict[int, Cell] = field(default_factory=dict)
+    labels: dict[int, tuple[float, str]] = field(default_factory=dict)  # the order in the strip, and a name
+    made: dict[int, dict[str, Any]] = field(default_factory=dict)  # the settings that make that one again
+    before: str = ""  # what the results were made from, as a URL
+    ladder: Any = None  # how far the search for a strength has come
+    ratio: float = 1.0  # width over height
+    selected: int | None = None
+    done: Done | None = None
+    over: bool = False
+    stopped: bool = False
+    job: Any = None
+
+    def stop(self) -> None:
+        """Ends it at the job's next step, or before it has asked for the device."""
+        self.stopped = True
+        if self.job:
+            self.job.cancel()
+
+    def events(self, worker: Any) -> Iterator[Event]:
+        """The job's events; `Cancelled` after `stop`. However this ends (a closed tab, an error), so does the job."""
+        if self.stopped:
+            raise Cancelled
+        self.job = worker.submit(self.request)
+        try:
+            for event in self.job:
+                if self.stopped:
+                    raise Cancelled
+                yield event
+        finally:
+            self.job.cancel()
+
+    def take(self, event: Event, source: Callable[[Run, int, Image], str]) -> None:
+        """Notes an event; ``source`` puts a finished picture of a place where the browser finds it."""
+        if isinstance(event, Preview | Frame):
+            i, self.ratio = event.index + self.first, event.picture.width / event.picture.height
+            if isinstance(event, Preview):
+                self.cells[i] = {"state": "forming", "src": inline(event.picture, 288, 70)}
+            else:
+                self.frames[i] = event
+                self.cells[i] = {"state": "done", "src": source(self, i, event.picture)}
+        elif isinstance(event, Done):
+            self.done = event
+            whole = {k: v for k, v in event.settings.items() if k != "plan"}
+            for i, own in enumerate(event.settings.get("plan", ())):  # of a sheet, the settings of that one picture
+                self.made[i + self.first] = whole | {k: v for k, v in ONE.items() if k in whole} | own
+
+
+ONE = {"sheet": "none", "count": 1}
+
+
+@dataclass
+class Session:
+    """What one visit has made on a tab."""
+
+    run: Run = field(default_factory=lambda: Run(over=True))  # the newest
+    kept: Run = field(default_factory=lambda: Run(over=True))  # the newest that has come to its end
+    number: int = 0  # of runs
+    halted: int = 0  # how often Stop was pressed
+    back: bool = True  # films go there and back
+    loaded: dict[str, Any] = field(default_factory=dict)  # settings read from a file
+    live: Any = None  # live drawing's own
+    folder: Path | None = None
+
+    def begin(self, request: Any, keep: Collection[int] = (), **own: Any) -> Run:
+        """A new run, which ends the one before: every cell waits, but ``keep`` of what was finished stays.
+
+        ``own``: other values of `Run`; its ``labels`` are added to the kept ones.
+        """
+        self.run.stop()
+        self.number += 1
+        old = {n: {i: v for i, v in getattr(self.kept, n).items() if i in keep} for n in KEPT}
+        old["labels"] |= own.pop("labels", {})
+        self.run = Run(request, self.number, keep=keep, ratio=self.kept.ratio, **old, **own)
+        return self.run
+
+    def end(self, run: Run, worth: bool = True) -> None:
+        """A run has ended: what is finished stays. ``worth`` is false where nothing came of it; then all is as before."""
+        run.over = True
+        run.cells = {i: c for i, c in run.cells.items() if c["state"] == "done"}
+        if worth:
+            self.kept = run
+        self.run = self.kept
+
+    def halt(self) -> None:
+        """Stop was pressed."""
+        self.halted += 1
+        self.run.stop()
+
+    def path(self, name: str) -> Path:
+        if self.folder is None:
+            self.folder = FILES / secrets.token_urlsafe(16)
+            self.folder.mkdir(parents=True, mode=0o700)
+        return self.folder / name
+
+    def save(self, run: Run, i: int, picture: Image) -> str:
+        """Writes a picture for the browser; gives its address."""
+        path = self.path(f"{run.number}-{i:04d}.jpg")
+        picture.save(path, "JPEG", quality=92)
+        return f"gradio_api/file={path}"
+
+    def forget(self) -> None:
+        """Stops the visit's job and deletes its files."""
+        self.run.stop()
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
+
+
+KEPT = ("frames", "cells", "labels", "made")
+
+
+def sweep(older: float = 86400) -> None:
+    """Deletes what visits of an earlier start left behind."""
+    for folder in FILES.glob("*"):
+        if time() - folder.stat().st_mtime > older:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def data_url(picture: Image, kind: str, **how: Any) -> str:
+    """A picture as a data URL: ``kind`` "PNG" or "JPEG"."""
+    block = io.BytesIO()
+    picture.save(block, kind, **how)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(block.getvalue()).decode()
+
+
+def inline(picture: Image, longer: int = 768, quality: int = 88) -> str:
+    """A picture as a JPEG data URL, at most ``longer`` pixels a side."""
+    small = picture.convert("RGB")
+    small.thumbnail((longer, longer))
+    return data_url(small, "JPEG", quality=quality)

@@ -1,0 +1,112 @@
+"""The *Morph* tab: two or more pictures, and DiffMorpher's way through them."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from engine.requests import MOST, EngineError, MorphRequest, settle
+from engine.requests.settings import Settings
+from engine.vision import images
+from morph_ui.api import FILM, LORAS, api
+from morph_ui.components.shelf import examples, shelf
+from morph_ui.components.timeline import example, keyframes, timeline
+from morph_ui.form import Form
+from morph_ui.panels import QUIET, Updates
+from morph_ui.panels.film import Film
+from morph_ui.session import Session
+from morph_ui.tabs import Asked, columns, wire
+
+R = MorphRequest
+ABOUT = (
+    "Morph through ``pictures``, two or more files. ``prompts``: words for each, one a line. Streams progress in the \
+report; ends with an MP4, a zip of PNGs, the settings and a zip of the LoRAs."
+)
+LARGEST = 1.5e9  # bytes of LoRAs
+NUMBERED = re.compile(r"lora-(\d+)")
+
+
+def build(worker: Any, settings: Settings) -> gr.State:
+    """The tab's widgets and wiring, inside the caller's Blocks. Returns the visit's session."""
+    state = gr.State(Session(), delete_callback=Session.forget)
+    left, right = columns(5, 7)
+    with left:
+        line, ways = timeline("morph"), ready()
+        with gr.Row(elem_classes="tryout"):
+            tryout = shelf("morph", [[name for name, _ in way] for way in ways])
+        form = Form(R, settings)
+        form.inputs["pictures"] = line
+    with right:
+        panel = Film("morph")
+
+    def take(event: gr.EventData) -> str:
+        return example(ways[int(event.index)])
+
+    def load(settings: dict[str, Any]) -> Updates:
+        """The words of the pictures that are there or will be dropped."""
+        words = [str(w) for w in settings.get("prompts", [])]
+        return {line: json.dumps({"words": words + [""] * (MOST - len(words))})}
+
+    def note(settings: dict[str, Any]) -> str:
+        own = ", with the same LoRAs of your own" if any(settings.get("loras", [])) else ""
+        return f". The same {int(settings.get('keyframes', 2))} pictures make it again{own}"
+
+    tryout.choose(take, None, line, **QUIET)
+    wire(worker, state, form, panel, ask, note, load)
+    texts = {"prompts": gr.Textbox("", visible=False, label="prompts")}
+    texts["loras"] = gr.File(file_count="multiple", visible=False, label="loras")
+    api(worker, R, ABOUT, FILM + LORAS, texts, lambda _, values: call(values))
+    return state
+
+
+def ready() -> list[list[tuple[str, str]]]:
+    """Ready ways: pairs, and one through four flowers; (name of a picture, its words)."""
+    ways = [[(p["a"], p["prompt"]), (p["b"], p["prompt_b"] or p["prompt"])] for p in examples("pairs")]
+    return [ways[0], ways[0] + ways[2], *ways[1:]]
+
+
+def ask(session: Session, values: dict[str, Any]) -> Asked:
+    """A request from the page, whose pictures are the timeline's."""
+    items = keyframes(values["pictures"])
+    return call(values | {"pictures": [k["path"] for k in items], "prompts": [k["words"] for k in items]}), {}
+
+
+def call(values: dict[str, Any]) -> R:
+    """A request from paths of pictures and LoRAs, words for each, and loose values."""
+    paths = values["pictures"] or []
+    if not 2 <= len(paths) <= MOST:
+        raise EngineError(f"pictures must be 2 to {MOST}, got {len(paths) or 'none'}; drop them in the timeline")
+    pictures = tuple(images.read(p, f"picture {i}") for i, p in enumerate(paths, 1))
+    own = {"pictures": pictures, "loras": read_loras(values["loras"] or [], len(paths))}
+    return R(**settle(R, values | own))
+
+
+def read_loras(paths: list[str], pictures: int) -> tuple[bytes, ...]:
+    """LoRA files for pictures: ``lora-2.safetensors`` for the second, others in their order; a zip holds several."""
+    files = [file for path in paths for file in unpack(Path(path))]
+    if len(files) > pictures:
+        raise EngineError(f"loras must be at most {pictures} files, one a picture, got {len(files)}")
+    out: dict[int, bytes] = {}
+    for name, block in sorted(files, key=lambda f: not NUMBERED.match(f[0])):
+        number = NUMBERED.match(name)
+        place = int(number[1]) - 1 if number else -1
+        if not 0 <= place < pictures or place in out:
+            place = next(i for i in range(pictures) if i not in out)
+        out[place] = block
+    return tuple(out.get(i, b"") for i in range(max(out, default=-1) + 1))
+
+
+def unpack(path: Path) -> list[tuple[str, bytes]]:
+    """(name, bytes) of a file, or of those in a zip."""
+    if not zipfile.is_zipfile(path):
+        return [(path.name, path.read_bytes())]
+    with zipfile.ZipFile(path) as z:
+        inside = [i for i in z.infolist() if i.filename.endswith(".safetensors")][:MOST]
+        if sum(i.file_size for i in inside) > LARGEST:
+            raise EngineError(f"loras must be at most {LARGEST / 1e9:g} GB together, got more in {path.name}")
+        return [(Path(i.filename).name, z.read(i)) for i in inside]
