@@ -2,136 +2,169 @@
 
 import copy
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors.torch import load, save, save_file
-from test_lora import random_bank, rows
 
-from engine.checkpoints.lora_files import from_bytes, to_bytes
-from engine.diffusion.lora import Bank, attached, targets
-from engine.diffusion.model import Row
+from engine.checkpoints.load import merge, tensors
+from engine.checkpoints.load import read as read_network
+from engine.checkpoints.lora_files import read, write
 from engine.requests import EngineError
 
-
-@pytest.fixture(scope="module")
-def net(tiny, models):
-    return models.load(str(tiny))
+ATTENTION = re.compile(r"\.to_(q|k|v|out\.0)$")
 
 
 @pytest.fixture(scope="module")
-def bank(net):
-    return random_bank(net, count=1)
+def unet(tiny):
+    return UNet2DConditionModel.from_pretrained(tiny / "unet").eval()
 
 
-def ours(net, bank):
-    """What the network says with the LoRA attached."""
-    x, words = rows(net)
-    with torch.no_grad(), attached(net, bank):
-        return net.noise_in(x, torch.full((3,), 1.5), [Row(words, mix=torch.ones(1, 1))])
+@pytest.fixture(scope="module")
+def factors(unet):
+    draw, out = torch.Generator().manual_seed(5), {}
+    for name, layer in unet.named_modules():
+        if ATTENTION.search(name):
+            a = torch.randn(1, 3, layer.in_features, generator=draw) / 3
+            out[name] = a, torch.randn(1, layer.out_features, 3, generator=draw) / 3
+    return out
 
 
-def theirs(net, unet):
-    x, words = rows(net)
-    own, net.unet = net.unet, unet
-    try:
-        with torch.no_grad():
-            return net.noise_in(x, torch.full((3,), 1.5), [Row(words)])
-    finally:
-        net.unet = own
+def said(unet):
+    draw = torch.Generator().manual_seed(0)
+    x, words = torch.randn(2, unet.config.in_channels, 8, 8, generator=draw), torch.randn(2, 7, 32, generator=draw)
+    with torch.no_grad():
+        return unet(x, torch.tensor([10, 700]), words[..., : unet.config.cross_attention_dim]).sample
 
 
-def test_diffusers_loads_ours(net, bank, tmp_path):
-    (tmp_path / "lora.safetensors").write_bytes(to_bytes(bank, {}))
-    unet = copy.deepcopy(net.unet)
-    unet.load_lora_adapter(tmp_path, weight_name="lora.safetensors", prefix="unet")
-    assert torch.allclose(theirs(net, unet), ours(net, bank), atol=1e-4)
-    assert not torch.allclose(theirs(net, net.unet), ours(net, bank), atol=1e-2)
+def added(unet, factors):
+    """A copy with the LoRA in its weights."""
+    unet = copy.deepcopy(unet)
+    for name, (a, b) in factors.items():
+        weight = unet.get_submodule(name).weight
+        weight.data += (b[0] @ a[0]).reshape(weight.shape)
+    return unet
 
 
-def test_peft_loads_ours(net, bank):
-    weights = {k.removeprefix("unet."): v for k, v in load(to_bytes(bank, {})).items()}
-    unet = copy.deepcopy(net.unet)
-    inject_adapter_in_model(LoraConfig(r=3, lora_alpha=3, target_modules=sorted(bank.factors)), unet)
-    found = set_peft_model_state_dict(unet, weights)
-    assert not found.unexpected_keys
-    assert torch.allclose(theirs(net, unet), ours(net, bank), atol=1e-4)
+def test_diffusers_and_peft_load_ours_and_it_comes_back(unet, factors, tmp_path):
+    block, expected = write(factors, {"prompt": "a rose"}), said(added(unet, factors))
+    assert not torch.allclose(said(unet), expected, atol=1e-2)
+    (tmp_path / "lora.safetensors").write_bytes(block)
+    theirs = copy.deepcopy(unet)
+    theirs.load_lora_adapter(tmp_path, weight_name="lora.safetensors", prefix="unet")
+    assert torch.allclose(said(theirs), expected, atol=1e-4)
+    theirs = copy.deepcopy(unet)
+    inject_adapter_in_model(LoraConfig(r=3, lora_alpha=3, target_modules=sorted(factors)), theirs)
+    weights = {k.removeprefix("unet."): v for k, v in load(block).items()}
+    assert not set_peft_model_state_dict(theirs, weights).unexpected_keys
+    assert torch.allclose(said(theirs), expected, atol=1e-4)
+    for source in (block, tmp_path / "lora.safetensors"):
+        again, note = read(unet, source, "LoRA", "tiny")
+        assert note == "" and set(again) == set(factors)
+        assert all(torch.equal(p, q) for n in factors for p, q in zip(factors[n], again[n], strict=True))
 
 
-def test_ours_comes_back(net, bank):
-    again, note = from_bytes(net, to_bytes(bank, {"prompt": "a rose"}))
-    assert note == "" and again.rank == 3
-    assert all(torch.equal(p, q) for n in bank.factors for p, q in zip(bank.factors[n], again.factors[n], strict=True))
+@pytest.mark.parametrize("more", [{}, {"use_rslora": True}, {"alpha_pattern": {"to_q": 2}}])
+def test_what_diffusers_and_peft_write_is_read(unet, tmp_path, more):
+    theirs = copy.deepcopy(unet)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["to_q", "to_v"], init_lora_weights=False, **more)
+    theirs.add_adapter(config)
+    theirs.save_lora_adapter(tmp_path)
+    found, _ = read(unet, next(tmp_path.glob("*.safetensors")), "LoRA", "tiny")
+    assert all(n.endswith(("to_q", "to_v")) and a.shape[1] == 4 for n, (a, _) in found.items())
+    assert torch.allclose(said(theirs), said(added(unet, found)), atol=1e-4)
 
 
-def test_what_diffusers_and_peft_write_is_read(net, tmp_path):
-    unet = copy.deepcopy(net.unet)
-    unet.add_adapter(LoraConfig(r=4, lora_alpha=8, target_modules=["to_q", "to_v"], init_lora_weights=False))
-    unet.save_lora_adapter(tmp_path)
-    block = next(tmp_path.glob("*.safetensors")).read_bytes()
-    found, _ = from_bytes(net, block)
-    assert found.rank == 4 and all(n.endswith(("to_q", "to_v")) for n in found.factors)
-    assert torch.allclose(theirs(net, unet), ours(net, found), atol=1e-4)
-
-
-def kohya(bank, alpha):
+def kohya(factors, alpha):
     out = {}
-    for name, (a, b) in bank.factors.items():
+    for name, (a, b) in factors.items():
         flat = "lora_unet_" + name.replace(".", "_")
         out |= {f"{flat}.lora_down.weight": a[0], f"{flat}.lora_up.weight": b[0], f"{flat}.alpha": torch.tensor(alpha)}
     return out
 
 
-def test_kohyas_names_and_alpha(net, bank):
-    found, note = from_bytes(net, save(kohya(bank, 1.5) | {"lora_te_text_model.x.alpha": torch.ones(())}))
-    assert "text encoder" in note and set(found.factors) == set(bank.factors)
-    for n, (a, b) in bank.factors.items():
-        assert torch.equal(found.factors[n][0], a) and torch.allclose(found.factors[n][1], 0.5 * b)
+def test_kohyas_names_and_alpha_and_ranks(unet, factors):
+    tensors = kohya(factors, 1.5) | {"lora_te_text_model.x.alpha": torch.ones(())}
+    first = next(iter(factors))
+    flat = "lora_unet_" + first.replace(".", "_")
+    tensors |= {
+        f"{flat}.lora_down.weight": factors[first][0][0, :2],
+        f"{flat}.lora_up.weight": factors[first][1][0, :, :2].contiguous(),
+    }
+    found, note = read(unet, save(tensors), "LoRA", "tiny")
+    assert "text encoder" in note and set(found) == set(factors)
+    for n, (a, b) in factors.items():
+        assert found[n][0].shape == a.shape and found[n][1].shape == b.shape  # all of one rank
+        if n != first:
+            assert torch.equal(found[n][0], a) and torch.allclose(found[n][1], 0.5 * b)
+    a, b = found[first]
+    assert not a[0, 2].any() and torch.allclose(b @ a, 0.75 * factors[first][1][..., :2] @ factors[first][0][:, :2])
 
 
-def test_layers_of_other_shapes(net):
-    """kohya's LoRAs also change 1 × 1 convolutions, and layers whose input is no sequence."""
-    draw, tensors, expected = torch.Generator().manual_seed(3), {}, copy.deepcopy(net.unet)
-    for name in (
-        "down_blocks.1.attentions.0.proj_in",
-        "down_blocks.1.resnets.0.time_emb_proj",
-        "time_embedding.linear_1",
-    ):
-        layer = net.unet.get_submodule(name)
-        out, inner = layer.weight.shape[:2]
-        a, b = torch.randn(2, inner, generator=draw) / 4, torch.randn(out, 2, generator=draw) / 4
-        shape = (1, 1) if layer.weight.ndim == 4 else ()
-        flat = "lora_unet_" + name.replace(".", "_")
-        tensors |= {f"{flat}.lora_down.weight": a.reshape(2, inner, *shape),
-                    f"{flat}.lora_up.weight": b.reshape(out, 2, *shape)}  # fmt: skip
-        expected.get_submodule(name).weight.data += (b @ a).reshape(layer.weight.shape)
-    found, _ = from_bytes(net, save(tensors))
-    assert torch.allclose(theirs(net, expected), ours(net, found), atol=1e-4)
-
-
-def test_the_published_codes_names(net, bank):
+def test_the_published_codes_names(unet, factors):
     """diffusers 0.17, which DiffMorpher used: <attention>.processor.to_q_lora.down.weight."""
     old = {}
-    for name, (a, b) in bank.factors.items():
+    for name, (a, b) in factors.items():
         head, _, layer = name.removesuffix(".0").rpartition(".")
         old |= {f"unet.{head}.processor.{layer}_lora.{side}.weight": t[0] for side, t in (("down", a), ("up", b))}
-    found, _ = from_bytes(net, save(old))
-    assert set(found.factors) == set(bank.factors)
+    assert set(read(unet, save(old), "LoRA", "tiny")[0]) == set(factors)
 
 
-def test_banks_of_other_layers_and_ranks_join(net, bank):
-    few = Bank({n: (a[:, :2], b[:, :, :2]) for n, (a, b) in list(bank.factors.items())[:3]})
-    both = Bank.joined([bank, few])
-    assert (both.count, both.rank) == (2, 3)
-    x, words = rows(net)
-    with torch.no_grad(), attached(net, both):
-        second = net.noise_in(x, torch.full((3,), 1.5), [Row(words, mix=torch.tensor([[0.0, 1.0]]))])
-    assert torch.allclose(second, ours(net, few), atol=1e-5)
+def of_layer(unet, name, kernel):
+    """kohya's LoRA for one layer, and what it adds."""
+    weight, draw = unet.get_submodule(name).weight, torch.Generator().manual_seed(3)
+    a = torch.randn(2, weight[0].numel(), generator=draw) / 8
+    b = torch.randn(len(weight), 2, generator=draw) / 8
+    flat = "lora_unet_" + name.replace(".", "_")
+    down, up = (a.reshape(2, -1, kernel, kernel), b[..., None, None]) if kernel else (a, b)
+    return {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up}, (b @ a).reshape(weight.shape)
 
 
-def wrong_size(net):
-    name, layer = next(iter(targets(net.unet).items()))
+def test_layers_of_other_shapes(unet):
+    """kohya's LoRAs also change 1 × 1 convolutions, and layers whose input is no sequence."""
+    for name, kernel in (("down_blocks.1.attentions.0.proj_in", 1 if isinstance(
+            unet.down_blocks[1].attentions[0].proj_in, torch.nn.Conv2d) else 0),
+            ("down_blocks.1.resnets.0.time_emb_proj", 0), ("time_embedding.linear_1", 0)):  # fmt: skip
+        tensors, delta = of_layer(unet, name, kernel)
+        (a, b) = read(unet, save(tensors), "LoRA", "tiny")[0][name]
+        assert torch.allclose((b[0] @ a[0]).reshape(delta.shape), delta, atol=1e-6)
+
+
+def test_a_network_takes_the_lora_of_all_its_parts(tiny, factors, tmp_path):
+    """Against diffusers' own loading: UNet, 3 × 3 convolutions and text encoder, at a strength."""
+    parts, file = read_network(tiny, torch.float32, "tiny"), kohya(factors, 1.5)
+    draw, width, expected = torch.Generator().manual_seed(9), parts.text_encoder.config.hidden_size, {}
+    for name in ("encoder.layers.0.self_attn.q_proj", "encoder.layers.0.self_attn.out_proj"):
+        a, b = torch.randn(2, width, generator=draw), torch.randn(width, 2, generator=draw)
+        flat = "lora_te_text_model_" + name.replace(".", "_")
+        file |= {f"{flat}.lora_down.weight": a, f"{flat}.lora_up.weight": b, f"{flat}.alpha": torch.tensor(1.0)}
+        expected[name] = parts.text_encoder.get_submodule(name).weight + 0.35 * b @ a
+    convolution, delta = of_layer(parts.unet, "down_blocks.1.resnets.0.conv1", 3)
+    save_file(file | convolution, tmp_path / "all.safetensors")
+    expected_conv = parts.unet.down_blocks[1].resnets[0].conv1.weight + 0.7 * delta
+    theirs = read_network(tiny, torch.float32, "tiny")
+    pipe = StableDiffusionPipeline(theirs.vae, theirs.text_encoder, theirs.tokenizer, theirs.unet, theirs.scheduler,
+                                   None, None, requires_safety_checker=False)  # fmt: skip
+    pipe.load_lora_weights(dict(file), adapter_name="one")
+    pipe.fuse_lora(lora_scale=0.7)
+    changed = tensors(SimpleNamespace(unet=parts.unet, name="tiny"), tmp_path / "all.safetensors", 0.7)
+    merge(parts, tmp_path / "all.safetensors", 0.7, "tiny")
+    for name, weight in expected.items():
+        assert torch.allclose(parts.text_encoder.get_submodule(name).weight, weight, atol=1e-5)
+    assert torch.allclose(parts.unet.down_blocks[1].resnets[0].conv1.weight, expected_conv, atol=1e-6)
+    own = dict(parts.unet.named_parameters())
+    assert len(changed) == len(factors) + 1 and all(torch.equal(own[n], t) for n, t in changed.items())
+    parts.unet.down_blocks[1].resnets[0].conv1.weight.data -= 0.7 * delta
+    assert torch.allclose(said(parts.unet), said(theirs.unet), atol=1e-4)
+    words = torch.tensor([[1, 2, 3]])
+    assert torch.allclose(parts.text_encoder(words)[0], theirs.text_encoder(words)[0], atol=1e-4)
+
+
+def wrong_size(unet):
+    name, layer = next((n, m) for n, m in unet.named_modules() if ATTENTION.search(n))
     return {f"unet.{name}.lora_A.weight": torch.zeros(2, layer.in_features + 8),
             f"unet.{name}.lora_B.weight": torch.zeros(layer.out_features, 2)}  # fmt: skip
 
@@ -139,23 +172,23 @@ def wrong_size(net):
 @pytest.mark.parametrize(
     ("tensors", "sentence"),
     [
-        (wrong_size, r"must fit .*, whose layer .* has 32 inputs and 32 outputs, got 40 and 32"),
-        (lambda net: {"unet.mid.nothing.to_q.lora_A.weight": torch.zeros(2, 8)}, r"which .* does not have"),
-        (lambda net: {"some.weight": torch.zeros(2)}, "must hold lora_A and lora_B weights, got some.weight"),
-        (lambda net: {"lora_te_x.alpha": torch.zeros(())}, "must hold weights for a UNet, got a text encoder only"),
-        (lambda net: {"unet.conv_in.lora_A.weight": torch.zeros(2, 4, 3, 3),
-                      "unet.conv_in.lora_B.weight": torch.zeros(16, 2, 1, 1)}, "linear layers, got one for the Conv2d"),
-        (lambda net: dict(list(wrong_size(net).items())[:1]), "must hold both factors of every layer"),
+        (wrong_size, r"must fit tiny, whose layer .* has 32 inputs and 32 outputs, got 40 and 32"),
+        (lambda _: {"unet.mid.no.lora_A.weight": torch.zeros(2, 8)}, r"must fit tiny, got one for the layer mid.no"),
+        (lambda _: {"some.weight": torch.zeros(2)}, "must hold lora_A and lora_B weights, got some.weight"),
+        (lambda _: {"lora_te_x.alpha": torch.zeros(())}, "must hold weights for a UNet, got a text encoder only"),
+        (lambda _: {}, "must hold weights for a UNet, got none"),
+        (lambda unet: of_layer(unet, "conv_in", 3)[0], "linear layers, got one for the Conv2d conv_in"),
+        (lambda unet: dict(list(wrong_size(unet).items())[:1]), "must hold both factors of every layer"),
+        (lambda unet: {k: v[0] for k, v in wrong_size(unet).items()}, "must be for linear layers"),
     ],
-)  # fmt: skip
-def test_what_does_not_fit_is_refused_with_the_reason(net, tensors, sentence, tmp_path):
+)
+def test_what_does_not_fit_is_refused_with_the_reason(unet, tensors, sentence):
     with pytest.raises(EngineError) as e:
-        from_bytes(net, save(tensors(net)), "LoRA of picture 2")
+        read(unet, save(tensors(unet)), "LoRA of picture 2", "tiny")
     assert re.search("^LoRA of picture 2 .*" + sentence, str(e.value))
 
 
-def test_what_is_no_safetensors_file_is_refused(net, tmp_path):
-    save_file({"x": torch.zeros(3)}, tmp_path / "x.safetensors")
-    for block in (b"", b"a text", (tmp_path / "x.safetensors").read_bytes()[:20]):
+def test_what_is_no_safetensors_file_is_refused(unet, tmp_path):
+    for block in (b"", b"a text", save({"x": torch.zeros(3)})[:20]):
         with pytest.raises(EngineError, match="must be a safetensors file"):
-            from_bytes(net, block)
+            read(unet, block, "LoRA", "tiny")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from engine.checkpoints import lora_files
 from engine.checkpoints.resolve import PARTS
 from engine.checkpoints.shapes import FAMILY_OF, skeleton
 from engine.diffusion.memory import short_of_memory
@@ -147,36 +148,23 @@ def _prediction(path: Path, family: str, about: dict[str, str]) -> str:
 
 
 def merge(parts: Parts, path: Path, strength: float, name: str) -> None:
-    """Adds a LoRA (diffusers', peft's or kohya's format) to the weights of UNet and text encoder, ``strength`` times.
-
-    EngineError if it does not fit.
-    """
-    diffusers = hushed()
-    pipe = diffusers.StableDiffusionPipeline(
-        parts.vae, parts.text_encoder, parts.tokenizer, parts.unet, parts.scheduler, None, None,
-        requires_safety_checker=False,
-    )  # fmt: skip
-    before = next(parts.unet.parameters()).dtype
-    try:
-        pipe.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True, adapter_name="one")
-        parts_of = (*parts.unet.named_parameters(), *parts.text_encoder.named_parameters())
-        if not any(".lora_B." in n and p.any() for n, p in parts_of):
-            raise ValueError("it changes none of the layers")
-        pipe.fuse_lora(lora_scale=strength)
-        pipe.unload_lora_weights()
-    except Exception as e:  # diffusers and peft raise many kinds for a file that does not fit
-        if short_of_memory(e):
-            raise
-        raise EngineError(f"LoRA {path.name} must fit {name}, got {type(e).__name__}: {_said(e)}") from e
-    for part in (parts.unet, parts.text_encoder):
-        part.to(before).requires_grad_(False).eval()
+    """Adds a LoRA (`lora_files`) to the weights of UNet and text encoder, ``strength`` times; EngineError if it does
+    not fit."""
+    layers = lora_files.parse(path, f"LoRA {path.name}")
+    for module, part in zip((parts.unet, parts.text_encoder), layers, strict=True):
+        for key, weight in _changed(module, part, path, strength, name).items():
+            module.get_parameter(key).data = weight
 
 
 def tensors(net: Any, path: Path, strength: float = 1.0) -> dict[str, torch.Tensor]:
-    """The UNet's parameters that a few-step LoRA file changes, changed: what `Network.sampler` swaps in."""
-    import copy
+    """The UNet's parameters that a few-step LoRA file changes, changed, by name (``net`` has a unet and a name)."""
+    return _changed(net.unet, lora_files.parse(path, f"LoRA {path.name}")[0], path, strength, net.name)
 
-    twin = Parts(copy.deepcopy(net.unet), net.vae, net.text_encoder, net.tokenizer, net.schedule._scheduler, path.parent)
-    merge(twin, path, strength, net.name)
-    own = dict(net.unet.named_parameters())
-    return {n: p.data for n, p in twin.unet.named_parameters() if not torch.equal(p, own[n])}
+
+def _changed(module: Any, layers: Any, path: Path, strength: float, name: str) -> dict[str, torch.Tensor]:
+    out = {}
+    for layer, (a, b) in lora_files.fit(module, layers, f"LoRA {path.name}", name).items():
+        weight = module.get_submodule(layer).weight.data
+        delta = (b @ a).view(weight.shape).to(weight.device)
+        out[f"{layer}.weight"] = (weight.float() + strength * delta).to(weight.dtype)
+    return out

@@ -1,122 +1,124 @@
-"""LoRAs as files: diffusers and peft load ours, and theirs and kohya's are read.
+"""LoRA files, read and written: diffusers and peft load ours, and theirs and kohya's are read.
 
 A file is safetensors with the names ``unet.<layer>.lora_A.weight`` and ``lora_B``, as diffusers' `load_lora_weights`
 and `load_lora_adapter` want them (peft's `set_peft_model_state_dict`: without ``unet.``), and the LoraConfig in its
 header. peft's own files say ``base_model.model.`` in front and keep α elsewhere, so it is taken for the rank; kohya's
-say ``lora_unet_<layer>.lora_down.weight``, ``lora_up`` and ``alpha``.
+say ``lora_unet_<layer>.lora_down.weight``, ``lora_up`` and ``alpha``; the first of diffusers (0.17, which DiffMorpher
+used) ``<attention>.processor.to_q_lora.down.weight``.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from engine.diffusion.lora import LoraStack as Bank
-Network = Any
 from engine.requests import EngineError
 
-ENDS = {".lora_A.weight": "a", ".lora_B.weight": "b", ".lora_down.weight": "a", ".lora_up.weight": "b",
-        ".lora.down.weight": "a", ".lora.up.weight": "b", "_lora.down.weight": "a", "_lora.up.weight": "b",
-        ".alpha": "alpha"}  # fmt: skip
-HEADS = ("base_model.model.", "unet.", "lora_unet_")
-LEFT_OUT = ("text_encoder", "lora_te")
+KEY = re.compile(
+    r"(?:base_model\.model\.)?(?:unet\.|lora_unet_|(text_encoder\.|lora_te1?_))?(.+?)"
+    r"(?:\.alpha|[._]lora(?:_linear_layer)?[._](A|B|down|up)(?:\.default)?\.weight)"
+)
+SIDES = {"A": "a", "down": "a", "B": "b", "up": "b", None: "alpha"}
+Factors = dict[str, tuple[Tensor, Tensor]]
+Layers = dict[str, dict[str, Any]]
 
 
-def to_bytes(bank: Bank, about: dict[str, Any]) -> bytes:
-    """One LoRA (`Bank` of one) as a safetensors file; ``about`` goes into its header."""
+def read(unet: nn.Module, source: bytes | Path, name: str, network: str) -> tuple[Factors, str]:
+    """A file's LoRA for this UNet, and a note on what was left out; ``name`` and ``network`` are for the sentences.
+
+    A layer's name → A (1, r, in) and B (1, out, r), float32 on the CPU, all of one rank r. EngineError if it does not
+    fit, saying why.
+    """
+    layers, text = parse(source, name)
+    if not layers:
+        raise EngineError(f"{name} must hold weights for a UNet, got {'a text encoder only' if text else 'none'}")
+    found = fit(unet, layers, name, network)
+    for layer in found:
+        if getattr(module := unet.get_submodule(layer), "kernel_size", (1, 1)) != (1, 1):
+            raise EngineError(f"{name} must be for linear layers, got one for the {type(module).__name__} {layer}")
+    rank = max(len(a) for a, _ in found.values())
+    missing = {n: rank - len(a) for n, (a, _) in found.items()}
+    factors = {n: (pad(a, (0, 0, 0, missing[n]))[None], pad(b, (0, missing[n]))[None]) for n, (a, b) in found.items()}
+    return factors, f"the text encoder's part of {name} is left out" if text else ""
+
+
+def write(factors: Factors, about: dict[str, Any]) -> bytes:
+    """One LoRA (see `read`) as a safetensors file; ``about`` goes into its header."""
     tensors = {}
-    for name, (a, b) in bank.factors.items():
+    for name, (a, b) in factors.items():
         tensors[f"unet.{name}.lora_A.weight"] = a[0].detach().cpu().contiguous()
         tensors[f"unet.{name}.lora_B.weight"] = b[0].detach().cpu().contiguous()
-    config = {"unet.r": bank.rank, "unet.lora_alpha": bank.rank, "unet.target_modules": sorted(bank.factors)}
-    note = {"lora_adapter_metadata": json.dumps(config), "chrysalis": json.dumps(about)}
-    return save(tensors, note)
+    rank = next(iter(factors.values()))[0].shape[1]
+    config = {"unet.r": rank, "unet.lora_alpha": rank, "unet.target_modules": sorted(factors)}
+    return save(tensors, {"lora_adapter_metadata": json.dumps(config), "chrysalis": json.dumps(about)})
 
 
-def from_bytes(net: Network, block: bytes, name: str = "LoRA") -> tuple[Bank, str]:
-    """A file's LoRA for this network, and a note on what was left out. EngineError if it does not fit, saying why."""
+def parse(source: bytes | Path, name: str) -> tuple[Layers, Layers]:
+    """What a file holds for the UNet and for the text encoder: a layer as it calls it → its "a", "b", "alpha", "note"
+    (the LoraConfig). EngineError if it is none or of another kind."""
+    block = source if isinstance(source, bytes) else source.read_bytes()
     try:
-        tensors, note = load(block), _header(block)
+        tensors, note = load(block), _note(block)
     except SafetensorError as e:
         raise EngineError(f"{name} must be a safetensors file, got {len(block)} bytes that are none ({e})") from None
-    layers = {n: m for n, m in net.unet.named_modules() if n}
-    flat = {n.replace(".", "_"): n for n in layers}
-    found: dict[str, dict[str, Tensor]] = {}
-    text = 0
+    unet, text = Layers(), Layers()
     for key, value in tensors.items():
-        if key.startswith(LEFT_OUT):
-            text += 1
-            continue
-        end = next((e for e in ENDS if key.endswith(e)), None)
-        if end is None:
+        found = KEY.fullmatch(key)
+        if found is None:
             raise EngineError(f"{name} must hold lora_A and lora_B weights, got {key}")
-        layer = _layer(key.removesuffix(end), flat)
-        found.setdefault(layer, {})[ENDS[end]] = value.float()
-    if not found:
-        raise EngineError(f"{name} must hold weights for a UNet, got {'a text encoder only' if text else 'none'}")
-    factors = {}
-    for layer, parts in found.items():
-        a, b = _fitting(net, name, layer, layers.get(layer), parts)
-        scale = float(parts["alpha"]) / a.shape[1] if "alpha" in parts else _scale(note, layer, a.shape[1])
-        factors[layer] = a, b * scale
-    ranks = {a.shape[1] for a, _ in factors.values()}
-    rank = max(ranks)
-    pad: Callable[..., Tensor] = nn.functional.pad
-    factors = {n: (pad(a, (0, 0, 0, rank - a.shape[1])).to(net.device), pad(b, (0, rank - b.shape[2])).to(net.device))
-               for n, (a, b) in factors.items()}  # fmt: skip
-    return Bank(factors), f"the text encoder's part of {name} is left out" if text else ""
+        head = "text_encoder." if found[1] else "unet."
+        config = {k.removeprefix(head): v for k, v in note.items()}
+        (text if found[1] else unet).setdefault(found[2], {"note": config})[SIDES[found[3]]] = value.float()
+    return unet, text
 
 
-def _layer(key: str, flat: dict[str, str]) -> str:
-    for head in HEADS:
-        key = key.removeprefix(head)
-    key = key.replace(".processor", "")  # of the first diffusers LoRAs, which DiffMorpher wrote
-    plain = key.replace(".", "_")
-    if plain.endswith("to_out"):
-        plain += "_0"
-    return flat.get(plain, key)
+def fit(module: nn.Module, layers: Layers, name: str, network: str) -> Factors:
+    """What `parse` gave, for this module: a layer's own name → (r, in · kernel) and (out, r), α within. EngineError if
+    it does not fit."""
+    modules = dict(module.named_modules())
+    plain = {n.replace(".", "_").removeprefix("text_model_"): n for n in modules}
+    out = Factors()
+    for said, parts in layers.items():
+        layer = _name(said, plain)
+        own = modules.get(layer)
+        if own is None:
+            raise EngineError(f"{name} must fit {network}, got one for the layer {layer}, which it does not have")
+        if "a" not in parts or "b" not in parts:
+            raise EngineError(f"{name} must hold both factors of every layer, got one of {layer}")
+        a, b = parts["a"], parts["b"]
+        if not isinstance(own, nn.Linear | nn.Conv2d) or min(a.ndim, b.ndim) < 2:
+            raise EngineError(f"{name} must be for linear layers, got one for the {type(own).__name__} {layer}")
+        a, b, wanted = a.flatten(1), b.flatten(1), (own.weight[0].numel(), len(own.weight))
+        if wanted != (a.shape[1], len(b)) or len(a) != b.shape[1]:
+            raise EngineError(
+                f"{name} must fit {network}, whose layer {layer} has {wanted[0]} inputs and {wanted[1]} outputs, "
+                f"got {a.shape[1]} and {len(b)}, ranks {len(a)} and {b.shape[1]}"
+            )
+        scale = float(parts["alpha"]) / len(a) if "alpha" in parts else _scale(parts["note"], layer, len(a))
+        out[layer] = a, b * scale
+    return out
 
 
-def _fitting(net: Network, name: str, layer: str, module: nn.Module | None, parts: dict[str, Tensor]):
-    """(1, r, in) and (1, out, r), if they are for this layer."""
-    if module is None:
-        raise EngineError(f"{name} must fit {net.name}, got one for the layer {layer}, which {net.name} does not have")
-    if "a" not in parts or "b" not in parts:
-        raise EngineError(f"{name} must hold both factors of every layer, got one of {layer}")
-    a, b = parts["a"], parts["b"]
-    if a.ndim == 4 and a.shape[2:] == (1, 1):
-        a, b = a.flatten(1), b.flatten(1)
-    if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
-        wanted = module.in_channels, module.out_channels
-    elif isinstance(module, nn.Linear):
-        wanted = module.in_features, module.out_features
-    else:
-        wanted = None
-    if wanted is None or a.ndim != 2 or b.ndim != 2:
-        raise EngineError(f"{name} must be for linear layers, got one for the {type(module).__name__} {layer}")
-    got = a.shape[1], b.shape[0]
-    if wanted != got or a.shape[0] != b.shape[1]:
-        raise EngineError(
-            f"{name} must fit {net.name}, whose layer {layer} has {wanted[0]} inputs and {wanted[1]} outputs, "
-            f"got {got[0]} and {got[1]}, ranks {a.shape[0]} and {b.shape[1]}"
-        )
-    return a[None], b[None]
+def _name(said: str, plain: dict[str, str]) -> str:
+    """A module's own name of a layer, or, where it has none, the file's."""
+    said = said.replace(".processor", "")
+    key = re.sub("to_out$", "to_out_0", said.replace(".", "_").removeprefix("text_model_"))
+    return plain.get(key) or plain.get(re.sub(r"to_(q|k|v|out)(_0)?$", r"\1_proj", key), said)  # the latter: old CLIPs
 
 
-def _header(block: bytes) -> dict[str, Any]:
+def _note(block: bytes) -> dict[str, Any]:
     """What diffusers writes beside the weights: the LoraConfig, where α stands."""
     size = int.from_bytes(block[:8], "little")
-    note = json.loads(block[8 : 8 + size]).get("__metadata__") or {}
     try:
-        found = json.loads(note.get("lora_adapter_metadata", "{}"))
-        return {k.removeprefix("unet."): v for k, v in found.items()}
-    except (ValueError, AttributeError):
+        return dict(json.loads(json.loads(block[8 : 8 + size])["__metadata__"]["lora_adapter_metadata"]))
+    except (ValueError, KeyError, TypeError):
         return {}
 
 
@@ -127,13 +129,3 @@ def _scale(note: dict[str, Any], layer: str, rank: int) -> float:
         if re.fullmatch(rf"(.*\.)?{pattern}", layer):
             alpha = own
     return float(alpha) / (rank**0.5 if note.get("use_rslora") else rank)
-
-
-def read(unet, block, name, network):
-    from types import SimpleNamespace
-    bank, note = from_bytes(SimpleNamespace(unet=unet, name=network, device="cpu"), block, name)
-    return bank.factors, note
-
-
-def write(factors, about):
-    return to_bytes(Bank(factors), about)
