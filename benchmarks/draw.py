@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine.checkpoints.manager import Models
-from engine.jobs.run import run
-from engine.requests import Done, DrawRequest, EditRequest
+from benchmarks.tiny import done
+from engine.checkpoints.manager import ModelManager
+from engine.requests import DrawRequest, EditRequest
 from engine.vision.drawing import followed, sketch_of, strokes_of
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
@@ -42,23 +42,19 @@ def ink(lines: np.ndarray) -> Image.Image:
     return layer
 
 
-def made(models: Models, request: Any) -> np.ndarray:
-    event = None
-    for event in run(models, request):  # noqa: B007, only the last one counts
-        pass
-    assert isinstance(event, Done)
-    return np.asarray(event.frames[0])
+def picture(models: ModelManager, request: Any) -> np.ndarray:
+    return np.asarray(done(models, request).frames[0])
 
 
-def curves(models: Models, model: str, photos: np.ndarray) -> Iterator[tuple[str, str, dict[str, float]]]:
+def curves(models: ModelManager, model: str, photos: np.ndarray) -> Iterator[tuple[str, str, dict[str, float]]]:
     """(curve, point, figures), one after another."""
     from training.measures import fid, inception_features, kid
 
     real = inception_features(photos, models.device)
     lines, paints = [sketch_of(p) for p in photos], [strokes_of(p) for p in photos]
     layers = [(ink(a), Image.fromarray(b).convert("RGBA")) for a, b in zip(lines, paints, strict=True)]
-    base = [DrawRequest(sketch=a, strokes=b, seed=i, steps=STEPS, realism=1.0, model=model)
-            for i, (a, b) in enumerate(layers)]  # fmt: skip
+    common = {"steps": STEPS, "realism": 1.0, "model": model}
+    base = [DrawRequest(sketch=a, strokes=b, seed=i, **common) for i, (a, b) in enumerate(layers)]
 
     def measured(pictures: np.ndarray) -> dict[str, float]:
         own = [followed(p, a, b) for p, a, b in zip(pictures, lines, paints, strict=True)]
@@ -67,7 +63,7 @@ def curves(models: Models, model: str, photos: np.ndarray) -> Iterator[tuple[str
         return out | {"FID": fid(found, real), "KID": kid(found, real)}
 
     def drawn(**change: Any) -> dict[str, float]:
-        return measured(np.stack([made(models, replace(r, **change)) for r in base]))
+        return measured(np.stack([picture(models, replace(r, **change)) for r in base]))
 
     yield "joint", "scales 1, realism 1", drawn(refine="off")
     yield "sum", "scales 1, realism 1", drawn(refine="off", combine="sum")
@@ -79,16 +75,16 @@ def curves(models: Models, model: str, photos: np.ndarray) -> Iterator[tuple[str
         for r in REALISM:
             yield f"realism, {rule}", f"{r:g}", drawn(realism=r, refine=rule)
     for t in STRENGTHS:
-        edits = [EditRequest(guide=Image.fromarray(p), strength=t, seed=i, steps=50, model=model)
-                 for i, p in enumerate(paints)]  # fmt: skip
-        pictures = np.stack([made(models, e) for e in edits])
+        common = {"strength": t, "steps": 50, "model": model}
+        edits = (EditRequest(guide=Image.fromarray(p), seed=i, **common) for i, p in enumerate(paints))
+        pictures = np.stack([picture(models, e) for e in edits])
         away = np.square((pictures.astype(np.float32) - np.stack(paints)) / 255).sum((1, 2, 3))
         yield "strength", f"{t:g}", {"L2": float(away.mean())} | measured(pictures)
 
 
 def measure(model: str, device: str, count: int = 48) -> dict[str, Any]:
     """The table, row by row."""
-    models, photos = Models(device), photographs(count)
+    models, photos = ModelManager(device), photographs(count)
     out: dict[str, Any] = {"model": model, "pictures": count, "steps": STEPS}
     for curve, point, figures in curves(models, model, photos):
         row = {k: round(v, 4 if v < 1 else 2) for k, v in figures.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,9 +19,8 @@ from PIL import Image, ImageChops
 from benchmarks.interpolate import bare, job, request, watched
 from benchmarks.machine import peak, settle
 from benchmarks.tiny import done, events
-from engine.checkpoints.manager import Models, pick_device
+from engine.checkpoints.manager import ModelManager, pick_device
 from engine.diffusion import lora
-from engine.jobs.cache import Cache
 from engine.requests import Done, DrawRequest, EngineError, InterpolateRequest, LoadRequest, MorphRequest
 
 DRAWINGS = Path(__file__).resolve().parents[1] / "assets" / "examples" / "drawings"
@@ -61,24 +59,21 @@ class Bench:
         return MorphRequest((r.a, r.b), prompts=words, fit="crop", size=r.size, model=r.model, **fixed | change)
 
     @contextmanager
-    def models(self, dtype: torch.dtype | None = None, memory: float = 0.0) -> Iterator[Models]:
+    def models(self, dtype: torch.dtype | None = None, memory: float = 0.0) -> Iterator[ModelManager]:
         """Networks with nothing resident and nothing remembered, of an earlier figure's neither."""
         gc.collect()
         settle(pick_device(self.device))
-        with tempfile.TemporaryDirectory() as folder:
-            models = Models(self.device, dtype, memory)
-            models.cache = Cache(folder)
-            try:
-                yield models
-            finally:
-                models._resident.clear()
-                models.memo = type(models.memo)()
+        models = ModelManager(self.device, dtype, memory)
+        try:
+            yield models
+        finally:
+            models._resident.clear()
+            models.memo = type(models.memo)()
 
 
-def measure(models: Models, asked: Any) -> Line:
+def measure(models: ModelManager, asked: Any) -> Line:
     """One run of a request from nothing remembered: seconds, evaluations (network rows), the most memory."""
     models.memo = type(models.memo)()
-    models.cache.clear()
     settle(models.device)
     begun = perf_counter()
     result = done(models, asked)
@@ -112,7 +107,7 @@ def fits(device: torch.device) -> Iterator[list[float]]:
         lora.fit = own
 
 
-def warm(models: Models, name: str) -> Any:
+def warm(models: ModelManager, name: str) -> Any:
     """The network, loaded and warm as the studio makes it."""
     events(models, LoadRequest(name))
     return models.load(name)
@@ -184,7 +179,7 @@ def live(b: Bench) -> Iterator[Line]:
                 took.append(perf_counter() - begun)
             counted = took[WARM:]
             line = {"network": name, "size": side, "updates": len(counted), "evaluations_per_update": rows}
-            line |= {"controls": sorted(models.load(model).controls), "first_s": round(took[0], 3)}
+            line |= {"controls": sorted(models.load(model).resident.controls), "first_s": round(took[0], 3)}
             line |= {"median_s": round(median(counted), 4), "slowest_s": round(max(counted), 4)}
             yield line | {"updates_per_s": round(len(counted) / sum(counted), 2)} | peak(models.device)
 
@@ -235,7 +230,7 @@ def within(b: Bench, gb: int, r: Any) -> Line:
     try:
         with b.models(memory=gb) as models:
             try:
-                plan = {"plan": vars(models.load(r.model).plan)}
+                plan = {"plan": vars(models.load(r.model).resident.plan)}
                 return plan | measure(models, r) | {"finished": True}
             except (EngineError, torch.OutOfMemoryError) as e:
                 return {"said": str(e)[:300]} | peak(models.device)

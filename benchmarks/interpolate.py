@@ -7,6 +7,7 @@ import resource
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.checkpoints.manager import Models
-from engine.diffusion.model import Network
+from engine.checkpoints.manager import ModelManager
+from engine.context import Context
+from engine.diffusion.model import LatentDiffusion
 from engine.jobs.run import run
-from engine.requests import Done, Frame, InterpolateRequest, preset
+from engine.requests import Done, Frame, InterpolateRequest
 from engine.vision import images
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
@@ -27,14 +29,15 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 def request(model: str) -> InterpolateRequest:
     pair = json.loads((EXAMPLES / "pairs.json").read_text())[0]
     a, b = (images.read(EXAMPLES / pair[k]) for k in "ab")
-    return preset(InterpolateRequest(a, b, prompt=pair["prompt"], prompt_b=pair["prompt_b"], model=model), "draft")
+    words = {"prompt": pair["prompt"], "prompt_b": pair["prompt_b"]}
+    return InterpolateRequest(a, b, **words, model=model, **InterpolateRequest.presets["draft"])
 
 
-def job(models: Models, r: InterpolateRequest) -> tuple[float, float, Done]:
+def job(models: ModelManager, r: InterpolateRequest) -> tuple[float, float, Done]:
     """Seconds of the whole job, seconds until its first in-between frame, and its result; nothing remembered."""
     models.memo = type(models.memo)()
     begun, first, event = perf_counter(), 0.0, None
-    for event in run(models, r):
+    for event in run(Context(models), r):
         if not first and isinstance(event, Frame) and 0 < event.index < r.frames - 1:
             first = perf_counter() - begun
     assert isinstance(event, Done)
@@ -42,7 +45,7 @@ def job(models: Models, r: InterpolateRequest) -> tuple[float, float, Done]:
 
 
 @contextmanager
-def watched(net: Network) -> Iterator[Counter]:
+def watched(net: LatentDiffusion) -> Iterator[Counter]:
     """Counts the calls of a network's parts by their input's shape."""
     seen: Counter = Counter()
     parts = {"unet": net.unet, "encode": net.vae.encoder, "decode": net.vae.decoder}
@@ -59,7 +62,7 @@ def watched(net: Network) -> Iterator[Counter]:
 
 
 @torch.no_grad()
-def bare(net: Network, calls: Counter) -> float:
+def bare(net: LatentDiffusion, calls: Counter) -> float:
     """Seconds that the same calls take with nothing around them: each distinct shape timed, times its count."""
     text = net.embed(["a rose"]).to(net.dtype)
     total = 0.0
@@ -85,7 +88,7 @@ def bare(net: Network, calls: Counter) -> float:
 
 def measure(model: str, device: str, repeats: int) -> dict[str, Any]:
     """Ratios in one run; every round measures engine, bare network and the single way one after another."""
-    models, r = Models(device), request(model)
+    models, r = ModelManager(device), request(model)
     net = models.load(model)
     with watched(net) as calls:
         job(models, r)  # warm-up, and what it asks of the network
@@ -93,16 +96,17 @@ def measure(model: str, device: str, repeats: int) -> dict[str, Any]:
     for _ in range(repeats):
         whole, first, batched = job(models, r)
         over.append(whole / bare(net, calls))
-        batch, net.batch = net.batch, 1 if r.guidance == 1 else 2
+        plan = net.resident.plan
+        net.resident.plan = replace(plan, rows=1 if r.guidance == 1 else 2)
         try:
             single, _, alone = job(models, r)
         finally:
-            net.batch = batch
+            net.resident.plan = plan
         speedup.append(single / whole)
         firsts.append(first)
         wholes.append(whole)
-        gap = max(float(np.abs(np.asarray(p, float) - np.asarray(q, float)).mean())
-                  for p, q in zip(batched.frames, alone.frames, strict=True))  # fmt: skip
+        pairs = zip(batched.frames, alone.frames, strict=True)
+        gap = max(float(np.abs(np.asarray(p, float) - np.asarray(q, float)).mean()) for p, q in pairs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if net.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**20

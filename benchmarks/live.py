@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-from dataclasses import fields
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -17,12 +15,11 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
-from engine.checkpoints.manager import Memo, Models
-from engine.jobs.run import run
-from engine.requests import DRAW_PRESETS, Done, DrawRequest
+from benchmarks.tiny import done
+from engine.checkpoints.manager import Memo, ModelManager
+from engine.requests import DrawRequest
 from morph_ui.components.canvas import read
-from morph_ui.live import request_of
-from morph_ui.stream import inline
+from morph_ui.session import inline
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples" / "drawings"
 WARM, UPDATES = 3, 16
@@ -34,7 +31,7 @@ def url(layer: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(block.getvalue()).decode()
 
 
-def values(part: bool) -> list[str]:
+def values(part: bool) -> list[dict[str, Any]]:
     """What the canvas sends while its strokes move by a pixel; ``part``: only the middle is painted."""
     sketch, strokes = (Image.open(EXAMPLES / f"own-daisy-{n}.png").convert("RGBA") for n in ("sketch", "strokes"))
     out = []
@@ -45,27 +42,24 @@ def values(part: bool) -> list[str]:
             only.paste(255, (50, 40, 200, 190))
             moved.putalpha(only)
         layers = {"sketch": url(sketch), "strokes": url(moved)}
-        out.append(json.dumps({"width": 256, "height": 256, "photo": None, "layers": layers, "live": True}))
+        out.append({"width": 256, "height": 256, "photo": None, "layers": layers, "turn": i, "phase": "live"})
     return out
 
 
-def updates(models: Models, sent: list[str], model: str, **change: Any) -> list[float]:
+def updates(models: ModelManager, sent: list[dict[str, Any]], model: str, **change: Any) -> list[float]:
     """Seconds of every update, the first ones left out."""
-    plain = {f.name: f.default for f in fields(DrawRequest) if f.name not in DrawRequest.LAYERS}
-    plain |= DRAW_PRESETS["live"] | {"model": model} | change
+    plain = DrawRequest.presets["live"] | {"model": model} | change
     models.memo, took = Memo(), []
     for value in sent:
-        begun, event = perf_counter(), None
-        for event in run(models, request_of(read(value), plain)):  # noqa: B007, only the last one counts
-            pass
-        assert isinstance(event, Done)
-        inline(event.frames[0])
+        begun = perf_counter()
+        drawing = read(value)
+        inline(done(models, DrawRequest(drawing.sketch, drawing.strokes, **plain)).frames[0])
         took.append(perf_counter() - begun)
     return took[WARM:]
 
 
 def measure(model: str, device: str, repeats: int) -> dict[str, Any]:
-    models, whole, part = Models(device), values(False), values(True)
+    models, whole, part = ModelManager(device), values(False), values(True)
     rounds: dict[str, list[float]] = {"whole": [], "part": [], "four": []}
     for _ in range(repeats):  # in turn, so that noise hits all alike
         rounds["whole"] += updates(models, whole, model)

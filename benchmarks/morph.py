@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.naive import Naive
-from benchmarks.tiny import make_network
-from engine.checkpoints.manager import Models
-from engine.diffusion import lora
-from engine.diffusion.model import Network, Row
+from benchmarks.tiny import done, make_network
+from engine.checkpoints.manager import ModelManager
+from engine.context import Context
+from engine.diffusion import attention, lora
+from engine.diffusion.guidance import Conditioning
+from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.sampling import gaussian, generator
 from engine.jobs.cache import Cache
-from engine.jobs.run import run
+from engine.methods.morph import Job, between, redraw
 from engine.requests import Done, MorphRequest, result
 from engine.vision import images, perceptual
 
@@ -30,64 +32,65 @@ STEPS, FRAMES, FIT = 50, 16, 20
 
 def request(model: str) -> MorphRequest:
     pair = json.loads((EXAMPLES / "pairs.json").read_text())[0]
-    pictures = tuple(images.read(EXAMPLES / pair[k]) for k in "ab")
-    return MorphRequest(pictures, prompts=(pair["prompt"], pair["prompt_b"]), model=model, steps=STEPS, frames=FRAMES,
-                        lora_steps=FIT, fit="crop")  # fmt: skip
+    pictures, prompts = tuple(images.read(EXAMPLES / pair[k]) for k in "ab"), (pair["prompt"], pair["prompt_b"])
+    own = {"steps": STEPS, "frames": FRAMES, "lora_steps": FIT, "fit": "crop"}
+    return MorphRequest(pictures, prompts=prompts, model=model, **own)
 
 
 @torch.no_grad()
-def errors(net: Network, z: Tensor, words: Tensor, bank: lora.Bank) -> list[float]:
+def errors(net: LatentDiffusion, z: Tensor, prompts: Tensor, stack: lora.LoraStack) -> list[float]:
     """How well each LoRA knows its picture: mean squared error of the noise at 64 fixed levels."""
-    out, n = [], 64
-    t = ((torch.rand(n, generator=generator(1, 9)) + torch.arange(n)) / n * len(net.sigmas)).long()
-    eps, s = gaussian(z.shape[1:], [generator(1, 8)] * n), net.sigmas[t]
-    with lora.attached(net, bank):
+    out, n, sigmas = [], 64, net.schedule.training
+    t = ((torch.rand(n, generator=generator(1, 9)) + torch.arange(n)) / n * len(sigmas)).long()
+    eps, s = gaussian(z.shape[1:], [generator(1, 8)] * n), sigmas[t]
+    with lora.attach(net, stack):
         for k in range(len(z)):
-            mix = torch.eye(len(z))[k : k + 1]
-            found = net.noise_in(z[k] + s.to(z).view(-1, 1, 1, 1) * eps.to(z), s, [Row(words[k : k + 1], mix=mix)])
+            row = Conditioning(prompts[k : k + 1], lora_weights=torch.eye(len(z))[k : k + 1])
+            found = net.eps(z[k] + s.to(z).view(-1, 1, 1, 1) * eps.to(z), s, [row])
             out.append(float((found.cpu() - eps).square().mean()))
     return out
 
 
-def fit_until(
-    net: Network, z: Tensor, words: Tensor, wanted: list[float], rate: float
-) -> tuple[float, int, list[float]]:
+def fit_until(net: LatentDiffusion, z: Tensor, prompts: Tensor, wanted: list[float]) -> tuple[float, int, list[float]]:
     """Seconds, steps (10, 20, 40 or 80) and errors of the first fit in one batch that knows the pictures as well."""
     for steps in (10, 20, 40, 80):
         begun = perf_counter()
-        bank = result(lora.fit(net, z, words, steps, 16, rate, 0, 2, 0.0))
+        stack = result(lora.fit(net, z, prompts, steps, 16, net.resident.lora_rate, 0, 2, 0.0))
         took = perf_counter() - begun
-        got = errors(net, z, words, bank)
+        got = errors(net, z, prompts, stack)
         if all(g <= w for g, w in zip(got, wanted, strict=True)):
             break
     return took, steps, got
 
 
-def timed(models: Models, r: MorphRequest) -> tuple[float, Done]:
-    begun, event = perf_counter(), None
-    for e in run(models, r):
-        event = e
-    assert isinstance(event, Done)
-    return perf_counter() - begun, event
+def stack_of(apart: list[tuple[dict[str, Tensor], dict[str, Tensor]]]) -> lora.LoraStack:
+    """The plain way's LoRAs as the engine has them."""
+    names = apart[0][0]
+    return lora.LoraStack({n: tuple(torch.stack([one[side][n] for one in apart]) for side in (0, 1)) for n in names})
+
+
+def time(models: ModelManager, r: MorphRequest, cache: Cache) -> tuple[float, Done]:
+    begun = perf_counter()
+    result = done(models, r, cache)
+    return perf_counter() - begun, result
 
 
 @torch.no_grad()
-def frames_of(models: Models, r: MorphRequest, noise: Tensor, words: Tensor, bank: lora.Bank) -> tuple[float, Tensor]:
+def frames_of(
+    models: ModelManager, r: MorphRequest, noise: Tensor, prompts: Tensor, stack: lora.LoraStack
+) -> tuple[float, Tensor]:
     """Seconds and pictures of the whole way at even places, from given LoRAs and noises: both ends, then all frames."""
-    import sys
-
-    from engine.diffusion import attention as hooks
-
-    method = sys.modules["engine.methods.morph"]
-    net = models.load(r.model)
+    context = Context(models)
+    net = result(context.load(r.model, ()))
     begun = perf_counter()
-    job = method.Run(net, models, r, [0, 1], ["a", "b"], noise, words, None, net.levels(r.steps), bank=bank)
-    models.cache.clear()
-    with lora.attached(net, bank):
-        again, features = result(method.regenerated(job, noise, ["a", "b"]))
+    job = Job(
+        context, r, [0, 1], ["a", "b"], noise, prompts, net.schedule.sigmas(r.steps), [stack.only(0), stack.only(1)]
+    )
+    with lora.attach(net, stack):
+        again, features = result(redraw(job, noise, ["a", "b"]))
         places = [(0, i / (r.frames - 1)) for i in range(1, r.frames - 1)]
-        with hooks.blended(net, features):
-            z = result(method.drawn(job, noise, places, job.levels, ""))
+        with attention.mix(net, features):
+            z = result(between(job, noise, places, job.sigmas, ""))
     x = net.decode(torch.cat([again[:1], z, again[1:]]))
     return perf_counter() - begun, x
 
@@ -103,93 +106,98 @@ def measure(model: str, device: str, repeats: int) -> dict[str, Any]:
 
 
 def one(model: str, device: str, repeats: int) -> dict[str, Any]:
-    r = request(model)
+    models, plain = ModelManager(device), ModelManager(device, torch.float32)
     with tempfile.TemporaryDirectory() as folder:
-        models, plain = Models(device), Models(device, torch.float32)
-        models.cache = plain.cache = Cache(folder)
-        net, slow = models.load(model), plain.load(model)
-        pictures = [images.fitted(p, (net.size, net.size), "fit") for p in r.pictures]
-        x = images.to_tensor(pictures)
+        pair = Pair(models, plain, request(model), Cache(folder))
+        rounds = [pair.measure() for _ in range(repeats)]
+    last, net = rounds[-1], pair.net
+    out = {"model": model, "device": str(net.device), "dtype": str(net.dtype).removeprefix("torch.")}
+    out |= {"frames": FRAMES, "steps": STEPS}
+    for name in ("fit_speedup", "frames_speedup", "naive_over_engine", "warm_speedup"):
+        out[name] = round(median(r[name] for r in rounds), 2)
+    for name in ("frames_difference", "probe_difference"):
+        out[name] = round(max(r[name] for r in rounds), 3)
+    return out | {k: v for k, v in last.items() if k not in out}
+
+
+class Pair:
+    """Two pictures, the engine with its ``net``, and the plain way with one of float32."""
+
+    def __init__(self, models: ModelManager, plain: ModelManager, r: MorphRequest, cache: Cache):
+        self.models, self.r, self.cache = models, r, cache
+        self.net, slow = models.load(r.model), plain.load(r.model)
+        self.x = images.to_tensor([images.fit_frame(p, (self.net.size, self.net.size), "fit") for p in r.pictures])
         with torch.no_grad():
-            z, words = net.encode(x), net.embed(list(r.prompts))
-            z32, words32 = slow.encode(x), slow.embed(list(r.prompts))
-        naive = Naive(slow, STEPS)
-        rate = net.lora_rate
-        result(lora.fit(net, z, words, 1, 16, rate))  # the first step of a process is slow
-        naive.fit(z32[:1], words32[:1], 1, 16, 2e-4)
-        fit, frame, whole, warm, gaps, curve = [], [], [], [], [], []
-        for _ in range(repeats):
-            begun = perf_counter()
-            apart = [naive.fit(z32[i : i + 1], words32[i : i + 1], 200, 16, 2e-4) for i in (0, 1)]
-            slow_fit = perf_counter() - begun
-            known = lora.Bank({n: (torch.stack([f[0][n] for f in apart]), torch.stack([f[1][n] for f in apart]))
-                               for n in apart[0][0]})  # fmt: skip
-            wanted = errors(slow, z32, words32, known)
-            took, steps, got = fit_until(net, z, words, wanted, rate)
-            fit.append(slow_fit / took)
+            self.z, self.prompts = self.net.encode(self.x), self.net.embed(list(r.prompts))
+            self.z32, self.prompts32 = slow.encode(self.x), slow.embed(list(r.prompts))
+        self.slow, self.naive = slow, Naive(slow, STEPS)
+        self.places = [i / (FRAMES - 1) for i in range(FRAMES)]
+        result(lora.fit(self.net, self.z, self.prompts, 1, 16, self.net.resident.lora_rate))  # the first step is slow
+        self.naive.fit(self.z32[:1], self.prompts32[:1], 1, 16, 2e-4)
 
-            with torch.no_grad():
-                noise = []
-                for i, (a, b) in enumerate(apart):
-                    naive.merge({n: b[n] @ a[n] for n in a})
-                    noise.append(naive.invert(z32[i : i + 1], words32[i : i + 1]))
-                naive.merge({})
-                begun = perf_counter()
-                places = [i / (FRAMES - 1) for i in range(FRAMES)]
-                single = naive.pictures(naive.way(noise, [words32[:1], words32[1:]], apart, places))
-                slow_frames = perf_counter() - begun
-            top = net.levels(STEPS)[0]
-            scaled = torch.cat(noise) * (1 + top**2) ** 0.5  # x0 + σ·ε, as the engine has it
-            quick, batched = frames_of(models, r, scaled, words, known)
-            frame.append(slow_frames / quick)
-            gaps.append(float((single - batched).abs().mean()) * 127.5)
+    def measure(self) -> dict[str, Any]:
+        """One round: fits, frames, the whole, the second run, the quick look."""
+        begun = perf_counter()
+        apart = [self.naive.fit(self.z32[i : i + 1], self.prompts32[i : i + 1], 200, 16, 2e-4) for i in (0, 1)]
+        slow = perf_counter() - begun
+        wanted = errors(self.slow, self.z32, self.prompts32, stack_of(apart))
+        took, steps, got = fit_until(self.net, self.z, self.prompts, wanted)
+        out = {"fit_speedup": slow / took, "fit_steps": steps}
+        out |= {"fit_errors": [round(e, 4) for e in got], "fit_errors_naive": [round(e, 4) for e in wanted]}
+        return out | self.frames(apart) | self.whole()
 
-            begun = perf_counter()
-            with torch.no_grad():
-                zz, ww = slow.encode(x), slow.embed(list(r.prompts))
-                naive.whole(zz, ww, FRAMES)
-            slow_whole = perf_counter() - begun
-            models.cache.clear()
-            cold, done = timed(models, r)
-            again, _ = timed(models, r)
-            whole.append(slow_whole / cold)
-            warm.append(cold / again)
-
-            # The quick look's curve against that of all frames in all steps, at the places of the quick look.
-            even = timed(models, replace(r, reschedule=False))[1]
-            full = images.to_tensor(list(even.frames))
-            shares = perceptual.arc(places, perceptual.steps(net, full).tolist())
-            curve.append(_apart(models, r, places, shares))
+    @torch.no_grad()
+    def frames(self, apart: list) -> dict[str, Any]:
+        """Both ways from the same LoRAs and noises."""
+        noise = []
+        for i, (a, b) in enumerate(apart):
+            self.naive.merge({n: b[n] @ a[n] for n in a})
+            noise.append(self.naive.invert(self.z32[i : i + 1], self.prompts32[i : i + 1]))
+        self.naive.merge({})
+        begun = perf_counter()
+        ends = [self.prompts32[:1], self.prompts32[1:]]
+        single = self.naive.pictures(self.naive.way(noise, ends, apart, self.places))
+        slow = perf_counter() - begun
+        top = self.net.schedule.sigmas(STEPS)[0]
+        scaled = torch.cat(noise) * (1 + top**2) ** 0.5  # x0 + σ·ε, as the engine has it
+        quick, batched = frames_of(self.models, self.r, scaled, self.prompts, stack_of(apart))
         return {
-            "model": model, "device": str(net.device), "dtype": str(net.dtype).removeprefix("torch."),
-            "frames": FRAMES, "steps": STEPS,
-            "fit_speedup": round(median(fit), 2), "fit_steps": steps,
-            "fit_errors": [round(e, 4) for e in got], "fit_errors_naive": [round(e, 4) for e in wanted],
-            "frames_speedup": round(median(frame), 2), "frames_difference": round(max(gaps), 2),
-            "naive_over_engine": round(median(whole), 2), "naive_s": round(slow_whole, 1), "engine_s": round(cold, 1),
-            "warm_speedup": round(median(warm), 2), "warm_s": round(again, 1),
-            "probe_difference": round(max(curve), 3),
-            "fit_bytes": sum(len(f) for f in done.files.values()), "quality": done.quality,
-        }  # fmt: skip
+            "frames_speedup": slow / quick,
+            "frames_difference": float((single - batched).abs().mean()) * 127.5,
+        }
 
+    def whole(self) -> dict[str, Any]:
+        begun = perf_counter()
+        with torch.no_grad():
+            self.naive.whole(self.slow.encode(self.x), self.slow.embed(list(self.r.prompts)), FRAMES)
+        slow = perf_counter() - begun
+        self.cache.clear()
+        cold, made = time(self.models, self.r, self.cache)
+        again, _ = time(self.models, self.r, self.cache)
+        # The quick look's curve against that of all frames in all steps, at the places of the quick look.
+        even = time(self.models, replace(self.r, reschedule=False), self.cache)[1]
+        lengths = perceptual.steps(self.net, images.to_tensor(list(even.frames))).tolist()
+        gap = self.gap(perceptual.arc(self.places, lengths))
+        out = {"naive_over_engine": slow / cold, "naive_s": round(slow, 1), "engine_s": round(cold, 1)}
+        out |= {"warm_speedup": cold / again, "warm_s": round(again, 1), "probe_difference": gap}
+        return out | {"fit_bytes": sum(len(f) for f in made.files.values()), "quality": dict(made.quality)}
 
-def _apart(models: Models, r: MorphRequest, places: list[float], shares: list[float]) -> float:
-    """Largest difference of two arc-length curves, each 0 … 1: that of the quick look, and (places, shares)."""
-    seen: list[tuple[list[float], list[float]]] = []
-    even = perceptual.even
+    def gap(self, shares: list[float]) -> float:
+        """Largest difference of two arc-length curves, each 0 … 1: that of the quick look, and (places, shares)."""
+        seen: list[tuple[list[float], list[float]]] = []
+        own = perceptual.even
 
-    def noted(at, lengths, frames):
-        seen.append((list(at), list(lengths)))
-        return even(at, lengths, frames)
+        def even(at: list[float], lengths: list[float], frames: int) -> list[float]:
+            seen.append((list(at), list(lengths)))
+            return own(at, lengths, frames)
 
-    perceptual.even = noted
-    try:
-        timed(models, r)
-    finally:
         perceptual.even = even
-    probe = perceptual.arc(*seen[0])
-    grid = torch.linspace(0, 1, 33).tolist()
-    return max(abs(_at(g, seen[0][0], probe) - _at(g, places, shares)) for g in grid)
+        try:
+            time(self.models, self.r, self.cache)
+        finally:
+            perceptual.even = own
+        quick, grid = perceptual.arc(*seen[0]), torch.linspace(0, 1, 33).tolist()
+        return max(abs(_at(g, seen[0][0], quick) - _at(g, self.places, shares)) for g in grid)
 
 
 def _at(x: float, xs: list[float], ys: list[float]) -> float:

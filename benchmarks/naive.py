@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.diffusion.lora import targets
-from engine.diffusion.model import Network
+from engine.diffusion.model import LatentDiffusion
 from engine.vision import perceptual
 
 Deltas = dict[str, Tensor]  # layer → what is added to its weight
@@ -41,15 +41,15 @@ class Mixing:
 class Naive:
     """``net`` must be float32. Latents in the sampler's usual scale, √ā·x0 + √(1 − ā)·ε."""
 
-    def __init__(self, net: Network, steps: int):
+    def __init__(self, net: LatentDiffusion, steps: int):
         self.net, self.unet = net, net.unet
-        net.scheduler.set_timesteps(steps)
-        self.times = [int(t) for t in net.scheduler.timesteps]  # falling
-        self.abar = net.scheduler.alphas_cumprod.double()
+        self.times = [round(net.schedule.timestep(s)) for s in net.schedule.sigmas(steps)[:-1]]  # falling
+        self.abar = 1 / (1 + net.schedule.training**2)
         self.own = {n: m.weight.data.clone() for n, m in targets(self.unet).items()}
 
     def eps(self, x: Tensor, t: int, words: Tensor) -> Tensor:
-        phi = [] if not self.net.extra else [self.net.null((x.shape[2], x.shape[3]))] * (self.net.extra // x.shape[1])
+        beside = self.net.concat_channels // x.shape[1]
+        phi = [self.net.null_latent((x.shape[2], x.shape[3]))] * beside if beside else []
         return self.unet(torch.cat([x, *phi], 1), torch.tensor(t), encoder_hidden_states=words).sample
 
     def move(self, x: Tensor, t: int, words: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -97,8 +97,14 @@ class Naive:
             x = self.move(x, t, words, self.abar[t], down)
         return x
 
-    def way(self, noise: list[Tensor], words: list[Tensor], loras: list[tuple[Deltas, Deltas]], places: list[float],
-            share: float = 0.6) -> list[Tensor]:  # fmt: skip
+    def way(
+        self,
+        noise: list[Tensor],
+        words: list[Tensor],
+        loras: list[tuple[Deltas, Deltas]],
+        places: list[float],
+        share: float = 0.6,
+    ) -> list[Tensor]:
         """Latents of all frames: both ends drawn again first, and what they kept mixed for the others."""
         before = self.unet.attn_processors
         mixing = {n: Mixing(p) for n, p in before.items() if n.startswith("up_blocks") and ".attn1." in n}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import numpy as np
 import torch
 from PIL.Image import Image, Resampling, blend
 
-from engine.checkpoints.manager import Models
-from engine.jobs.run import run
-from engine.requests import PRESETS, Done, InterpolateRequest, MorphRequest
+from benchmarks.tiny import done
+from engine.checkpoints.manager import ModelManager
+from engine.requests import InterpolateRequest, MorphRequest
 from engine.vision import images
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
@@ -46,25 +47,23 @@ def pairs(folder: Path) -> Iterator[tuple[Image, Image, str, str]]:
             yield images.read(files[0]), images.read(files[1]), "", ""
 
 
-def way(models: Models, name: str, pair: tuple[Image, Image, str, str], model: str, steps: int) -> list[Image]:
+def way(models: ModelManager, name: str, pair: tuple[Image, Image, str, str], model: str, steps: int) -> list[Image]:
     """The 17 frames of one way."""
     a, b, prompt, prompt_b = pair
     change, request = WAYS[name], None
     if name == "interpolate":
-        request = InterpolateRequest(a, b, prompt, prompt_b, frames=FRAMES, model=model, **PRESETS["draft"])
+        request = InterpolateRequest(
+            a, b, prompt, prompt_b, frames=FRAMES, model=model, **InterpolateRequest.presets["draft"]
+        )
     elif change is not None:
-        request = MorphRequest((a, b), prompts=(prompt, prompt_b or prompt), frames=FRAMES, model=model,
-                               **{"steps": steps, "lora_steps": 20} | change)  # fmt: skip
+        own = {"frames": FRAMES, "model": model, "steps": steps, "lora_steps": 20} | change
+        request = MorphRequest((a, b), prompts=(prompt, prompt_b or prompt), **own)
     else:
         net = models.load(model)
         size = images.frame_size(a, "fit", net.size, net.multiple)
-        p, q = (images.fitted(x, size, "fit") for x in (a, b))
+        p, q = (images.fit_frame(x, size, "fit") for x in (a, b))
         return [blend(p, q, i / (FRAMES - 1)) for i in range(FRAMES)]
-    event = None
-    for event in run(models, request):  # noqa: B007, only the last one counts
-        pass
-    assert isinstance(event, Done)
-    return list(event.frames)
+    return list(done(models, request).frames)
 
 
 def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str, Any]:
@@ -72,11 +71,11 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
     from training.autoencoder import perceptual
     from training.measures import fid, inception_features
 
-    models, lpips = Models(device), perceptual(torch.device("cpu"))
+    models, lpips = ModelManager(device), perceptual(torch.device("cpu"))
     found = list(pairs(folder))
     if not found:
         raise SystemExit(f"pairs must be in {folder} (pairs.json, or folders of two pictures), got none")
-    ends = np.stack([np.asarray(images.fitted(p, (256, 256), "crop")) for pair in found for p in pair[:2]])
+    ends = np.stack([np.asarray(images.fit_frame(p, (256, 256), "crop")) for pair in found for p in pair[:2]])
     known = inception_features(ends, models.device)
     out: dict[str, Any] = {"model": model, "pairs": len(found), "frames": FRAMES, "steps": steps}
     for name in WAYS:
@@ -85,9 +84,8 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
             frames = way(models, name, pair, model, steps)
             x = images.to_tensor([f.resize((SIDE, SIDE), Resampling.BICUBIC) for f in frames])
             with torch.no_grad():
-                lengths.append(torch.cat([lpips(p, q).flatten() for p, q in zip(x[:-1].split(1), x[1:].split(1),
-                                                                                strict=True)]))  # fmt: skip
-            block = np.stack([np.asarray(images.fitted(f, (256, 256), "crop")) for f in frames])
+                lengths.append(torch.cat([lpips(p, q).flatten() for p, q in pairwise(x.split(1))]))
+            block = np.stack([np.asarray(images.fit_frame(f, (256, 256), "crop")) for f in frames])
             features.append(inception_features(block, models.device))
         draw = np.random.default_rng(0)
         drawn = [np.concatenate([f[draw.choice(FRAMES, 2, replace=False)] for f in features]) for _ in range(DRAWS)]

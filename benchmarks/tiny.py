@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, T2IAdapter, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from engine.context import Context
 from engine.jobs.run import run
 from engine.requests import Done, Event
 
@@ -137,15 +138,15 @@ def make_controls(unet: UNet2DConditionModel, folder: Path, save: Callable[[Any,
     get_peft_model(unet, config).half().save_pretrained(str(folder / "live"))
 
 
-def events(models: Any, request: Any) -> list[Event]:
-    """All that a job gives."""
-    return list(run(models, request))
+def events(models: Any, request: Any, cache: Any = None) -> list[Event]:
+    """All that a job gives. Without a ``cache`` nothing of it is kept on disk."""
+    return list(run(Context(models, cache), request))
 
 
-def done(models: Any, request: Any) -> Done:
+def done(models: Any, request: Any, cache: Any = None) -> Done:
     """The result of a job run to its end."""
     event = None
-    for event in run(models, request):  # noqa: B007, only the last one counts
+    for event in run(Context(models, cache), request):  # noqa: B007, only the last one counts
         pass
     assert isinstance(event, Done), event
     return event

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from benchmarks.tiny import done, events, make_network  # noqa: F401, the tests' too
+from engine.checkpoints.manager import ModelManager
 from engine.jobs import cache
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,9 +62,7 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def models():
-    from engine.checkpoints.manager import Models
-
-    return Models("cpu", torch.float32)
+    return ModelManager("cpu", torch.float32)
 
 
 def free_port() -> int:

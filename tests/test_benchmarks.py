@@ -10,11 +10,9 @@ from conftest import picture
 from benchmarks.__main__ import main
 from benchmarks.device import random_network
 from benchmarks.figures import FIGURES
-from benchmarks.morph import frames_of
+from benchmarks.morph import frames_of, stack_of
 from benchmarks.naive import Naive
-from engine.checkpoints.manager import Models
 from engine.diffusion import lora
-from engine.jobs.cache import Cache
 from engine.requests import EngineError, MorphRequest
 from engine.vision import images
 
@@ -27,10 +25,8 @@ def test_interpolate_prints_its_keys(tiny, monkeypatch, capsys):
     assert figures["batched_difference"] < 1 and figures["unet_evaluations"] > 0
 
 
-def test_the_engines_morph_is_the_plain_one(tiny, tmp_path):
+def test_the_engines_morph_is_the_plain_one(tiny, models):
     """All frames in one batch, a mix per row, features kept in half precision: the pictures of the plain way."""
-    models = Models("cpu", torch.float32)
-    models.cache = Cache(tmp_path)
     net = models.load(str(tiny))
     r = MorphRequest((picture(0, (64, 64)), picture(1, (64, 64))), steps=10, frames=5, model=str(tiny), size=64)
     naive = Naive(net, r.steps)
@@ -43,10 +39,8 @@ def test_the_engines_morph_is_the_plain_one(tiny, tmp_path):
             noise.append(naive.invert(z[i : i + 1], words[i : i + 1]))
         plain = naive.pictures(naive.way(noise, [words[:1], words[1:]], loras, [i / 4 for i in range(5)]))
     assert all(torch.equal(m.weight, naive.own[n]) for n, m in lora.targets(net.unet).items())
-    factors = {n: tuple(torch.stack([f[side][n] for f in loras]) for side in (0, 1)) for n in loras[0][0]}
-    bank = lora.Bank(factors)
-    scaled = torch.cat(noise) * (1 + net.levels(r.steps)[0] ** 2) ** 0.5
-    _, batched = frames_of(models, r, scaled, words, bank)
+    scaled = torch.cat(noise) * (1 + net.schedule.sigmas(r.steps)[0] ** 2) ** 0.5
+    _, batched = frames_of(models, r, scaled, words, stack_of(loras))
     assert (plain - batched).abs().mean() < 2e-3 < (plain[1:] - plain[:-1]).abs().mean()
 
 

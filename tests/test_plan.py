@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from conftest import make_network, picture
+from conftest import done, make_network, picture
 from PIL import Image
 
+from engine.diffusion.model import LatentDiffusion
 from engine.jobs.plan import DECODE, FIT, plan, total
-from engine.jobs.run import run
+from engine.jobs.run import Bar
 from engine.requests import Cost, DrawRequest, EditRequest, InterpolateRequest, LoadRequest, MorphRequest
 
 A, B = picture(0, (64, 64)), picture(1, (64, 64))
@@ -45,23 +46,23 @@ def seeing(tmp_path_factory):
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: type(r).__name__.removesuffix("Request").lower())
-def test_a_plan_is_what_the_method_does(tiny, seeing, models, request_):
+def test_a_plan_is_what_the_method_does(tiny, seeing, models, monkeypatch, request_):
     model = str(seeing if isinstance(request_, DrawRequest) else tiny)
-    net = models.load(model)
-    cost, decoded, decode = plan(request_), 0, net.decode
+    cost, decoded, decode = plan(request_), 0, LatentDiffusion.decode
 
-    def counted(z):
+    def counted(self, z):
         nonlocal decoded
         decoded += len(z)
-        return decode(z)
+        return decode(self, z)
 
-    net.decode = counted
-    try:
-        done = list(run(models, replace(request_, model=model)))[-1]
-    finally:
-        del net.decode
-    assert done.evaluations == cost.steps * cost.rows + cost.fits
+    monkeypatch.setattr(LatentDiffusion, "decode", counted)
+    bars, advance = [], Bar.advance
+    monkeypatch.setattr(Bar, "advance", lambda self, a: (bars.append(self), advance(self, a))[1])
+    models.memo = type(models.memo)()
+    assert done(models, replace(request_, model=model)).evaluations == cost.steps * cost.rows + cost.fits
     assert decoded == cost.pictures
+    said = bars[-1].done if bars else 0  # all but the last decodings, after which there is nothing to say
+    assert total(cost) - DECODE * cost.pictures <= said <= total(cost)
 
 
 def test_steps_fits_and_pictures_are_weighed():

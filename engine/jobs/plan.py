@@ -8,10 +8,11 @@ from itertools import product
 from typing import Any
 
 from engine.diffusion.geometry import noise_steps, tree
+from engine.methods.interpolate import tries_at
+from engine.methods.morph import PROBE_FRAMES, PROBE_STEPS
 from engine.requests import Cost, DrawRequest, EditRequest, InterpolateRequest, MorphRequest
 
 LIVE = 4  # steps of the live sampler at most
-PROBE_FRAMES, PROBE_STEPS = 9, 8  # of DiffMorpher's quick look
 FIT, DECODE = 3, 3  # a fitted row and a decoded picture count as so many rows
 
 
@@ -40,14 +41,9 @@ def branch(r: InterpolateRequest) -> tuple[int, int]:
     """Coarse to fine, several candidates a frame; a frame at depth k walks k + 1 steps."""
     levels = list(tree(r.frames))
     depths = noise_steps(len(levels), r.steps, r.low, r.high, r.schedule)
-    tries = [len(frames) * tries_at(r.candidates, n) for n, (_, frames) in enumerate(levels)]
+    tries = [len(frames) * tries_at(r, n) for n, (_, frames) in enumerate(levels)]
     down = [LIVE if r.sampler == "live" else k + 1 for k in depths]
     return sum(n * k for n, k in zip(tries, down, strict=True)), sum(tries)
-
-
-def tries_at(candidates: int, level: int) -> int:
-    """Candidates a frame at a tree level: one fewer at every finer level, not under 3 (nor over what was asked)."""
-    return max(candidates - level, min(candidates, 3))
 
 
 def did(r: InterpolateRequest) -> tuple[int, int]:
