@@ -1,10 +1,7 @@
-"""The tabs Draw and Edit: what they make of the canvas's value, and both in Chromium as an artist uses them."""
+"""The tabs Draw and Edit: what they make of what is on the canvas, and both in Chromium as an artist uses them."""
 
-import base64
-import io
 import json
 import re
-from dataclasses import fields
 from types import SimpleNamespace
 
 import gradio as gr
@@ -12,22 +9,18 @@ import pytest
 from conftest import ROOT, picture
 from PIL import Image
 from playwright.sync_api import TimeoutError, expect
+from test_live import Jobs, finished, said
 
-from engine.requests import Cancelled, Done, DrawRequest, EditRequest, EngineError, Frame, Progress
+from engine.requests import Cancelled, Done, DrawRequest, EditRequest, EngineError, Frame, fields_of, settle
 from engine.vision import video
-from morph_ui import edit, live
-from morph_ui.board import passed_on
 from morph_ui.components.canvas import Drawing
-from morph_ui.easel import UPDATES, Easel, choose, shown, stream
+from morph_ui.panels import show
+from morph_ui.panels.gallery import Gallery, pass_on
+from morph_ui.session import Session
+from morph_ui.tabs import draw, edit
 
 LONG = 90_000
 PHOTO = ROOT / "assets/examples/daisy-107592979.webp"
-
-
-def values(request, **own):
-    """What the widgets send: floats for whole numbers, an empty seed."""
-    plain = {f.name: f.default for f in fields(request) if f.name not in request.LAYERS}
-    return {k: float(v) if isinstance(v, int) else v for k, v in plain.items()} | {"seed": None} | own
 
 
 def layer(box=(8, 8, 24, 24)):
@@ -39,156 +32,111 @@ def layer(box=(8, 8, 24, 24)):
 # ------------------------------------------------------------------------------------- without a browser
 
 
-def test_the_canvas_becomes_a_request():
+@pytest.fixture
+def ask(monkeypatch):
+    """What a tab makes of a drawing, and of what its widgets send: floats for whole numbers, an empty seed."""
+    for tab in (draw, edit):
+        monkeypatch.setattr(tab, "read", lambda drawing: drawing)
+
+    def ask(tab, drawing, **own):
+        plain = {n: f.default for n, f in fields_of(tab.R).items()} | {"seed": None}
+        plain = {n: float(v) if type(v) is int else v for n, v in plain.items()}
+        form = SimpleNamespace(read=lambda values: tab.R(**settle(tab.R, values)))
+        return tab.ask(form, Session(), plain | {"canvas": drawing} | own)[0]
+
+    return ask
+
+
+def test_the_canvas_becomes_a_request(ask):
     photo = picture(0, (64, 64))
-    r = live.request_of(Drawing((64, 64), photo, layer(), layer(), layer()), values(DrawRequest, count=3.0))
+    r = ask(draw, Drawing((64, 64), photo, layer(), layer(), layer()), count=3.0)
     assert r.count == 3 and isinstance(r.count, int) and r.mask.mode == "L" and 0 <= r.seed < 2**32
-    everywhere, around = (edit.request_of(Drawing((64, 64), photo, None, layer()), values(EditRequest, where=w))
-                          for w in ("all", "paint"))  # fmt: skip
+    painted = Drawing((64, 64), photo, None, layer())
+    everywhere, around = (ask(edit, painted, where=w) for w in ("all", "paint"))
     assert everywhere.photo is None and everywhere.guide.getpixel((10, 10)) == (200, 20, 20)
     assert around.photo is photo and around.guide.mode == "RGBA"
-    masked = edit.request_of(Drawing((64, 64), photo, None, None, layer()), values(EditRequest, where="all"))
+    masked = ask(edit, Drawing((64, 64), photo, None, None, layer()), where="all")
     assert masked.mask.getpixel((10, 10)) == 255 and masked.photo is photo
     with pytest.raises(EngineError, match="canvas must hold a painting or a photograph, got only a mask"):
-        edit.request_of(Drawing(mask=layer()), values(EditRequest, where="all"))
+        ask(edit, Drawing(mask=layer()), where="all")
     with pytest.raises(EngineError, match="got nothing"):
-        edit.request_of(Drawing(), values(EditRequest, where="paint"))
+        ask(edit, Drawing(), where="paint")
 
 
 def test_bisecting_halves_what_is_left():
     bounds, tried = (0.0, 1.0), [0.5]
     for up in (True, False, True):
-        bounds, strength = edit.halfway(bounds, tried[-1], up)
+        bounds, strength = edit.halve(bounds, tried[-1], up)
         tried.append(strength)
     assert tried == [0.5, 0.75, 0.625, 0.688] and bounds == (0.625, 0.75)
-    assert edit.halfway((0.6, 0.7), 0.2, True) == ((0.2, 0.7), 0.45)
-    assert edit.halfway((0.6, 0.7), 0.9, True) == ((0.9, 1.0), 0.95)  # set by hand, outside
+    assert edit.halve((0.6, 0.7), 0.2, True) == ((0.2, 0.7), 0.45)
+    assert edit.halve((0.6, 0.7), 0.9, True) == ((0.9, 1.0), 0.95)  # set by hand, outside
 
 
-class Jobs:
-    """Gives every job the same events; an exception among them is raised."""
-
-    def __init__(self, *events):
-        self.events = events
-
-    def submit(self, request):
-        return self
-
-    def cancel(self):
-        pass
-
-    def __iter__(self):
-        for e in self.events:
-            if isinstance(e, Exception):
-                raise e
-            yield e
+@pytest.fixture(scope="module")
+def panel():
+    with gr.Blocks(analytics_enabled=False):
+        panel = Gallery("draw", "", "Edit", lambda done: "Fine")
+        panel.join(gr.Button(), gr.Button(), gr.Number())
+    return panel
 
 
-def finished(*pictures):
-    frames = [Frame(i, p) for i, p in enumerate(pictures)]
-    return [Progress(0.5, "drawing"), *frames, Done(tuple(pictures), {"method": "draw", "seed": 3}, 1.0, 4)]
+def viewed(panel, updates):
+    """What the viewer was sent last."""
+    return json.loads([u[panel.screen] for u in updates if panel.screen in u][-1])
 
 
-def test_results_are_shown_named_and_taken_and_a_failure_loses_none():
-    session, r = Easel(), DrawRequest(sketch=layer(), strokes=layer(), sheet="sketch-stroke")
-    pictures = [picture(i, (32, 32)) for i in range(9)]
-    updates = list(stream(Jobs(*finished(*pictures)), session, r, pictures[0], live.named(r), None, lambda d: ["Fine"]))
-    last = updates[-1]
-    value = json.loads(last[0])
+def test_results_are_shown_named_and_taken_and_a_failure_loses_none(panel):
+    session, r = Session(), DrawRequest(sketch=layer(), strokes=layer(), sheet="sketch-stroke")
+    p = picture(0, (32, 32))
+    plan = r.settings() | {"plan": r.plan()}
+    jobs = Jobs(*[Frame(i, p) for i in range(9)], Done((p,) * 9, plan, 1.0, 4))
+    how = {"before": "data:image/jpeg;x", "labels": draw.name(r)}
+    updates = list(show(jobs, session, r, panel, **how))
+    value, last = viewed(panel, updates), updates[-1]
     assert [c["label"] for c in value["cells"]][5] == "lines 1 · colours 2" and value["columns"] == 3
-    assert not value["working"] and value["before"].startswith("data:image/jpeg") and "9 pictures" in last[1]
-    assert last[5]["value"].endswith("-0.png") and last[6]["visible"] and last[3]["visible"]
-    assert choose(session, SimpleNamespace(index=4))["value"].endswith("-4.png")
-    assert json.loads(passed_on(session, "edit"))["layers"]["photo"].startswith("data:image/png")
-    for failure, words in ((EngineError("memory must be larger, got little"), "Memory must be larger"),
-                           (RuntimeError("x"), "Something went wrong")):  # fmt: skip
-        end = list(stream(Jobs(failure), session, r, None, live.named(r), None, lambda d: []))[-1]
-        assert words in end[1] and len(session.frames) == 9 and json.loads(end[0])["before"] == value["before"]
+    assert not value["working"] and value["before"] == how["before"] and "9 pictures of 32 × 32" in said(updates)
+    assert last[panel.png]["value"].endswith("-0.png") and last[panel.pngs]["visible"] and last[panel.make]["visible"]
+    assert panel.choose(session, SimpleNamespace(index=4))[panel.png]["value"].endswith("-4.png")
+    assert json.loads(pass_on(session, "edit"))["layers"]["photo"].startswith("data:image/png")
+    failures = {
+        "Memory must be larger": EngineError("memory must be larger"),
+        "Something went wrong": RuntimeError("x"),
+    }
+    for words, failure in failures.items():
+        updates = list(show(Jobs(failure), session, r, panel, labels=draw.name(r)))
+        assert words in said(updates) and len(session.run.frames) == 9
+        assert viewed(panel, updates)["cells"] == value["cells"]
     session.forget()
 
 
-def test_a_ladder_keeps_what_was_tried_in_its_order():
-    session = Easel()
+def test_a_ladder_keeps_what_was_tried_in_its_order_each_file_with_its_own_settings(panel):
+    session = Session()
     for i, strength in enumerate((0.5, 0.75, 0.6)):
-        r = EditRequest(guide=picture(0), strength=strength)
-        keep = set(session.frames)
+        r, keep = EditRequest(guide=picture(0), strength=strength), set(session.kept.frames)
         assert len(keep) == i
-        updates = stream(Jobs(*finished(picture(i, (32, 32)))), session, r, None, edit.named(r, i), keep, lambda d: [])
-        value = json.loads(list(updates)[-1][0])
-    assert [c["label"] for c in value["cells"]] == ["strength 0.5", "strength 0.6", "strength 0.75"]
-    assert value["newest"] == 2 and json.loads(shown(session))["cells"][1]["index"] == 2
-    session.forget()
-
-
-def sent(strokes=None, follow=True, small=True, turn=1):
-    block = io.BytesIO()
-    if strokes:
-        strokes.save(block, "PNG")
-    url = "data:image/png;base64," + base64.b64encode(block.getvalue()).decode() if strokes else ""
-    value = {"width": 64, "height": 64, "photo": None, "layers": {"strokes": url}, "live": small, "turn": turn}
-    return json.dumps(value | {"following": follow}, separators=(",", ":"))
-
-
-def test_live_drawing_is_quiet_unless_it_is_asked_for_and_something_is_drawn():
-    """Every handler must yield: Gradio empties the outputs of one that does not."""
-    session, names, rest = Easel(), ["canvas", *values(DrawRequest)], values(DrawRequest).values()
-    nothing = Jobs(AssertionError("must not run"))
-    for value in (None, "", sent(), sent(layer(), follow=False)):
-        assert list(live.following(nothing, names)(session, value, *rest)) == [[gr.skip()] * UPDATES]
-        for updates in live.fresh(nothing, names, rested=True)(session, value, *rest):
-            assert updates == [gr.skip()] * UPDATES
-    session.doing = "make"  # which must not be ended by a stroke
-    assert list(live.following(nothing, names)(session, sent(layer()), *rest)) == [[gr.skip()] * UPDATES]
-
-
-def test_live_then_rest_then_a_late_live_event():
-    session, names, rest = Easel(), ["canvas", *values(DrawRequest)], values(DrawRequest, seed=3.0).values()
-    small, whole = picture(1, (32, 32)), picture(2, (64, 64))
-    last = list(live.following(Jobs(*finished(small)), names)(session, sent(layer()), *rest))[-1]
-    assert (
-        "live" in last[1] and not last[5]["interactive"] and json.loads(last[0])["cells"][0]["src"].startswith("data")
-    )
-    value = sent(layer(), small=False)
-    last = list(live.fresh(Jobs(*finished(whole)), names, rested=True)(session, value, *rest))[-1]
-    assert "A picture of 64 × 64" in last[1] and last[5]["interactive"] and session.doing == ""
-    # A live event that waited its turn reads the same drawing: what is drawn in full already is not drawn again.
-    late = list(live.following(Jobs(AssertionError("must not run")), names)(session, value, *rest))
-    assert late == [[gr.skip()] * UPDATES]
-    # And a rest that waited while the hand went on is of an older drawing.
-    session.turn = 9
-    old = list(
-        live.fresh(Jobs(AssertionError("must not run")), names, rested=True)(session, sent(layer(), turn=8), *rest)
-    )
-    assert all(u == [gr.skip()] * UPDATES for u in old)
-
-
-def test_a_run_that_is_superseded_leaves_the_newer_one_alone():
-    session, r = Easel(), DrawRequest(sketch=layer())
-    jobs = Jobs(*finished(picture(0, (32, 32))))
-    first = stream(jobs, session, r, None, live.named(r), None, lambda d: [])
-    next(first)  # it has begun, and has not yet asked the worker
-    second = stream(jobs, session, r, None, live.named(r), None, lambda d: [])
-    next(second)
-    asked = []
-    jobs.submit = lambda request: asked.append(request) or jobs
-    assert list(first) == [[gr.skip()] * UPDATES] and not asked
-    assert "A picture" in list(second)[-1][1] and len(asked) == 1
-
-
-def test_every_file_carries_its_own_settings():
-    session = Easel()
-    for i, strength in enumerate((0.5, 0.75)):
-        r, keep = EditRequest(guide=picture(0), strength=strength), set(session.frames)
         done = Done((picture(i, (32, 32)),), r.settings() | {"plan": r.plan()}, 1.0, 4)
-        list(stream(Jobs(Frame(0, done.frames[0]), done), session, r, None, edit.named(r, i), keep, lambda d: []))
-    for i, strength in enumerate((0.5, 0.75)):
-        settings = video.read_settings(choose(session, SimpleNamespace(index=i))["value"])
+        how = {"keep": keep, "first": i, "labels": edit.name(r, i), "ladder": ("ours", (0.5, 0.75))}
+        value = viewed(panel, list(show(Jobs(Frame(0, done.frames[0]), done), session, r, panel, **how)))
+    assert [c["label"] for c in value["cells"]] == ["strength 0.5", "strength 0.6", "strength 0.75"]
+    assert value["newest"] == 2 and value["cells"][1]["index"] == 2
+    for i, strength in enumerate((0.5, 0.75, 0.6)):
+        settings = video.read_settings(panel.choose(session, SimpleNamespace(index=i))[panel.png]["value"])
         assert settings["strength"] == strength and settings["method"] == "edit"
     # A stopped bisect leaves the ladder as it was.
-    session.basis, session.bounds = "ours", (0.5, 0.75)
-    session.keep()
-    list(stream(Jobs(Cancelled()), session, r, None, edit.named(r, 2), {0, 1}, lambda d: [], ("other", (0.6, 0.75))))
-    assert session.basis == "ours" and session.bounds == (0.5, 0.75) and len(session.frames) == 2
+    how |= {"keep": {0, 1, 2}, "first": 3, "ladder": ("other", (0.6, 0.75))}
+    list(show(Jobs(Cancelled()), session, r, panel, **how))
+    assert session.kept.ladder == ("ours", (0.5, 0.75)) and len(session.run.frames) == 3
+    session.forget()
+
+
+def test_a_run_that_is_superseded_leaves_the_newer_one_alone(panel):
+    session, r, jobs = Session(), DrawRequest(sketch=layer()), Jobs(*finished())
+    first, second = (show(jobs, session, r, panel) for _ in range(2))
+    next(first)  # it has begun, and has not yet asked the worker
+    next(second)
+    assert said(list(first)) == "" and not jobs.asked
+    assert "A picture" in said(list(second)) and len(jobs.asked) == 1
     session.forget()
 
 
@@ -262,7 +210,7 @@ def test_draw_an_example_a_sheet_and_on_to_edit(page):
     says(page, "draw", "A picture of 256 × 256")
 
 
-def said(page):
+def heard(page):
     """All that the status line has said since it was last asked."""
     return page.evaluate("() => (window.said || []).splice(0).join('|')")
 
@@ -278,14 +226,14 @@ def test_live_follows_the_hand_and_rests(page):
     page.locator("#draw-canvas .layer[data-layer=strokes]").click()
     stroke(page, box, (100, 100), (300, 120), (280, 300), (120, 280))
     says(page, "draw", "A picture of 256 × 256")  # the hand rests: the full render
-    assert re.search(r"live · \d", said(page))  # and before it the few steps
+    assert re.search(r"live · \d", heard(page))  # and before it the few steps
     # Ten fast strokes: the page comes to rest again, with the last of them.
     for i in range(10):
         stroke(page, box, (60 + 30 * i, 330), (70 + 30 * i, 380))
     expect(page.locator("#draw-viewer .stage")).to_have_class(re.compile("working"), timeout=LONG)
     expect(page.locator("#draw-viewer .stage")).not_to_have_class(re.compile("working"), timeout=LONG)
     says(page, "draw", "A picture of 256 × 256")
-    assert re.search(r"live · \d", said(page))
+    assert re.search(r"live · \d", heard(page))
     # Stop ends the following; the drawing and the last picture stay. It is there for moments only: it may take a few.
     for i in range(6):
         stroke(page, box, (200, 60 + 20 * i), (260, 60 + 20 * i))
