@@ -1,6 +1,6 @@
 """A visit on one tab: the run that is shown, what was finished before it, and a folder for its files.
 
-Every run has a `Run` of its own, and only the newest is ever shown: a newer one ends the older, whatever that still does.
+Every run has a `Run` of its own. Only the newest is ever shown; it ends the one before, whatever that still does.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Session:
         return self.run
 
     def end(self, run: Run, worth: bool = True) -> None:
-        """A run has ended: what is finished stays. ``worth`` is false where nothing came of it; then all is as before."""
+        """A run has ended: what is finished stays. Without ``worth`` nothing came of it, and all is as before."""
         run.over = True
         run.cells = {i: c for i, c in run.cells.items() if c["state"] == "done"}
         if worth:

@@ -1,20 +1,23 @@
 """The frames shown on a click of a ready pair: they are there, whole, and what the studio makes of that pair."""
 
 import json
-import zipfile
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
 import pytest
 
 from engine.jobs.run import run
-from engine.requests import Done, Frame, InterpolateRequest
+from engine.requests import Done, Frame
+from engine.requests.settings import Settings
 from engine.vision import images, video
-from morph_ui import interpolate as tab
-from morph_ui import made
-from morph_ui.stream import Session, begin
+from morph_ui.form import Form
+from morph_ui.panels.film import Film
+from morph_ui.session import Session
+from morph_ui.tabs import interpolate as tab
+from morph_ui.tabs import made
 from training import examples
 
 PAIRS = made.pairs()
@@ -48,16 +51,16 @@ def apart(a, b):
     return float(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).mean())
 
 
-class Job:
-    cancelled = False
+@pytest.fixture(scope="module")
+def panel():
+    with gr.Blocks():
+        panel = Film("t")
+        panel.join(gr.Button(), gr.Button(), gr.Number())
+    return panel
 
-    def cancel(self):
-        self.cancelled = True
 
-
-class Click:
-    def __init__(self, index):
-        self.index = index
+def click(session, panel, index):
+    return made.show(panel)(session, SimpleNamespace(index=index))
 
 
 @pytest.mark.parametrize("index", range(len(PAIRS)))
@@ -67,7 +70,7 @@ def test_every_pair_has_nine_whole_frames_between_its_own_pictures(index):
     with made.Image.open(made.MADE / found["file"]) as sheet:
         assert sheet.size == (9 * 256, 256)
     assert [f.size for f in frames] == [(256, 256)] * 9 and {f.mode for f in frames} == {"RGB"}
-    ends = [images.fitted(p, (256, 256), "fit") for p in made.pictures(PAIRS[index])]
+    ends = [images.fit_frame(p, (256, 256), "fit") for p in made.pictures(PAIRS[index])]
     assert apart(frames[0], ends[0]) < LOSS and apart(frames[8], ends[1]) < LOSS
     # In order: the pictures' own sides, and no frame is another.
     near, far = ([apart(frames[i], end) for i in (1, 7)] for end in ends)
@@ -81,80 +84,74 @@ def test_all_of_it_is_small():
 
 
 @pytest.mark.parametrize("index", range(len(PAIRS)))
-def test_make_pressed_after_a_click_asks_for_the_same(index, monkeypatch):
+def test_make_pressed_after_a_click_asks_for_the_same(index):
     """The page's own widgets, filled as the click fills them, against the settings that were kept."""
-    monkeypatch.delenv("CHRYSALIS_MODEL", raising=False)
     with gr.Blocks():
-        c = tab.controls()
+        form = Form(tab.R, Settings())
     pair, found = PAIRS[index], entry(index)
-    values = {n: w.value for n, w in c.items() if n in InterpolateRequest.__dataclass_fields__}
-    values |= {k: str(made.FOLDER / pair[k]) for k in "ab"} | {k: pair[k] for k in ("prompt", "prompt_b")}
-    asked, kept = tab.request_of(values), made.request_of(found["settings"], pair)
+    values = {n: w.value for n, w in form.widgets.items()} | {k: str(made.FOLDER / pair[k]) for k in "ab"}
+    asked, _ = tab.ask(form, Session(), values | {k: pair[k] for k in ("prompt", "prompt_b")})
+    kept = made.request_of(found["settings"], pair)
     assert asked == kept
     whole = kept.settings() | {"width": 256, "height": 256}  # with what was added to requests since
     assert whole | found["settings"] | NONE == whole
     assert kept == examples.request_for(pair) and found["preset"] == "draft" and kept.seed == 7
 
 
-def test_a_click_shows_them_at_once_and_stops_what_runs(session):
-    begin(session, examples.request_for(PAIRS[0]))
-    job, number = Job(), session.run
-    session.job, session.selected = job, 5
-    value = json.loads(made.shown(session, 2))
-    assert job.cancelled and session.run == number + 1 and value["run"] == session.run and session.selected is None
+def test_a_click_shows_them_at_once_with_files_that_say_how_they_were_made(session, panel):
+    going = session.begin(examples.request_for(PAIRS[0]))
+    out = click(session, panel, 2)
+    run, value = session.run, json.loads(out[panel.screen])
+    assert going.stopped and run.over and value["run"] == run.number == 2
     assert [c["state"] for c in value["cells"]] == ["done"] * 9 and value["done"] and value["ratio"] == 1
     for i, cell in enumerate(value["cells"]):
         file = images.read(cell["src"].removeprefix("gradio_api/file="))
-        assert apart(file, session.frames[i].picture) < LOSS
+        assert apart(file, run.frames[i].picture) < LOSS
     assert len({c["src"] for c in value["cells"]}) == 9
-    assert session.request == made.request_of(entry(2)["settings"], PAIRS[2])
-    assert session.done.evaluations == 0 and session.done.seconds == 0 and len(session.done.frames) == 9
+    assert run.request == made.request_of(entry(2)["settings"], PAIRS[2]) and len(run.done.frames) == 9
+    assert out[panel.make]["visible"] and not out[panel.stop]["visible"]
+    for words in ("Made earlier with flora, the preset draft and seed 7; press Make", "cross-fade"):
+        assert words in out[panel.status]
+    for file in (panel.film, panel.pngs):
+        settings = video.read_settings(out[file]["value"])
+        assert settings["prompt"] == PAIRS[2]["prompt"] and settings["seed"] == 7 and settings["steps"] == 24
 
 
-def test_the_handler_gives_files_that_say_how_they_were_made(session):
-    out = made.choose(session, True, Click(1))
-    assert len(out) == 10 and out[3]["visible"] and not out[4]["visible"]
-    assert "Made earlier with flora, the preset draft and seed 7; press Make" in out[1] and "cross-fade" in out[1]
-    for place in (5, 6):
-        settings = video.read_settings(out[place]["value"])
-        assert settings["prompt"] == "a blue daisy" and settings["seed"] == 7 and settings["steps"] == 24
-    with zipfile.ZipFile(out[6]["value"]) as z:
-        assert len([n for n in z.namelist() if n.endswith(".png")]) == 9
-
-
-def test_a_frame_of_them_can_be_made_again(session):
+def test_a_frame_of_them_can_be_made_again(session, panel):
     """The request is the true one: with a new seed for one frame, and all that does not descend from it kept."""
-    made.shown(session, 0)
-    before = dict(session.frames)
-    tab.choose(session, Click(2))
+    click(session, panel, 0)
+    before = dict(session.run.frames)
+    panel.choose(session, SimpleNamespace(index=2))
 
     class Worker:
         def submit(self, request):
             self.request = request
             return self
 
-        cancel = Job.cancel
+        def cancel(self):
+            pass
 
         def __iter__(self):
-            yield from (Frame(i, session.frames[8].picture) for i in (1, 2, 3))
-            yield Done(tuple(session.frames[i].picture for i in range(9)), self.request.settings(), 1.0, 1)
+            yield from (Frame(i, before[8].picture) for i in (1, 2, 3))
+            yield Done(tuple(before[i].picture for i in range(9)), self.request.settings(), 1.0, 1)
 
     worker = Worker()
-    first, *_, last = tab.remake(worker)(session, False)
-    states = [c["state"] for c in json.loads(first[0])["cells"]]
+    first, *_, last = tab.remake(worker, panel)(session)
+    states = [c["state"] for c in json.loads(first[panel.screen])["cells"]]
     assert [i for i, s in enumerate(states) if s == "waiting"] == [1, 2, 3]
     assert replace(worker.request, reseeds=()) == examples.request_for(PAIRS[0])
     assert set(dict(worker.request.reseeds)) == {2}
-    assert json.loads(last[0])["done"] and session.frames[5] is before[5] and session.frames[2] is not before[2]
+    now = session.run.frames
+    assert json.loads(last[panel.screen])["done"] and now[5] is before[5] and now[2] is not before[2]
 
 
-def test_where_nothing_was_made_nothing_is_touched(session, folder):
+def test_where_nothing_was_made_nothing_is_touched(session, panel, folder):
     kept = json.loads((folder / "settings.json").read_text())
     kept["made"][3]["settings"]["prompt_b"] = "words that the pair has no longer"
     (folder / "settings.json").write_text(json.dumps(kept))
-    assert made.shown(session, 3) is None and made.shown(session, 99) is None
-    assert session.run == 0 and session.request is None and made.choose(session, True, Click(3)) == [gr.skip()] * 10
-    assert made.shown(session, 4) is not None
+    assert click(session, panel, 3) == click(session, panel, 99) == panel.still
+    assert session.number == 0 and session.run.request is None
+    assert panel.screen in click(session, panel, 4)
     (folder / "settings.json").unlink()
     assert made.entry(4) is None
 

@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from engine.requests import EngineError
-from morph_ui.skeleton import people_of, skeletons, value_of, was_edited
+from morph_ui.components.skeleton import people_of, skeletons, value_of, was_edited
 
 ROSE, DAISY = (ROOT / "assets/examples" / f for f in ("rose-22325299158.webp", "daisy-2520369272.webp"))
 SOON = 20_000

@@ -31,11 +31,10 @@ def wire(
     form: Form,
     panel: Any,
     ask: Callable[[Session, dict[str, Any]], Asked],
-    note: Callable[[dict[str, Any]], str],
-    load: Callable[[dict[str, Any]], Updates] = lambda settings: {},
+    note: Callable[[dict[str, Any]], tuple[str, Updates]],
 ) -> None:
-    """*Make* runs what ``ask`` makes of the session and the values of the form and its inputs. ``note``: what is
-    said when settings are set; ``load``: what else they set."""
+    """*Make* runs what ``ask`` makes of the session and the values of the form and its inputs. ``note``: what is said
+    of settings that were read from a file, and what they set beside the form."""
 
     def make(given: dict[Any, Any]) -> Iterator[Updates]:
         session = given[state]
@@ -47,30 +46,25 @@ def wire(
             return
         yield from show(worker, session, request, panel, **how)
 
-    def back(session: Session, path: str) -> Updates:
-        name = Path(path).name
+    def load(session: Session, path: str) -> Updates:
         try:
-            settings = read_for(form.tab, path)
-            out, said = form.load(settings) | load(settings), note(settings)
+            settings = read_settings(form.tab, path)
+            said, more = note(settings)
         except EngineError as e:
             return {panel.status: problem(e)}
-        except (TypeError, ValueError):
-            return {
-                panel.status: problem(EngineError(f"settings must be as they were written here, got {name}, changed"))
-            }
         session.loaded = settings
-        return out | {panel.status: message(f"Settings of {name} are set{said}")}
+        text = message(f"Settings of {Path(path).name} are set{said}")
+        return form.load(settings) | more | {panel.status: text}
 
     panel.join(form.make, form.stop, form.widgets["seed"])
     panel.wire(state)
-    run = form.make.click(make, {state, *form.components}, panel.components, **QUIET)
-    form.network.after(run)
+    form.network.after(form.make.click(make, {state, *form.components}, panel.components, **QUIET))
     form.stop.click(Session.halt, state, **AT_ONCE)  # the run itself then shows what is finished
     out = [panel.status, form.preset, *form.widgets.values(), *form.inputs.values()]
-    panel.load.upload(back, [state, panel.load], out, **QUIET)
+    panel.load.upload(load, [state, panel.load], out, **QUIET)
 
 
-def read_for(method: str, path: str) -> dict[str, Any]:
+def read_settings(method: str, path: str) -> dict[str, Any]:
     """The settings inside a file of ours. EngineError if there are none, or if they are of another method."""
     settings = video.read_settings(path)
     if settings["method"] != method:

@@ -49,7 +49,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
 
     tryout.choose(take, None, [panel.feed, form.widgets["prompt"]], **QUIET)
     note = "; open the same drawing on the canvas to make it again."
-    wire(worker, state, form, panel, partial(ask, form), lambda _: note)
+    wire(worker, state, form, panel, partial(ask, form), lambda _: (note, {}))
     live(worker, state, pad, form, panel, partial(ask, form))
     api(worker, R, ABOUT, PICTURES)
     return state

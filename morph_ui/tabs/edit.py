@@ -51,7 +51,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
         where = gr.Radio(WHERE, value="paint", label=label, elem_id="edit-where", info=info)
     form.inputs |= {"canvas": pad, "where": where}
     note = "; open the same drawing on the canvas to make it again."
-    wire(worker, state, form, panel, partial(ask, form), lambda _: note)
+    wire(worker, state, form, panel, partial(ask, form), lambda _: (note, {}))
     for button, up in ((faithful, False), (realistic, True)):
         out = [form.widgets["strength"], *panel.components]
         button.click(bisect(worker, state, form, panel, up), {state, *form.components}, out, **QUIET)

@@ -16,7 +16,7 @@ from morph_ui.api import FILM, api
 from morph_ui.components.dropzone import dropzone
 from morph_ui.components.shelf import EXAMPLES, examples, shelf
 from morph_ui.form import Form
-from morph_ui.panels import QUIET, Updates, show
+from morph_ui.panels import AT_ONCE, QUIET, Updates, show
 from morph_ui.panels.film import Film
 from morph_ui.panels.status import message
 from morph_ui.session import Session
@@ -54,9 +54,8 @@ def build(worker: Any, settings: Settings) -> gr.State:
     ready.choose(take, None, [a, b, form.widgets["prompt"], form.widgets["prompt_b"]], **QUIET)
     ready.choose(made.show(panel), state, panel.components, **QUIET)  # what was made of it earlier, at once
     note = ". Drop the same two pictures to make it again."
-    wire(
-        worker, state, form, panel, partial(ask, form), lambda _: note, lambda _: {poses.shown: None}
-    )  # keypoints wait for pictures
+    wire(worker, state, form, panel, partial(ask, form), lambda _: (note, {}))
+    panel.load.upload(lambda: None, None, poses.shown, **AT_ONCE)  # loaded keypoints wait for their pictures
     panel.again.click(remake(worker, panel), state, panel.components, **QUIET)
     panel.tried.select(pick(worker, panel), state, panel.components, **QUIET)
     poses.wire(worker)

@@ -47,17 +47,12 @@ def build(worker: Any, settings: Settings) -> gr.State:
     def take(event: gr.EventData) -> str:
         return example(ways[int(event.index)])
 
-    def load(settings: dict[str, Any]) -> Updates:
-        """The words of the pictures that are there or will be dropped."""
-        words = [str(w) for w in settings.get("prompts", [])]
-        return {line: json.dumps({"words": words + [""] * (MOST - len(words))})}
-
-    def note(settings: dict[str, Any]) -> str:
-        own = ", with the same LoRAs of your own" if any(settings.get("loras", [])) else ""
-        return f". The same {int(settings.get('keyframes', 2))} pictures make it again{own}"
+    def note(settings: dict[str, Any]) -> tuple[str, Updates]:
+        text, words = remember(settings)
+        return text, {line: words}
 
     tryout.choose(take, None, line, **QUIET)
-    wire(worker, state, form, panel, ask, note, load)
+    wire(worker, state, form, panel, ask, note)
     texts = {"prompts": gr.Textbox("", visible=False, label="prompts")}
     texts["loras"] = gr.File(file_count="multiple", visible=False, label="loras")
     api(worker, R, ABOUT, FILM + LORAS, texts, lambda _, values: call(values))
@@ -68,6 +63,18 @@ def ready() -> list[list[tuple[str, str]]]:
     """Ready ways: pairs, and one through four flowers; (name of a picture, its words)."""
     ways = [[(p["a"], p["prompt"]), (p["b"], p["prompt_b"] or p["prompt"])] for p in examples("pairs")]
     return [ways[0], ways[0] + ways[2], *ways[1:]]
+
+
+def remember(settings: dict[str, Any]) -> tuple[str, str]:
+    """What is said of settings from a file; and for the timeline, the words of the pictures that are there or will be
+    dropped."""
+    try:
+        words = [str(w) for w in settings.get("prompts", [])]
+        n, own = int(settings.get("keyframes", 2)), any(settings.get("loras", []))
+    except (TypeError, ValueError):
+        raise EngineError("settings must be as they were written here, got some that were changed") from None
+    text = f". The same {n} pictures make it again" + ", with the same LoRAs of your own" * own
+    return text, json.dumps({"words": words + [""] * (MOST - len(words))})
 
 
 def ask(session: Session, values: dict[str, Any]) -> Asked:
