@@ -5,18 +5,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, done
 from PIL import Image
 
-from engine.checkpoints.manager import Models
-from engine.diffusion.model import Row, guided
-from engine.diffusion.sampling import flow, gaussian, generator
+from engine.checkpoints.manager import ModelManager
+from engine.context import Context
+from engine.diffusion.guidance import Conditioning
+from engine.diffusion.sampling import gaussian, generator, sample
 from engine.diffusion.textual_inversion import invert_text
 from engine.jobs.cache import Cache
-from engine.jobs.run import run
 from engine.requests import InterpolateRequest, MorphRequest, result
 from engine.vision import images
-from engine.vision.clip_score import ranker
 from engine.vision.drawing import sketch_of, strokes_of
 
 pytestmark = pytest.mark.slow
@@ -29,7 +28,7 @@ def example(name):
 
 @pytest.fixture(scope="module")
 def resident():
-    return Models("cpu")
+    return ModelManager("cpu")
 
 
 def test_files_are_small_enough_for_a_public_host():
@@ -42,7 +41,7 @@ def test_files_are_small_enough_for_a_public_host():
 @torch.no_grad()
 def test_it_serves_all_tabs(resident):
     net = resident.load("flora")
-    assert net.extra == 2 * net.channels and net.size == 256
+    assert net.sees_drawings and net.size == 256
 
 
 @torch.no_grad()
@@ -60,8 +59,8 @@ def test_it_sees_noise_for_what_it_is(resident):
     z = net.encode(images.to_tensor([example("rose-22325299158"), example("daisy-2520369272")]))
     eps = gaussian(z.shape[1:], [generator(0), generator(1)])
     for s, most in ((3.0, 0.1), (1.0, 0.35), (0.5, 0.7)):
-        d = net.field(guided(net.embed(["", ""]), net.embed([""]), 1.0))(z + s * eps, s)
-        assert (d - eps).square().mean() < most
+        x0 = net.denoiser([Conditioning(net.embed(["", ""]))])(z + s * eps, s)
+        assert ((x0 - z) / s).square().mean() < most
 
 
 @torch.no_grad()
@@ -71,8 +70,7 @@ def test_words_and_drawings_are_heard(resident):
     x, s = z + 5 * gaussian(z.shape[1:], [generator(2)]), 5.0
     error = {}
     for text in ("an orange sunflower", "a purple passion flower"):
-        d = net.field(guided(net.embed([text]), net.embed([""]), 1.0))(x, s)
-        error[text] = float((x - s * d - z).square().mean())
+        error[text] = float((net.denoiser([Conditioning(net.embed([text]))])(x, s) - z).square().mean())
     assert error["an orange sunflower"] < error["a purple passion flower"]
 
 
@@ -84,11 +82,11 @@ def test_four_steps_follow_a_drawing(resident):
     paints = [Image.fromarray(strokes_of(np.asarray(p))) for p in photos]
     lines = [Image.fromarray(sketch_of(np.asarray(p))).convert("RGB") for p in photos]
     strokes = net.encode(images.to_tensor(paints))
-    row = Row(net.embed([""]), conditions=torch.cat([net.encode(images.to_tensor(lines)), strokes], 1))
-    levels = net.jumps()
-    x = strokes + levels[0] * gaussian(strokes.shape[1:], [generator(0), generator(1)])
-    with net.sampler("live"):
-        for step in flow(net.field([row]), x, levels):
+    row = Conditioning(net.embed([""]), concat_latents=torch.cat([net.encode(images.to_tensor(lines)), strokes], 1))
+    sigmas = net.few_step_sigmas()
+    x = strokes + sigmas[0] * gaussian(strokes.shape[1:], [generator(0), generator(1)])
+    with net.resident.weights_for("live"):
+        for step in sample(net.denoiser([row]), x, sigmas):
             x = step.x
     small = [np.asarray(p.resize((16, 16)), float) for p in (*images.to_pictures(net.decode(x)), *paints)]
     for i in (0, 1):
@@ -96,7 +94,9 @@ def test_four_steps_follow_a_drawing(resident):
 
 
 def test_clip_tells_flowers_apart(resident):
-    judge = ranker(resident, resident.load("flora"))
+    context = Context(resident)
+    result(context.load("flora", ()))
+    judge = context.clip("clip")
     pictures = [example("sunflower"), example("rose")]
     score = judge.score(pictures, "a photograph of an orange sunflower", "a photograph of a red rose")
     assert score[0] > 0 > score[1]
@@ -106,8 +106,7 @@ def test_a_morph_is_smooth_and_its_middle_is_neither_end(resident):
     request = InterpolateRequest(
         example("rose-22325299158"), example("daisy-2520369272"), prompt="a red rose", prompt_b="a pink daisy", frames=5
     )
-    done = list(run(resident, request))[-1]
-    blocks = [np.asarray(f.resize((32, 32)), float) for f in done.frames]
+    blocks = [np.asarray(f.resize((32, 32)), float) for f in done(resident, request).frames]
     whole = np.abs(blocks[0] - blocks[-1]).mean()
     steps = [np.abs(a - b).mean() for a, b in pairwise(blocks)]
     assert max(steps) < 0.8 * whole
@@ -117,8 +116,7 @@ def test_a_morph_is_smooth_and_its_middle_is_neither_end(resident):
 
 def test_bfloat16_and_float32_make_the_same_picture(resident):
     request = InterpolateRequest(example("rose-22325299158"), example("daisy-2520369272"), frames=3, steps=12)
-    fast = list(run(Models("cpu", torch.bfloat16), request))[-1].frames[1]
-    exact = list(run(Models("cpu", torch.float32), request))[-1].frames[1]
+    fast, exact = (done(ModelManager("cpu", t), request).frames[1] for t in (torch.bfloat16, torch.float32))
     assert np.abs(np.asarray(fast, float) - np.asarray(exact, float)).mean() < 4  # of 255
 
 
@@ -132,13 +130,13 @@ def test_fitting_the_words_helps(resident):
         total = 0.0
         for i in range(8):
             noise = gaussian(z.shape[1:], [generator(5, i)] * 2)
-            s = net.levels(200)[70 + 8 * i]
+            s = net.schedule.sigmas(200)[70 + 8 * i]
             with torch.no_grad():
-                d = net.field(guided(words[:2], words[2:], 1.0))(z + s * noise, s)
-            total += float((d - noise).square().mean())
+                x0 = net.denoiser([Conditioning(words[:2])])(z + s * noise, s)
+            total += float(((x0 - z) / s).square().mean())
         return total
 
-    steps = invert_text(net, x, start[:2], start[2:], 25, 0.02, 1.0, seed=1)
+    steps = invert_text(net, x, start, 25, 0.02, 1.0, seed=1)
     assert loss(result(steps)) < loss(start)
 
 
@@ -152,10 +150,10 @@ def test_diffusers_own_classes_load_it():
 
 
 def test_morph_knows_its_pictures_by_their_loras_and_takes_even_steps(resident, tmp_path):
-    resident.cache = Cache(tmp_path)
     ends = (example("rose-22325299158"), example("daisy-2520369272"))
     small = {"frames": 9, "steps": 12, "lora_steps": 15}
     asked = {"whole": {}, "uneven": {"reschedule": False}, "no LoRA": {"lora": "none"}}
-    ways = {n: list(run(resident, MorphRequest(ends, **small | kw)))[-1].quality for n, kw in asked.items()}
+    cache = Cache(tmp_path)
+    ways = {n: done(resident, MorphRequest(ends, **small | kw), cache).quality for n, kw in asked.items()}
     assert ways["whole"]["variance"] < ways["uneven"]["variance"]
     assert ways["whole"]["ends"] < ways["no LoRA"]["ends"]

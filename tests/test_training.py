@@ -6,12 +6,11 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import make_network, picture
+from conftest import events, make_network, picture
 from diffusers import UNet2DConditionModel
 
-from engine.checkpoints.manager import Models
-from engine.diffusion.model import LIVE, Row
-from engine.jobs.run import run
+from engine.checkpoints.manager import ModelManager
+from engine.diffusion.guidance import Conditioning
 from engine.requests import EngineError, Frame, InterpolateRequest, Progress
 from training.data import Look, caption, colour_name, look
 from training.distil import adapted, save, target_of
@@ -46,8 +45,8 @@ def test_words_follow_what_is_seen():
 
 
 def test_batches_are_of_one_size_with_the_asked_shares():
-    z = {k: torch.zeros(50, 4, s, s) for k, s in
-         (("photo", 32), ("half", 16), ("half-mirrored", 16), ("quarter", 8), ("quarter-mirrored", 8))}  # fmt: skip
+    sizes = {"photo": 32, "half": 16, "half-mirrored": 16, "quarter": 8, "quarter-mirrored": 8}
+    z = {k: torch.zeros(50, 4, s, s) for k, s in sizes.items()}
     rng, sides = np.random.default_rng(0), []
     for _ in range(300):
         pick, x = pick_batch(z, (0.5, 0.3), 4, np.arange(50), rng)
@@ -85,17 +84,20 @@ def live(tmp_path, monkeypatch):
 @torch.no_grad()
 def test_the_engine_walks_with_the_distilled_weights_and_leaves_no_trace(live):
     folder, x, e, truth = live
-    net = Models("cpu", torch.float32).load(str(folder))
-    s = float(net.sigmas[500])
-    field = net.field([Row(e)])
-    plain = field(x * (1 + s * s) ** 0.5, s)
-    with net.sampler("live"):
-        few = field(x * (1 + s * s) ** 0.5, s)
+    net = ModelManager("cpu", torch.float32).load(str(folder))
+    s = net.schedule.training[500].expand(2)
+
+    def eps():
+        return net.eps(x * (1 + float(s[0]) ** 2) ** 0.5, s, [Conditioning(e)])
+
+    plain = eps()
+    with net.resident.weights_for("live"):
+        few = eps()
     assert (few - truth).abs().mean() < 0.01 * (plain - truth).abs().mean() + 0.01  # peft's own forward; LoRA in bf16
-    assert torch.equal(field(x * (1 + s * s) ** 0.5, s), plain)
-    with pytest.raises(RuntimeError, match="stop"), net.sampler("live"):
+    assert torch.equal(eps(), plain)
+    with pytest.raises(RuntimeError, match="stop"), net.resident.weights_for("live"):
         raise RuntimeError("stop")
-    assert torch.equal(field(x * (1 + s * s) ** 0.5, s), plain)
+    assert torch.equal(eps(), plain)
 
 
 def test_a_live_morph_takes_few_steps(live):
@@ -103,29 +105,30 @@ def test_a_live_morph_takes_few_steps(live):
     request = InterpolateRequest(
         picture(0), picture(1), model=str(live[0]), frames=5, steps=24, size=64, sampler="live", guidance=1.0
     )
-    events = list(run(Models("cpu", torch.float32), request))
-    fractions = [e.fraction for e in events if isinstance(e, Progress)]
+    seen = events(ModelManager("cpu", torch.float32), request)
+    fractions = [e.fraction for e in seen if isinstance(e, Progress)]
     assert fractions == sorted(fractions) and fractions[-1] == 1
-    assert sorted(e.index for e in events if isinstance(e, Frame)) == [0, 1, 2, 3, 4]
-    assert 0 < events[-1].evaluations <= 3 * 4
+    assert sorted(e.index for e in seen if isinstance(e, Frame)) == [0, 1, 2, 3, 4]
+    assert 0 < seen[-1].evaluations <= 3 * 4
 
 
 def test_a_live_walk_has_at_most_four_steps(tiny, models):
     net = models.load(str(tiny))
-    assert len(net.jumps()) == len(LIVE) + 1 and net.jumps()[-1] == 0
+    assert len(net.few_step_sigmas()) == 5 and net.few_step_sigmas()[-1] == 0
     for t in (998, 700, 500, 260, 100, 3):
-        down = net.jumps(float(net.sigmas[t]))
-        assert down == sorted(down, reverse=True) and len(down) <= 5 and down[0] == float(net.sigmas[t])
+        top = float(net.schedule.training[t])
+        down = net.few_step_sigmas(top)
+        assert down == sorted(down, reverse=True) and len(down) <= 5 and down[0] == top
     with pytest.raises(EngineError, match=r"sampler must be ddim .* no few-step LoRA, got 'live'"):
-        net.sampler("live")
+        net.resident.weights_for("live")
 
 
 def test_a_perfect_teacher_is_already_its_student():
     """One point is all there is: the straight step of any level lands where the teacher's path does, so the target is
     the teacher's own slope, inside a part and at its lower end."""
     x0 = torch.randn(3, 4, 2, 2, dtype=torch.float64)
-    s, s2, s_low = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1, 1)
-                    for v in ([9.0, 3.0, 0.5], [5.0, 1.5, 0.0], [1.5, 1.5, 0.0]))  # fmt: skip
+    sigmas = torch.tensor([[9.0, 3.0, 0.5], [5.0, 1.5, 0.0], [1.5, 1.5, 0.0]], dtype=torch.float64)
+    s, s2, s_low = sigmas.view(3, -1, 1, 1, 1)
     x = x0 + s * torch.randn(3, 4, 2, 2, dtype=torch.float64)
     slope = (x - x0) / s
     x2 = x + (s2 - s) * slope

@@ -1,7 +1,7 @@
 """flora's own CLIP, in open_clip's folder format: a small residual network and a small text transformer.
 
 Trained contrastively (Radford et al. 2021) on the same captions and words as the UNet, on random crops and mirrored
-pictures at 128 pixels. It ranks candidates (engine/ranking.py); the colours in the captions forbid colour jitter.
+pictures at 128 pixels. It ranks candidates (engine.vision.clip_score); the colours in the captions forbid jitter.
 """
 
 from __future__ import annotations
@@ -113,6 +113,6 @@ def save(model: torch.nn.Module, cfg: dict) -> None:
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": cfg, "preprocess_cfg": preprocess}, indent=2) + "\n"
     )
-    state = {k: v.to(torch.bfloat16 if v.is_floating_point() else v.dtype).contiguous()
-             for k, v in model.state_dict().items()}  # fmt: skip
+    half = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    state = {k: v.contiguous() for k, v in half.items()}
     save_file(state, folder / "open_clip_model.safetensors")

@@ -47,10 +47,8 @@ def photographs() -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
-HUES = [
-    (0.045, "red"), (0.115, "orange"), (0.19, "yellow"), (0.45, "green"), (0.53, "turquoise"), (0.69, "blue"),
-    (0.80, "purple"), (0.94, "pink"), (1.01, "red"),
-]  # fmt: skip
+HUES = [(0.045, "red"), (0.115, "orange"), (0.19, "yellow"), (0.45, "green"), (0.53, "turquoise")]
+HUES += [(0.69, "blue"), (0.80, "purple"), (0.94, "pink"), (1.01, "red")]
 
 
 def colour_name(r: float, g: float, b: float) -> str:

@@ -1,8 +1,9 @@
 """flora in four steps: multistep consistency distillation (Heek et al. 2024, Algorithm 1) into a LoRA.
 
-The noise axis is cut into four parts at `engine.checkpoints.manager.LIVE`. From any level of a part the student's one straight step
-must land where the teacher's DDIM path crosses the lower end of that part: a short teacher step, then the student's own
-(held still) from there. Text guidance is folded in where there is no drawing; with drawings the teacher is not guided.
+The noise axis is cut into four parts at `engine.diffusion.schedule.FEW_STEPS`. From any level of a part the student's
+one straight step must land where the teacher's DDIM path crosses the lower end of that part: a short teacher step, then
+the student's own (held still) from there. Text guidance is folded in where there is no drawing; with drawings the
+teacher is not guided.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from engine.diffusion.model import LIVE
+from engine.diffusion.schedule import FEW_STEPS
 from training.data import caption, photographs, rows
 from training.loop import FLORA, Trainer, autocast, spent
 from training.text import LENGTH, looks
@@ -66,7 +67,7 @@ def train(minutes: float, device: torch.device, shares: tuple, batch: int, horiz
     print(f"LoRA {sum(p.numel() for p in params) / 1e6:.1f} M", flush=True)
     abar = scheduler().alphas_cumprod.to(device).double()
     sigmas = ((1 - abar) / abar).sqrt().float()
-    ends = torch.tensor([*LIVE, 0], device=device)
+    ends = torch.tensor([*FEW_STEPS, 0], device=device)
 
     def slope(x: torch.Tensor, t: torch.Tensor, cond: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
         s = sigmas[t].view(-1, 1, 1, 1)

@@ -1,8 +1,8 @@
 """What *Interpolate* makes of the ready pairs: ``python -m training.examples`` → ``assets/examples/made``.
 
-The page shows these frames at once (`morph_ui.tabs.made`), so that a slow machine shows what it does. Make them again when
-flora's weights, the pairs or the method have changed; ``tests/test_made.py`` says when the first two have. About four
-seconds a pair on two CPU cores.
+The page shows these frames at once (`morph_ui.tabs.made`), so that a slow machine shows what it does. Make them again
+when flora's weights, the pairs or the method have changed; ``tests/test_made.py`` says when the first two have. About
+four seconds a pair on two CPU cores.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import hashlib
 import json
 from typing import Any
 
-from engine.checkpoints.resolve import chosen
-from engine.requests import PRESETS, Done, EngineError, InterpolateRequest
+from engine.checkpoints.resolve import resolve
+from engine.requests import Done, EngineError, InterpolateRequest
 from morph_ui.tabs.made import FOLDER, MADE, pairs, pictures
 
 PRESET, SEED, FRAMES, QUALITY = "draft", 7, 9, 88
@@ -22,11 +22,11 @@ PARTS = ("unet", "vae", "text_encoder")  # what draws them: not the few-step wei
 def weights(name: str = "flora") -> str:
     """A hash of a network's weights as they lie on the disk.
 
-    Not `Network.fingerprint`, which holds the path of the folder, the dtype and the version of diffusers too.
+    Not `Resident.fingerprint`, which holds the path of the folder, the dtype and the version of diffusers too.
     """
     found = hashlib.blake2b(digest_size=12)
     for part in PARTS:
-        for file in sorted((chosen(name).folder() / part).glob("*.safetensors")):
+        for file in sorted((resolve(name).folder() / part).glob("*.safetensors")):
             found.update(file.read_bytes())
     return found.hexdigest()
 
@@ -35,19 +35,22 @@ def request_for(pair: dict[str, str]) -> InterpolateRequest:
     """What pressing Make asks for after a click on a pair, in a fresh visit on a CPU."""
     a, b = pictures(pair)
     words = {k: pair[k] for k in ("prompt", "prompt_b")}
-    return InterpolateRequest(a, b, **words, frames=FRAMES, seed=SEED, model="flora", **PRESETS[PRESET])
+    return InterpolateRequest(
+        a, b, **words, frames=FRAMES, seed=SEED, model="flora", **InterpolateRequest.presets[PRESET]
+    )
 
 
 def make() -> None:
     """Makes and writes all of them: a sheet of nine frames in a row for each pair, and ``settings.json``."""
-    from engine.checkpoints.manager import Models
+    from engine.checkpoints.manager import ModelManager
+    from engine.context import Context
     from engine.jobs.run import run
     from engine.vision import video
 
-    models, found = Models("cpu"), []
+    models, found = ModelManager("cpu"), []
     MADE.mkdir(exist_ok=True)
     for i, pair in enumerate(pairs()):
-        done = next(e for e in run(models, request_for(pair)) if isinstance(e, Done))
+        done = next(e for e in run(Context(models), request_for(pair)) if isinstance(e, Done))
         if done.notes:
             raise EngineError(f"example {i} must come without a note, got {'; '.join(done.notes)}")
         file = f"{i:02d}.webp"

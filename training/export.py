@@ -34,10 +34,13 @@ def export() -> None:
     shutil.copytree(WORK / "tokenizer", FLORA / "tokenizer", dirs_exist_ok=True)
     scheduler().save_pretrained(FLORA / "scheduler")
     index = {
-        "_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderDC"],
-        "unet": ["diffusers", "UNet2DConditionModel"], "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", "DDIMScheduler"],
-    }  # fmt: skip
+        "_class_name": "StableDiffusionPipeline",
+        "vae": ["diffusers", "AutoencoderDC"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+    }
     (FLORA / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     shutil.rmtree(FLORA / "live", ignore_errors=True)  # distilled from the weights before
     spent("unet", state["samples"], state["seconds"])

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
-from engine.checkpoints.manager import Models
-from engine.diffusion.model import Network
+from engine.checkpoints.manager import ModelManager
+from engine.diffusion.model import LatentDiffusion
 from engine.vision.clip_score import Ranker
 from engine.vision.perceptual import distance
 from training import samples as s
@@ -24,8 +24,8 @@ from training.loop import FLORA, WORK
 from training.measures import fid, inception_features, kid
 from training.text import looks
 
-TEXTS = ["a yellow tulip", "a red rose", "a white daisy", "a purple passion flower", "a yellow sunflower",
-         "a pink water lily", "an orange californian poppy", "a blue bearded iris"]  # fmt: skip
+TEXTS = ["a yellow tulip", "a red rose", "a white daisy", "a purple passion flower", "a yellow sunflower"]
+TEXTS += ["a pink water lily", "an orange californian poppy", "a blue bearded iris"]
 
 
 def grid(pictures: np.ndarray, columns: int, name: str, side: int = 0) -> None:
@@ -72,7 +72,7 @@ def learnt(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.array([net(pixels(a[None]), pixels(b[None])).item() for a, b in zip(x, y, strict=True)])
 
 
-def metric_agreement(net: Network, block: np.ndarray) -> dict:
+def metric_agreement(net: LatentDiffusion, block: np.ndarray) -> dict:
     """Spearman's rank correlation with the reference metric: ours, and plain squared differences.
 
     Over 200 pairs other than those (seed 0) by which ours was chosen.
@@ -84,13 +84,13 @@ def metric_agreement(net: Network, block: np.ndarray) -> dict:
             [distance(net, s.tensor(a), s.tensor(b)) for a, b in zip(np.split(x, 10), np.split(y, 10), strict=True)]
         )
     plain = ((x.astype(np.float32) - y) ** 2).mean((1, 2, 3))
-    return {"perceptual_agreement": float(spearmanr(truth, ours).statistic),
-            "squared_agreement": float(spearmanr(truth, plain).statistic)}  # fmt: skip
+    agreements = {"perceptual_agreement": ours, "squared_agreement": plain}
+    return {name: float(spearmanr(truth, found).statistic) for name, found in agreements.items()}
 
 
-def colours(net: Network, ranker: Ranker) -> dict:
+def colours(net: LatentDiffusion, ranker: Ranker) -> dict:
     """How often a measured colour is the asked one: of all pictures, and of the best of four by CLIP."""
-    pictures = s.grown(net, [t for t in TEXTS for _ in range(8)], 4.0, seed=1)
+    pictures = s.imagine(net, [t for t in TEXTS for _ in range(8)], 4.0, seed=1)
     grid(pictures, 8, "text", 160)
     words = {name for _, name in HUES} | {"white"}
     agree, best = [], []
@@ -113,18 +113,19 @@ def retrieval(ranker: Ranker, block: np.ndarray, index: list[Row], seen: list) -
     return {"clip_retrieval": first, "clip_retrieval_5": five, "clip_captions": len(names)}
 
 
-def drawings(net: Network, val: np.ndarray, real: np.ndarray, shown: list[int], device) -> dict:
+def drawings(net: LatentDiffusion, val: np.ndarray, real: np.ndarray, shown: list[int], device) -> dict:
     """Sketch and strokes: 50 steps, four, and four without the live weights, on every second ``val`` picture."""
     pick = sorted({*range(0, len(val), 2), *shown})
     lines, paints = s.drawings(val[pick])
     cond, out = s.conditions(net, lines, paints), {"drawings": len(pick)}
-    results = {"sketch_stroke": s.drawn(net, cond, net.levels(50)), "live": s.drawn(net, cond, net.jumps(), "live"),
-               "four_steps": s.drawn(net, cond, net.jumps())}  # fmt: skip
+    few = net.few_step_sigmas()
+    results = {"sketch_stroke": s.draw(net, cond, net.schedule.sigmas(50)), "live": s.draw(net, cond, few, "live")}
+    results["four_steps"] = s.draw(net, cond, few)
     for name, pictures in results.items():
         out[f"kid_{name}"] = kid(inception_features(pictures, device), real)
-        out[f"edge_{name}"], out[f"colour_{name}"] = s.followed(pictures, lines, paints)
+        out[f"edge_{name}"], out[f"colour_{name}"] = s.faithfulness(pictures, lines, paints)
     other = np.roll(results["sketch_stroke"], 1, 0)
-    out["edge_other"], out["colour_other"] = s.followed(other, lines, paints)
+    out["edge_other"], out["colour_other"] = s.faithfulness(other, lines, paints)
     at = [pick.index(i) for i in shown]
     grid(
         np.concatenate([lines[at], paints[at], results["sketch_stroke"][at], val[shown]]), 8, "sketch-and-strokes", 192
@@ -134,7 +135,7 @@ def drawings(net: Network, val: np.ndarray, real: np.ndarray, shown: list[int], 
 
 
 def report(device: torch.device, samples: int, as_json: bool, count: int = 2000) -> dict:
-    begun, net = time.time(), Models(str(device)).load("flora")
+    begun, net = time.time(), ModelManager(str(device)).load("flora")
     compute = json.loads((FLORA / "training.json").read_text())
     if missing := {"autoencoder", "unet", "live", "clip"} - set(compute):
         raise ValueError(f"training.json must tell what every part cost, got nothing of {', '.join(sorted(missing))}")
@@ -151,18 +152,18 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 2000)
     free = [i for i, r in enumerate(val_rows) if r.source == "flower_photos"]
     shown = free[:: len(free) // 8][:8]
     numbers = [val_rows[i].file.split("f-")[1].split("_")[0] for i in shown]
-    copies = s.reconstructed(net, val)
+    copies = s.reconstruct(net, val)
     out["psnr"], out["perceptual"] = s.psnr(val, copies), float(learnt(val[::4], copies[::4]).mean())
     grid(np.concatenate([val[shown], copies[shown]]), 8, "reconstruction")
-    out["inversion_error"], back = s.inverted(net, val[shown])
+    out["inversion_error"], back = s.invert(net, val[shown])
     out["inversion_psnr"] = s.psnr(back, copies[shown])
     grid(np.concatenate([copies[shown], back]), 8, "inversion", 192)
     done("reconstruction and inversion")
     out |= metric_agreement(net, val)
-    ranker = Ranker(net.folder / "clip", net.device)
+    ranker = Ranker(net.resident.folder / "clip", net.device)
     out |= retrieval(ranker, val, val_rows, val_looks)
     out["ms_per_picture_live"] = s.live_ms(net)
-    before, after = s.fitted(net, val[shown[:4]])
+    before, after = s.fit(net, val[shown[:4]])
     out["lora_psnr_before"], out["lora_psnr_after"] = (s.psnr(v, val[shown[:4]]) for v in (before, after))
     grid(np.concatenate([val[shown[:4]], before, after]), 4, "lora", 192)
     done("metric, CLIP, live, LoRA")
@@ -174,9 +175,9 @@ def report(device: torch.device, samples: int, as_json: bool, count: int = 2000)
     some = np.linspace(0, len(val) - 1, max(64, samples // 4)).astype(int)  # the rows stand in the order of the kinds
     texts = [worded(val_rows[i].label, val_looks[i], rng) for i in some]
     out["text_samples"] = len(texts)
-    out["kid_text"] = kid(inception_features(s.grown(net, texts, 3.0, seed=3), device), real)
+    out["kid_text"] = kid(inception_features(s.imagine(net, texts, 3.0, seed=3), device), real)
     done("text")
-    made = s.grown(net, [""] * samples, 1.0)
+    made = s.imagine(net, [""] * samples, 1.0)
     features = inception_features(made, device)
     out["kid"], out["fid"] = kid(features, real), fid(features, real)
     grid(made[:32], 8, "unconditional", 192)

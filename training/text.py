@@ -49,9 +49,14 @@ def build_tokenizer(folder: Path, rows: list[Row], seen: list[Look]) -> CLIPToke
     merges = [tuple(m) for m in learnt["merges"]]
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = CLIPTokenizer(
-        vocab=vocab, merges=merges, unk_token=END, bos_token=START, eos_token=END, pad_token=END,
+        vocab=vocab,
+        merges=merges,
+        unk_token=END,
+        bos_token=START,
+        eos_token=END,
+        pad_token=END,
         model_max_length=LENGTH,
-    )  # fmt: skip
+    )
     tokenizer.save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(vocab))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n")
@@ -62,8 +67,15 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
     ends = tokenizer.eos_token_id
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=width, intermediate_size=4 * width, projection_dim=width,
-            num_hidden_layers=4, num_attention_heads=width // 48, max_position_embeddings=LENGTH,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=ends,
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=4 * width,
+            projection_dim=width,
+            num_hidden_layers=4,
+            num_attention_heads=width // 48,
+            max_position_embeddings=LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=ends,
+            pad_token_id=ends,
         )
-    )  # fmt: skip
+    )

@@ -49,9 +49,14 @@ def build() -> UNet2DConditionModel:
 
 def scheduler() -> DDIMScheduler:
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-        set_alpha_to_one=False, steps_offset=1, prediction_type="epsilon",
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
 
 
 def load_autoencoder() -> AutoencoderDC:
@@ -144,8 +149,8 @@ def drop(conds: list[torch.Tensor], phi: torch.Tensor) -> tuple[list[torch.Tenso
     return [torch.where(d, phi, c) for c, d in zip(conds, drops, strict=True)], free
 
 
-PROMPTS = ["", "", "a yellow tulip", "a photograph of a pink rose", "a purple passion flower", "a red poppy",
-           "a white water lily", "a yellow sunflower"]  # fmt: skip
+PROMPTS = ["", "", "a yellow tulip", "a photograph of a pink rose", "a purple passion flower", "a red poppy"]
+PROMPTS += ["a white water lily", "a yellow sunflower"]
 
 
 def pick_batch(z: dict, shares: tuple[float, float], batch: int, index: np.ndarray, rng: np.random.Generator):
@@ -175,8 +180,8 @@ def train(minutes: float, device, stage: int, shares: tuple, batch: int, horizon
     tokenizer = CLIPTokenizer.from_pretrained(folder) if ready else build_tokenizer(folder, index, seen)
     unet, text = build(), build_text_encoder(tokenizer, WIDTH)
     trainer = Trainer("unet", {"unet": unet, "text": text}, device, lr, horizon, ema_samples=12_000)
-    print(f"UNet {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M, text "
-          f"{sum(p.numel() for p in text.parameters()) / 1e6:.1f} M, scale {scale:.4f}", flush=True)  # fmt: skip
+    millions = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (unet, text)]
+    print("UNet {:.1f} M, text {:.1f} M, scale {:.4f}".format(*millions, scale), flush=True)
     step_fn = torch.compile(unet, dynamic=False) if device.type == "cuda" else unet
     if device.type == "cpu":  # plain products: the fused attention of CPUs takes 1.4 to 1.7 times as long a step here
         unet.set_attn_processor(AttnProcessor())
