@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,32 +17,33 @@ OPTIONS = ("host", "port", "device", "model", "memory", "workers", "cluster")
 
 
 def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
-    """``run(request)`` over networks that are made on the device thread, at its first job."""
+    """`engine.jobs.run.runner`, which imports torch: at the first job, in the thread or the process that has it."""
 
     @functools.cache
-    def models() -> Any:
-        from engine.checkpoints.manager import Models
+    def run() -> Callable[[Any], Iterator[Event]]:
+        from engine.jobs.run import runner
 
-        return Models(settings.device, memory=settings.memory)
+        return runner(settings)
 
-    def run(request: Any) -> Iterator[Event]:
-        from engine.jobs.run import run
-
-        return run(models(), request)
-
-    return run
+    return lambda request: run()(request)
 
 
 def workers(settings: Settings) -> Any:
     """Where the jobs run: here, on several GPUs or machines (Ray), or by calls of a ZeroGPU Space."""
+
+    def fetch(request: Any) -> Iterator[Event]:
+        from engine.jobs.run import fetch
+
+        return fetch(request, settings)
+
+    if zero_gpu():
+        return ZeroWorker(runner(replace(settings, device="cuda")), fetch=fetch)
     if settings.workers > 1 or settings.cluster:
         from engine.jobs.ray import RayWorker
 
-        gpus = 0 if settings.device == "cpu" else None
-        return RayWorker(
-            functools.partial(runner, settings), settings.workers, gpus_each=gpus, address=settings.cluster or None
-        )
-    return Worker(runner(settings))
+        make, gpus = functools.partial(runner, settings), 0 if settings.device == "cpu" else None
+        return RayWorker(make, settings.workers, gpus_each=gpus, address=settings.cluster or None)
+    return Worker(runner(settings), fetch=fetch)
 
 
 def main() -> None:
@@ -52,25 +52,21 @@ def main() -> None:
     args = parser.parse_args()
     try:
         settings = Settings.read(args)
-        # No network is loaded ahead on ZeroGPU: that would spend a visitor's time.
-        worker = ZeroWorker(runner(replace(settings, device="cuda"))) if zero_gpu() else workers(settings)
+        worker = workers(settings)
         from engine.checkpoints.manager import preferred  # it imports torch, and ZeroGPU wants to come before that
-        from engine.checkpoints.resolve import absent, chosen
+        from engine.checkpoints.resolve import absent, resolve
 
         settings = replace(settings, model=settings.model or preferred(settings.device))
-        if settings.paths is not None:
-            os.environ["CHRYSALIS_PATHS"] = os.pathsep.join(settings.paths)
-        os.environ["CHRYSALIS_MODEL"] = settings.model
-        ready = not absent(chosen(settings.model).needs())
+        ready = not absent(resolve(settings.model, settings.paths).needs())
     except EngineError as e:
         raise SystemExit(f"error: {e}") from None
-    if not isinstance(worker, ZeroWorker):
+    if not isinstance(worker, ZeroWorker):  # where it would spend a visitor's time
         for _ in range(settings.workers):
             worker.submit(LoadRequest(settings.model if ready else "flora"))  # it loads while the page opens
     from morph_ui import build, launch
 
     print(f"Chrysalis is at http://{settings.host}:{settings.port}", flush=True)
-    launch(build(worker), server_name=settings.host, server_port=settings.port)
+    launch(build(worker, settings), server_name=settings.host, server_port=settings.port)
 
 
 if __name__ == "__main__":

@@ -19,17 +19,15 @@ FILMS = ("interpolate", "morph")  # the others make pictures
 PAIRS = {"picks": "--pick", "reseeds": "--reseed"}
 
 
-def frame_pair(text: str) -> tuple[int, int]:
-    frame, number = text.split(":")
-    return int(frame), int(number)
+def frame_pair(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(":")))
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m engine", description="Pictures into one another.")
     verbs = top.add_subparsers(dest="verb", required=True)
     for name, request in METHODS.items():
-        doc = request.__doc__ or ""
-        p = verbs.add_parser(name, help=doc.partition("\n")[0], description=doc)
+        p = verbs.add_parser(name, help=str(request.__doc__).partition("\n")[0], description=request.__doc__)
         _inputs(p, request)
         _outputs(p, name)
     m = verbs.add_parser("models", help="the catalogue: name, what it is, where from, present or not")
@@ -118,11 +116,10 @@ def _file(path: str, name: str) -> bytes:
 
 def work(args: argparse.Namespace, request: Any) -> Done:
     """Runs a request, its progress and notes on stderr."""
-    from engine.checkpoints.manager import Models
-    from engine.jobs.run import run
+    from engine.jobs.run import runner
 
-    settings, done = Settings.read(args), None
-    for event in run(Models(settings.device, memory=settings.memory), request):
+    done = None
+    for event in runner(Settings.read(args))(request):
         if isinstance(event, Progress):
             _show(event)
         elif isinstance(event, Frame) and not sys.stderr.isatty():
@@ -201,11 +198,13 @@ def find(args: argparse.Namespace) -> int:
 
 
 def list_models(args: argparse.Namespace) -> int:
-    from engine.checkpoints.resolve import absent, chosen, fetching, present
+    from engine.checkpoints.resolve import absent, fetching, present, resolve
 
     for text in args.fetch:
         name, _, kinds = text.partition(":")
-        for event in fetching(absent(chosen(name).needs([k for k in kinds.split(",") if k]))):
+        for event in fetching(
+            absent(resolve(name, Settings.read(args).paths).needs([k for k in kinds.split(",") if k]))
+        ):
             _show(event)
     for e, here in present():
         where = e.source.repos[0] if e.source else "embedded"

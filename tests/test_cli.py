@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT, picture
 from PIL import Image
 
-from engine.requests import CATALOGUE_NAMES
+from engine.checkpoints.resolve import CATALOGUE
+from engine.requests import METHODS, fields_of
 from engine.vision import video
 
 pytestmark = pytest.mark.slow
@@ -17,8 +18,15 @@ pytestmark = pytest.mark.slow
 
 def engine(*args, **kw):
     env = os.environ | {"HF_HUB_OFFLINE": "1"}
-    return subprocess.run([sys.executable, "-m", "engine", *map(str, args)], cwd=ROOT, env=env, capture_output=True,
-                          text=True, timeout=600, **kw)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "engine", *map(str, args)],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        **kw,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -86,22 +94,24 @@ def test_morph_refusals(pair, tmp_path):
 
 def test_models():
     out = engine("models").stdout
-    assert [line.split()[0] for line in out.splitlines()] == list(CATALOGUE_NAMES)
+    assert [line.split()[0] for line in out.splitlines()] == list(CATALOGUE)
     assert "present" in out.splitlines()[0] and "2.1 GB" in out.splitlines()[1]
 
 
 def test_help_names_every_field():
-    out = engine("interpolate", "--help").stdout
-    for name in ("--frames", "--low", "--invert-steps", "--scheme", "--preset", "--frames-dir", "--prompt-b"):
-        assert name in out
+    for method, request in METHODS.items():
+        out = engine(method, "--help").stdout
+        names = [n.replace("_", "-") for n in fields_of(request) if n not in ("picks", "reseeds")]
+        assert not [n for n in names if f"--{n}" not in out]
+        assert "--device" in out and ("--pick FRAME:N" in out) == (method == "interpolate")
 
 
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["--frames", "4"], "frames must be a power of two plus one"),
-        (["--low", "0.8"], "low must not be above high"),
+        (["--frames", "4"], "frames must be one of 3, 5, 9, 17, 33, 65, 129, got 4"),
         (["--low", "nan"], "low must be a number from 0 to 1, got nan"),
+        (["--scheme", "magic"], "scheme must be one of branch, did"),
         (["--fps", "0"], "fps must be from 1 to 60"),
         (["--seed", "9" * 400], "seed must be a whole number"),
         (["--model", "nonsense"], "model must be one of flora"),
@@ -136,16 +146,39 @@ def test_draw(tmp_path):
     assert (last["pictures"], last["size"], last["seed"], last["unet_evaluations"]) == (1, [256, 256], 3, 6)
     assert last["quality"]["lines"] < 0.1 and last["quality"]["colours"] < 30  # it follows the drawing
     assert video.read_settings(tmp_path / "one.png")["method"] == "draw"
-    sheet = engine("draw", *layers, "--steps", 2, "--sheet", "sketch-realism", "--out", tmp_path / "sheet.png",
-                   "--frames-dir", tmp_path / "all", "--preset", "draft")  # fmt: skip
+    sheet = engine(
+        "draw",
+        *layers,
+        "--steps",
+        2,
+        "--sheet",
+        "sketch-realism",
+        "--out",
+        tmp_path / "sheet.png",
+        "--frames-dir",
+        tmp_path / "all",
+        "--preset",
+        "draft",
+    )
     assert sheet.returncode == 0, sheet.stderr
     assert Image.open(tmp_path / "sheet.png").size == (768, 768) and len(list((tmp_path / "all").iterdir())) == 9
 
 
 def test_draw_live_and_edit(tmp_path):
     """The few-step weights, words, and paint over a photograph."""
-    done = engine("draw", "--sketch", DRAWINGS / "own-tulips-sketch.png", "--prompt", "red tulips", "--preset", "live",
-                  "--count", 2, "--zip", tmp_path / "two.zip")  # fmt: skip
+    done = engine(
+        "draw",
+        "--sketch",
+        DRAWINGS / "own-tulips-sketch.png",
+        "--prompt",
+        "red tulips",
+        "--preset",
+        "live",
+        "--count",
+        2,
+        "--zip",
+        tmp_path / "two.zip",
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["pictures"] == 2
     photo = ROOT / "assets/examples/rose-22325299158.webp"
@@ -198,7 +231,7 @@ def test_poses_and_networks_that_cannot_be_had_are_sentences(pair, tmp_path):
 
 def test_the_studio_does_not_start_on_what_cannot_be():
     for args, sentence in (
-        (["--workers", "0"], "workers must be at least 1, got 0"),
+        (["--workers", "0"], "workers must be a whole number of at least 1, got 0"),
         (["--device", "stone"], "device must be auto, cpu, cuda or mps"),
         (["--model", "nothing"], "model must be one of flora, sd15"),
     ):

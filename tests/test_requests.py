@@ -1,0 +1,161 @@
+"""What every request may hold: one declaration a field, and what is made of it."""
+
+import math
+import pickle
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, picture
+from PIL import Image
+
+from engine.requests import (
+    METHODS,
+    DrawRequest,
+    EditRequest,
+    EngineError,
+    InterpolateRequest,
+    MorphRequest,
+    PoseRequest,
+    fields_of,
+    pictures_of,
+    settle,
+)
+from engine.requests.settings import Settings, document, options
+
+A, B = picture(0), picture(1)
+LINES = Image.new("RGBA", (64, 64), "black")
+GIVEN = {
+    "interpolate": {"a": A, "b": B},
+    "morph": {"pictures": (A, B)},
+    "draw": {"sketch": LINES},
+    "edit": {"guide": A},
+    "pose": {"pictures": (A,)},
+}
+
+
+def wrong_values():
+    """For every field of every method something that it may not hold."""
+    for method, request in METHODS.items():
+        for f in fields_of(request).values():
+            if f.spec.choices:
+                values = ["nonsense", None]
+            elif f.type in (int, float):
+                values = [f.spec.low - 1, f.spec.high + 1, math.nan, math.inf, None, "much", True, 10**400]
+                values += [f.spec.low + 0.5, float(f.spec.low)] if f.type is int else []
+            elif f.type is not tuple:
+                values = [None, 3]
+            else:
+                values = [(3,) * 13] if f.name in ("prompts", "loras") else [((0, 1),), ((9, 1),)]
+            yield from ((method, f.name, v) for v in values)
+
+
+@pytest.mark.parametrize(("method", "name", "value"), wrong_values())
+def test_refusals_name_the_field_what_was_expected_and_what_came(method, name, value):
+    with pytest.raises(EngineError) as error:
+        METHODS[method](**GIVEN[method] | {name: value})
+    assert str(error.value).startswith(name) and "must" in str(error.value) and "got" in str(error.value)
+
+
+def test_every_field_is_said_to_be_something_and_every_preset_is_a_request():
+    for method, request in METHODS.items():
+        made = request(**GIVEN[method])
+        assert set(made.settings()) - {"keyframes"} == {"method", *fields_of(request)} and made.method == method
+        for f in (fields_of(request) | pictures_of(request)).values():
+            assert f.spec.help and (f.spec.label or f.spec.group == "hidden" or f.spec.layer), f.name
+        for values in request.presets.values():
+            request(**GIVEN[method] | values)
+        assert not request.presets or request.preset in request.presets
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: InterpolateRequest(A, None), "picture B must be a picture, got nothing"),
+        (lambda: InterpolateRequest(A, B, low=0.7, high=0.3), "low must not be above high, got low 0.7 and high 0.3"),
+        (
+            lambda: InterpolateRequest(A, B, scheme="did", sampler="live"),
+            "sampler must be ddim for the scheme did, got 'live'",
+        ),
+        (lambda: InterpolateRequest(A, B, pose="given"), "pose_a or pose_b must hold keypoints for the pose given"),
+        (lambda: InterpolateRequest(A, B, frames=4), "frames must be one of 3, 5, 9, 17, 33, 65, 129, got 4"),
+        (lambda: MorphRequest((A,)), "pictures must be 2 to 12, got 1"),
+        (lambda: MorphRequest((A, None)), "picture 2 must be a picture, got nothing"),
+        (lambda: PoseRequest(()), "pictures must be 1 to 2, got none"),
+        (lambda: DrawRequest(LINES, mask=Image.new("L", (64, 64), 9)), "mask must come with a photo"),
+        (lambda: DrawRequest(A), "sketch must be a picture of mode RGBA, got RGB"),
+        (lambda: DrawRequest(LINES, Image.new("RGBA", (64, 32), "red")), "strokes must have the proportions of sketch"),
+        (lambda: EditRequest(None), "guide must be a picture, got nothing"),
+        (lambda: EditRequest(Image.new("RGBA", (8, 8))), "guide must hold something painted, got an empty layer"),
+        (lambda: EditRequest(A, mask=Image.new("L", A.size)), "mask must cover something, got nothing"),
+    ],
+)
+def test_sentences(make, sentence):
+    with pytest.raises(EngineError) as error:
+        make()
+    assert str(error.value).startswith(sentence)
+
+
+def test_requests_travel():
+    request = InterpolateRequest(A, B, prompt="a rose", picks=((4, 1),))
+    again = pickle.loads(pickle.dumps(request))
+    assert again.settings() == request.settings() and again.a.tobytes() == A.tobytes()
+
+
+def test_loose_values_are_settled():
+    settled = settle(InterpolateRequest, {"a": A, "steps": 30.0, "low": 1, "seed": None, "picks": [[1, 2]]})
+    assert settled["steps"] == 30 and type(settled["steps"]) is int and settled["picks"] == ((1, 2),)
+    assert 0 <= settled["seed"] < 2**32 and settled["a"] is A
+    assert settle(MorphRequest, {"prompts": "a rose\na daisy", "loras": None, "seed": 3}) == {
+        "prompts": ("a rose", "a daisy"),
+        "loras": (),
+        "seed": 3,
+    }
+    assert settle(InterpolateRequest, {"steps": 9.5, "frames": None})["steps"] == 9.5  # the request refuses it
+    with pytest.raises(EngineError, match="settings must be fields of edit, got speed"):
+        settle(EditRequest, {"speed": 3})
+
+
+def read(words, environ):
+    parser = ArgumentParser()
+    options(parser, [f for n, f in fields_of(Settings).items() if n not in ("paths", "cache", "cache_gb")])
+    return Settings.read(parser.parse_args(words), environ)
+
+
+def test_settings_come_from_the_command_line_and_else_from_the_environment():
+    assert read([], {}) == Settings.read(None, {}) == Settings()
+    environ = {
+        "PORT": "81",
+        "CHRYSALIS_MODEL": "sd15",
+        "CHRYSALIS_MEMORY_GB": "6",
+        "CHRYSALIS_CACHE": "/c",
+        "CHRYSALIS_CACHE_GB": "0.5",
+        "GRADIO_SERVER_NAME": "::1",
+    }
+    settings = read(["--port", "82", "--memory", "0"], environ)
+    assert settings == Settings("::1", 82, "auto", "sd15", 0.0, 1, "", None, Path("/c"), 0.5)
+
+
+def test_a_page_for_others_names_no_files_but_in_the_folders_that_are_listed():
+    assert read([], {"HOST": "0.0.0.0"}).paths == () == read([], {"SPACE_ID": "x"}).paths
+    assert read(["--host", "0.0.0.0"], {"CHRYSALIS_PATHS": "/a:/b"}).paths == ("/a", "/b")
+    assert read([], {"CHRYSALIS_PATHS": ""}).paths == ()
+    assert Settings.read(None, {"HOST": "0.0.0.0"}).paths is None  # the command line is nobody's page
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"PORT": "x"}, "PORT must be a number, got 'x'"),
+        ({"CHRYSALIS_MEMORY_GB": "-1"}, "memory must be a number of at least 0, got -1"),
+        ({"CHRYSALIS_CACHE_GB": "plenty"}, "CHRYSALIS_CACHE_GB must be a number, got 'plenty'"),
+    ],
+)
+def test_settings_that_cannot_be(environ, sentence):
+    with pytest.raises(EngineError, match=sentence):
+        Settings.read(None, environ)
+
+
+def test_the_document_of_the_settings_is_made_of_these_declarations():
+    made = document([*METHODS.values(), Settings]) + "\n"
+    assert (ROOT / "docs/settings.md").read_text() == made, "python -m engine settings > docs/settings.md"
