@@ -3,18 +3,20 @@
 Tolerance everywhere: 1e-3 of latents of unit variance after all steps, in float32.
 """
 
+from dataclasses import replace
+
 import diffusers
-import numpy as np
 import pytest
 import torch
 from checkpoints import adapter, controlnet
 from conftest import make_network
 from PIL import Image
 
-from engine.checkpoints.manager import Models
-from engine.diffusion.control import Hint, palette
-from engine.diffusion.model import Row, guided
-from engine.diffusion.sampling import flow
+from engine.checkpoints.manager import ModelManager
+from engine.diffusion.control import ControlInput, palette
+from engine.diffusion.guidance import Conditioning, classifier_free
+from engine.diffusion.sampling import sample
+from engine.requests import EngineError
 
 STEPS = 6
 
@@ -25,13 +27,14 @@ def steered(tmp_path_factory):
     controlnet(folder, "sketch", 1)
     controlnet(folder, "pose", 3)
     adapter(folder, "stroke")
-    return Models("cpu", torch.float32).load(str(folder), ("sketch", "stroke", "pose"))
+    return ModelManager("cpu", torch.float32).load(str(folder), ("sketch", "stroke", "pose"))
 
 
-def pipe_of(net, cls, **more):
-    scheduler = diffusers.DDIMScheduler.from_config(net.scheduler.config, set_alpha_to_one=True)  # our last level is 0
-    pipe = cls(vae=net.vae, text_encoder=net.text_encoder, tokenizer=net.tokenizer, unet=net.unet, scheduler=scheduler,
-               safety_checker=None, feature_extractor=None, requires_safety_checker=False, **more)  # fmt: skip
+def pipe_of(model, cls, **more):
+    scheduler = diffusers.DDIMScheduler.from_config(model.schedule.config, set_alpha_to_one=True)  # our last sigma is 0
+    parts = {name: getattr(model.resident, name) for name in ("vae", "text_encoder", "tokenizer", "unet")}
+    none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipe = cls(**parts, scheduler=scheduler, **none, **more)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -44,16 +47,20 @@ def shown(n=2, seed=4):
     return torch.rand(n, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
 
 
-def rows(net, guidance, **more):
-    cond, uncond = net.embed(["a rose", "blue tulip"]), net.embed(["grey"])
-    return [Row(r.embeds, r.weight, **more) for r in guided(cond, uncond, guidance)]
-
-
-def walked(net, x, levels, rows):
-    with torch.no_grad():
-        for state in flow(net.field(rows), x, levels):
-            x = state.x
+@torch.no_grad()
+def walked(model, x, sigmas, **control):
+    """Guided by 5, under two prompts, from latents ``x`` at the first of ``sigmas``."""
+    pair = classifier_free(model.embed(["a rose", "blue tulip"]), model.embed(["grey"]), 5.0)
+    denoise = model.denoiser([replace(c, control=control) for c in pair])
+    for state in sample(denoise, x, sigmas):
+        x = state.x
     return x
+
+
+def drawn(model, noise, **control):
+    """From noise alone."""
+    sigmas = model.schedule.sigmas(STEPS)
+    return walked(model, noise * (1 + sigmas[0] ** 2) ** 0.5, sigmas, **control)
 
 
 def theirs(pipe, **more):
@@ -63,87 +70,77 @@ def theirs(pipe, **more):
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_text_to_image_and_image_to_image_are_diffusers(tmp_path, prediction):
-    net = Models("cpu", torch.float32).load(str(make_network(tmp_path / "net", prediction)))
-    levels, noise = net.levels(STEPS), latents()
-    ours = walked(net, noise * (1 + levels[0] ** 2) ** 0.5, levels, rows(net, 5.0))
-    expected = theirs(pipe_of(net, diffusers.StableDiffusionPipeline), latents=noise, height=64, width=64)
-    assert torch.allclose(ours, expected, atol=1e-3)
-    z, draw = latents(seed=9), torch.Generator().manual_seed(3)
-    eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(3))
-    ours = walked(net, z + levels[STEPS // 2] * eps, levels[STEPS // 2 :], rows(net, 5.0))
-    pipe = pipe_of(net, diffusers.StableDiffusionImg2ImgPipeline)
-    expected = theirs(pipe, image=z, strength=0.5, generator=draw)
+    model = ModelManager("cpu", torch.float32).load(str(make_network(tmp_path / "net", prediction)))
+    noise, z, sigmas = latents(), latents(seed=9), model.schedule.sigmas(STEPS)[STEPS // 2 :]
+    expected = theirs(pipe_of(model, diffusers.StableDiffusionPipeline), latents=noise, height=64, width=64)
+    assert torch.allclose(drawn(model, noise), expected, atol=1e-3)
+    ours = walked(model, z + sigmas[0] * latents(seed=3), sigmas)
+    pipe = pipe_of(model, diffusers.StableDiffusionImg2ImgPipeline)
+    expected = theirs(pipe, image=z, strength=0.5, generator=torch.Generator().manual_seed(3))
     assert torch.allclose(ours, expected, atol=1e-3) and not torch.allclose(ours, z, atol=0.1)
 
 
 def test_controlnet_rows_are_diffusers_controlnet(steered):
-    net, levels, noise, picture = steered, steered.levels(STEPS), latents(), shown()
-    pipe = pipe_of(net, diffusers.StableDiffusionControlNetPipeline, controlnet=net.controls["sketch"])
+    noise, picture, controls = latents(), shown(), steered.resident.controls
+    pipe = pipe_of(steered, diffusers.StableDiffusionControlNetPipeline, controlnet=controls["sketch"])
     more = {"latents": noise, "image": picture, "height": 64, "width": 64}
-    free = walked(net, noise * (1 + levels[0] ** 2) ** 0.5, levels, rows(net, 5.0))
-    for scale in (1.0, 0.4):
-        hints = {"sketch": Hint(picture, scale)}
-        ours = walked(net, noise * (1 + levels[0] ** 2) ** 0.5, levels, rows(net, 5.0, hints=hints))
-        expected = theirs(pipe, controlnet_conditioning_scale=scale, **more)
-        assert torch.allclose(ours, expected, atol=1e-3)
-        assert not torch.allclose(ours, free, atol=1e-2)
+    ours = drawn(steered, noise, sketch=ControlInput(picture, 0.4))
+    assert torch.allclose(ours, theirs(pipe, controlnet_conditioning_scale=0.4, **more), atol=1e-3)
+    assert not torch.allclose(ours, drawn(steered, noise), atol=1e-2)
 
 
 def test_two_controlnets_add_up(steered):
-    net, levels, noise = steered, steered.levels(STEPS), latents()
-    one, two = shown(seed=1), shown(seed=2)
-    both = diffusers.models.MultiControlNetModel([net.controls["sketch"], net.controls["pose"]])
-    pipe = pipe_of(net, diffusers.StableDiffusionControlNetPipeline, controlnet=both)
-    hints = {"sketch": Hint(one, 1.0), "pose": Hint(two, 0.7)}
-    ours = walked(net, noise * (1 + levels[0] ** 2) ** 0.5, levels, rows(net, 5.0, hints=hints))
-    expected = theirs(pipe, latents=noise, image=[one, two], height=64, width=64,
-                      controlnet_conditioning_scale=[1.0, 0.7])  # fmt: skip
-    assert torch.allclose(ours, expected, atol=1e-3)
+    noise, one, two, controls = latents(), shown(seed=1), shown(seed=2), steered.resident.controls
+    both = diffusers.models.MultiControlNetModel([controls["sketch"], controls["pose"]])
+    pipe = pipe_of(steered, diffusers.StableDiffusionControlNetPipeline, controlnet=both)
+    more = {"image": [one, two], "height": 64, "width": 64, "controlnet_conditioning_scale": [1.0, 0.7]}
+    ours = drawn(steered, noise, sketch=ControlInput(one, 1.0), pose=ControlInput(two, 0.7))
+    assert torch.allclose(ours, theirs(pipe, latents=noise, **more), atol=1e-3)
 
 
 def test_adapter_rows_are_diffusers_adapter(steered):
-    net, levels, noise, picture = steered, steered.levels(STEPS), latents(), shown(1)
-    pipe = pipe_of(net, diffusers.StableDiffusionAdapterPipeline, adapter=net.controls["stroke"])
-    image = Image.fromarray((picture[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
-    hints = {"stroke": Hint(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255, 0.8)}  # as theirs rounds it
-    ours = walked(net, noise * (1 + levels[0] ** 2) ** 0.5, levels, rows(net, 5.0, hints=hints))
-    expected = theirs(pipe, latents=noise, image=[image, image], height=64, width=64,
-                      adapter_conditioning_scale=0.8)  # fmt: skip
-    assert torch.allclose(ours, expected, atol=1e-3)
+    noise, pixels = latents(), (shown(1)[0] * 255).round().to(torch.uint8)  # as theirs rounds it
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    pipe = pipe_of(steered, diffusers.StableDiffusionAdapterPipeline, adapter=steered.resident.controls["stroke"])
+    more = {"image": [image, image], "height": 64, "width": 64, "adapter_conditioning_scale": 0.8}
+    ours = drawn(steered, noise, stroke=ControlInput(pixels[None] / 255, 0.8))
+    assert torch.allclose(ours, theirs(pipe, latents=noise, **more), atol=1e-3)
 
 
-def test_rows_of_one_batch_are_steered_each_for_itself(steered):
-    """Φ is residuals of 0: a row without hints, or at strength 0, is the free network; chunks change nothing."""
-    net, x, words = steered, latents(3), steered.embed(["a rose"])
-    sketch, stroke = Hint(shown(3, 5), torch.tensor([1.0, 0.0, 0.5])), Hint(shown(1, 6))
+@torch.no_grad()
+def test_rows_of_one_batch_are_steered_each_for_itself(steered, monkeypatch):
+    """Φ is residuals of 0: a row without control, or at strength 0, is the free network; chunks change nothing."""
+    x, embeds = latents(3), steered.embed(["a rose"])
+    sketch, stroke = ControlInput(shown(3, 5), torch.tensor([1.0, 0.0, 0.5])), ControlInput(shown(1, 6))
     kinds = [{}, {"sketch": sketch}, {"stroke": stroke}, {"sketch": sketch, "stroke": stroke}]
-    own = [Row(words, w, hints=h) for w, h in zip((0.1, 0.2, 0.3, 0.4), kinds, strict=True)]
-    with torch.no_grad():
-        whole = net.field(own)(x, 2.0)
-        alone = sum(
-            w * net.field([Row(words, hints=h)])(x, 2.0) for w, h in zip((0.1, 0.2, 0.3, 0.4), kinds, strict=True)
-        )
-        assert torch.allclose(whole, alone, atol=1e-4)
-        free = net.field([Row(words)])(x, 2.0)
-        seen = net.field([Row(words, hints={"sketch": sketch})])(x, 2.0)
-        assert torch.allclose(seen[1], free[1], atol=1e-5) and not torch.allclose(seen[0], free[0], atol=1e-2)
-        batch, net.batch = net.batch, 5
-        try:
-            assert torch.allclose(net.field(own)(x, 2.0), whole, atol=1e-4)
-        finally:
-            net.batch = batch
+    own = [Conditioning(embeds, w, control=kind) for w, kind in zip((0.1, 0.2, 0.3, 0.4), kinds, strict=True)]
+    whole = steered.denoiser(own)(x, 2.0)
+    alone = [steered.denoiser([replace(c, weight=1.0)])(x, 2.0) for c in own]
+    assert torch.allclose(whole, sum(c.weight * out for c, out in zip(own, alone, strict=True)), atol=1e-4)
+    free, seen = alone[:2]
+    assert torch.allclose(seen[1], free[1], atol=1e-5) and not torch.allclose(seen[0], free[0], atol=1e-2)
+    monkeypatch.setattr(steered.resident, "plan", replace(steered.resident.plan, rows=5))
+    assert torch.allclose(steered.denoiser(own)(x, 2.0), whole, atol=1e-4)
 
 
+@torch.no_grad()
 def test_a_row_at_strength_0_costs_no_control(steered):
-    calls, net = [], steered
-    handle = net.controls["sketch"].register_forward_pre_hook(lambda m, args: calls.append(len(args[0])))
-    hint = Hint(shown(4), torch.tensor([1.0, 0.0, 0.0, 2.0]))
+    calls, control = [], ControlInput(shown(4), torch.tensor([1.0, 0.0, 0.0, 2.0]))
+    own = [Conditioning(steered.embed(["a"])), Conditioning(steered.embed(["b"]), control={"sketch": control})]
+    net = steered.resident.controls["sketch"]
+    handle = net.register_forward_pre_hook(lambda m, args: calls.append(len(args[0])))
     try:
-        with torch.no_grad():
-            net.field([Row(net.embed(["a"])), Row(net.embed(["b"]), hints={"sketch": hint})])(latents(4), 1.0)
+        steered.denoiser(own)(latents(4), 1.0)
     finally:
         handle.remove()
     assert calls == [2]
+
+
+@torch.no_grad()
+def test_a_control_that_is_not_there_is_a_sentence(tiny, models):
+    row = Conditioning(torch.zeros(1, 24, 32), control={"pose": ControlInput(shown(1))})
+    with pytest.raises(EngineError, match=r"model must have a control for pose, got .*tiny, without"):
+        models.load(str(tiny)).denoiser([row])(latents(), 1.0)
 
 
 def test_the_palette_is_one_colour_a_cell():

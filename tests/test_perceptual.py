@@ -1,5 +1,6 @@
 """The perceptual distance over the resident network's features."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from engine.vision.perceptual import arc, distance, even, quality, steps
 
 
 @pytest.fixture(scope="module")
-def net(tiny, models):
+def model(tiny, models):
     return models.load(str(tiny))
 
 
@@ -18,29 +19,26 @@ def pictures(n, seed=0):
 
 
 @torch.no_grad()
-def test_it_is_a_distance(net):
+def test_it_is_a_distance(model):
     x, y = pictures(3), pictures(3, 1)
-    assert torch.allclose(distance(net, x, x), torch.zeros(3), atol=1e-6)
-    assert torch.allclose(distance(net, x, y), distance(net, y, x), atol=1e-6)
-    assert (distance(net, x, y) > 0).all()
+    assert torch.allclose(distance(model, x, x), torch.zeros(3), atol=1e-6)
+    assert torch.allclose(distance(model, x, y), distance(model, y, x), atol=1e-6)
+    assert (distance(model, x, y) > 0).all()
 
 
 @torch.no_grad()
-def test_it_grows_along_a_fade(net):
+def test_it_grows_along_a_fade(model):
     a, b = pictures(1), pictures(1, 1)
-    steps = torch.cat([distance(net, a, a + (b - a) * w) for w in (0.1, 0.3, 0.6, 1.0)])
+    steps = torch.cat([distance(model, a, a + (b - a) * w) for w in (0.1, 0.3, 0.6, 1.0)])
     assert (steps.diff() > 0).all()
 
 
 @torch.no_grad()
-def test_chunks_do_not_change_it(net):
-    x, y, kept = pictures(5), pictures(5, 1), net.batch
-    whole = distance(net, x, y)
-    net.batch = 2
-    try:
-        assert torch.allclose(distance(net, x, y), whole, atol=1e-5)
-    finally:
-        net.batch = kept
+def test_chunks_do_not_change_it(model, monkeypatch):
+    x, y = pictures(5), pictures(5, 1)
+    whole = distance(model, x, y)
+    monkeypatch.setattr(model.resident, "plan", replace(model.resident.plan, pictures=4))
+    assert torch.allclose(distance(model, x, y), whole, atol=1e-5)
 
 
 def test_even_steps_on_a_curve_known_in_closed_form():
@@ -67,43 +65,39 @@ def test_a_way_without_length_is_walked_evenly():
 
 
 @torch.no_grad()
-def test_quality_of_a_fade_is_that_of_a_fade(net):
+def test_quality_of_a_fade_is_that_of_a_fade(model):
     keys = pictures(2)
     fade = torch.stack([torch.lerp(keys[0], keys[1], w) for w in (0.0, 0.25, 0.5, 0.75, 1.0)])
-    q = quality(net, fade, keys, (0, 4))
+    q = quality(model, fade, keys, (0, 4))
     assert q["length"] == q["fade_length"] > 0 and q["variance"] == q["fade_variance"] and q["ends"] == 0
-    apart = steps(net, fade)
+    apart = steps(model, fade)
     assert q["length"] == pytest.approx(float(apart.sum()), rel=1e-3)
     assert q["variance"] == pytest.approx(float(apart.var(correction=0)), rel=1e-3)
 
 
 @torch.no_grad()
-def test_quality_sees_a_jump_a_detour_and_ends_that_are_off(net):
+def test_quality_sees_a_jump_a_detour_and_ends_that_are_off(model):
     keys, other = pictures(2), pictures(1, 7)
-    jump = quality(net, torch.cat([keys[:1]] * 3 + [keys[1:]] * 2), keys, (0, 4))
+    jump = quality(model, torch.cat([keys[:1]] * 3 + [keys[1:]] * 2), keys, (0, 4))
     assert jump["variance"] > 10 * max(jump["fade_variance"], 1e-9)
-    detour = quality(net, torch.cat([keys[:1], other, keys[1:]]), keys, (0, 2))
+    detour = quality(model, torch.cat([keys[:1], other, keys[1:]]), keys, (0, 2))
     assert detour["length"] > 1.3 * detour["fade_length"]
-    assert quality(net, torch.cat([other, keys[1:]]), keys, (0, 1))["ends"] > 0
-    loop = quality(net, torch.cat([keys[:1], keys[1:]]), keys, (0, 1), loop=True)
-    assert (
-        loop["length"] == loop["fade_length"] == pytest.approx(2 * float(distance(net, keys[:1], keys[1:])), rel=1e-3)
-    )
+    assert quality(model, torch.cat([other, keys[1:]]), keys, (0, 1))["ends"] > 0
+    loop = quality(model, torch.cat([keys[:1], keys[1:]]), keys, (0, 1), loop=True)
+    apart = float(distance(model, keys[:1], keys[1:]))
+    assert loop["length"] == loop["fade_length"] == pytest.approx(2 * apart, rel=1e-3)
 
 
-def test_no_memory_for_measuring_costs_the_figures_and_not_the_way(net, monkeypatch):
-    frames = torch.rand(3, 3, 32, 32) * 2 - 1
-    assert quality(net, frames, frames[[0, 2]], (0, 2))
+@torch.no_grad()
+def test_no_memory_for_measuring_costs_the_figures_and_not_the_way(model, monkeypatch):
+    def failing(error):
+        def fn(*args):
+            raise error
 
-    def none_left(*args, **kw):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        monkeypatch.setattr("engine.vision.perceptual.features", fn)
+        return quality(model, frames, frames[[0, 2]], (0, 2))
 
-    monkeypatch.setattr("engine.vision.perceptual.features", none_left)
-    with torch.no_grad():
-        assert quality(net, frames, frames[[0, 2]], (0, 2)) == {}
-    net.settle()
+    frames = pictures(3)
+    assert failing(torch.OutOfMemoryError("CUDA out of memory")) == {}
     with pytest.raises(RuntimeError, match="a bug"):
-        monkeypatch.setattr(
-            "engine.vision.perceptual.features", lambda *a: (_ for _ in ()).throw(RuntimeError("a bug"))
-        )
-        quality(net, frames, frames[[0, 2]], (0, 2))
+        failing(RuntimeError("a bug"))
