@@ -3,18 +3,19 @@
 import pytest
 import torch
 from checkpoints import adapter, cached, controlnet, halved
-from conftest import make_network, picture
+from conftest import done, make_network, picture
+from huggingface_hub import constants
 from PIL import Image
 
-from engine.checkpoints.manager import Models
+from engine.checkpoints.manager import ModelManager
 from engine.checkpoints.resolve import CATALOGUE, CLIPS, FAMILIES, available, resolve
-from engine.jobs.run import run
-from engine.requests import Done, DrawRequest, EngineError, InterpolateRequest
+from engine.requests import DrawRequest, EngineError, InterpolateRequest
 
 
 @pytest.fixture(autouse=True)
 def nobody_outside(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +30,19 @@ def stuff(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("name", [n for n in CATALOGUE if n not in ("flora", "sd15-smooth")])
-def test_an_entry_loads_from_the_cache_with_its_controls(tmp_path, stuff, name):
-    entry = CATALOGUE[name]
-    here = dict((e.name, h) for e, h in available())
-    assert here["flora"] and not here[name]
-    cached(tmp_path / "hub", entry.source, stuff[entry.prediction])
-    cached(
-        tmp_path / "hub", FAMILIES[entry.family]["preview"].source, stuff["sketch"]
-    )  # any file of that name is "here"
-    assert dict((e.name, h) for e, h in available())[name]
-    kinds = ("sketch", "stroke", "pose", "canny")
+@pytest.mark.parametrize(("name", "prediction"), [("sd15", "epsilon"), ("sd21", "v_prediction")])
+def test_an_entry_loads_from_the_cache_with_its_controls(tmp_path, stuff, name, prediction):
+    entry, kinds = CATALOGUE[name], ("sketch", "stroke", "pose", "canny")
+    assert [e.name for e, here in available() if here] == ["flora"]
+    extras = FAMILIES[entry.family]
+    cached(tmp_path / "hub", entry.source, stuff[prediction])
+    cached(tmp_path / "hub", extras["preview"].source, stuff["sketch"])  # any file of that name is "here"
+    assert name in [e.name for e, here in available() if here]
     for kind in kinds:
-        cached(tmp_path / "hub", FAMILIES[entry.family][kind].source, stuff[kind])
-    net = Models("cpu", torch.float32).load(name, kinds)
-    assert net.name == name and net.prediction == entry.prediction and set(net.controls) == set(kinds)
-    assert set(entry.can) == {"text", "sketch", "stroke", "pose"}
+        cached(tmp_path / "hub", extras[kind].source, stuff[kind])
+    model = ModelManager("cpu", torch.float32).load(name, kinds)
+    assert model.name == name and model.schedule.prediction == prediction and all(map(model.resident.has, kinds))
+    assert entry.can == ("text", "sketch", "stroke", "pose")
 
 
 def test_drawing_and_interpolating_with_an_entry(tmp_path, stuff):
@@ -53,7 +51,7 @@ def test_drawing_and_interpolating_with_an_entry(tmp_path, stuff):
     for kind, name in (("preview", "sketch"), ("sketch", "sketch"), ("stroke", "stroke")):
         cached(tmp_path / "hub", FAMILIES["sd1"][kind].source, stuff[name])
     cached(tmp_path / "hub", entry.source, stuff["epsilon"])
-    models = Models("cpu", torch.float32)
+    models = ModelManager("cpu", torch.float32)
 
     def layer(colour):
         sheet = Image.new("RGBA", (64, 64))
@@ -63,7 +61,7 @@ def test_drawing_and_interpolating_with_an_entry(tmp_path, stuff):
     def drawn(**more):
         request = DrawRequest(sketch=layer("black"), strokes=layer("red"), prompt="a rose", steps=4, model="sd15",
                               seed=3, **more)  # fmt: skip
-        return next(e for e in run(models, request) if isinstance(e, Done))
+        return done(models, request)
 
     both, free = drawn(combine="sum"), drawn(combine="sum", sketch_scale=0.0, stroke_scale=0.0, refine="off")
     assert both.evaluations == 4 * 5  # ∅, sketch, stroke and the words' guidance; the latter on the joint view
@@ -73,11 +71,11 @@ def test_drawing_and_interpolating_with_an_entry(tmp_path, stuff):
     frames = InterpolateRequest(
         picture(1, (64, 64)), picture(2, (64, 64)), frames=3, steps=6, guidance=7.5, model="sd15"
     )
-    assert len(next(e for e in run(models, frames) if isinstance(e, Done)).frames) == 3
+    assert len(done(models, frames).frames) == 3
 
 
 def test_what_is_not_here_and_cannot_be_had_is_a_sentence(tmp_path):
-    models = Models("cpu", torch.float32)
+    models = ModelManager("cpu", torch.float32)
     with pytest.raises(
         EngineError, match=r"sd21-base must be fetched .*sd2-community.*got no answer.*tried sd2-community.*Manojb"
     ):

@@ -113,7 +113,8 @@ def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
             problems.append(_explain(e, source, repo, name, bool(files)))
             if files and problems[-1][0] == 0:  # another repository would begin from nothing
                 break
-    raise EngineError(min(problems)[1] + (f" (tried {', '.join(source.repos)})" if len(problems) > 1 else ""))
+    tried = f" (tried {', '.join(source.repos)})" if len(problems) > 1 else ""
+    raise EngineError(min(problems, key=lambda p: p[0])[1] + tried)
 
 
 def _gb(size: int) -> str:

@@ -6,12 +6,14 @@ Nothing is fetched here, and of a file only its tensors are read.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from engine.checkpoints import lora_files
 from engine.checkpoints.resolve import PARTS
@@ -19,8 +21,8 @@ from engine.checkpoints.shapes import FAMILY_OF, skeleton
 from engine.diffusion.memory import short_of_memory
 from engine.requests import EngineError
 
-UNET = "model.diffusion_model."  # how the UNet's tensors begin in single files
-WORDS = UNET + "input_blocks.%s.1.transformer_blocks.0.attn2.to_k.weight"
+FIRST = "model.diffusion_model.input_blocks.0.0.weight"  # of the UNet in single files
+WORDS = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Parts:
     folder: Path  # where what lies beside it would be
 
 
-def hushed() -> Any:
+def hush() -> Any:
     """diffusers without bars of progress of its own."""
     import diffusers
     import transformers
@@ -45,105 +47,93 @@ def hushed() -> Any:
     return diffusers
 
 
+hushed = hush  # until benchmarks/device.py has the new name
+
+
 def read(path: Path, dtype: torch.dtype, name: str) -> Parts:
     """A network from a folder or a single ``.safetensors`` file. EngineError if it is not whole or of another kind."""
     try:
-        return _file(path, dtype) if path.suffix == ".safetensors" else _folder(path, dtype, name)
-    except EngineError:
-        raise
+        return _read_file(path, dtype) if path.suffix == ".safetensors" else _read_folder(path, dtype, name)
     except Exception as e:  # safetensors, diffusers and transformers raise many kinds for what is broken
-        if short_of_memory(e):
+        if isinstance(e, EngineError) or short_of_memory(e):
             raise
-        raise EngineError(f"model {name} must be whole in {path}, got {type(e).__name__}: {_said(e)}") from e
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        said = " ".join(str(e).split())[:300]
+        raise EngineError(f"model {name} must be whole in {path}, got {type(e).__name__}: {said}") from e
 
 
 def module(folder: Path, dtype: torch.dtype, cls: Any = None) -> Any:
     """The one module in ``folder``, of the class its config names; half-precision files serve where no others are."""
-    diffusers = hushed()
-    cls = cls or getattr(diffusers, json.loads((folder / "config.json").read_text())["_class_name"])
+    cls = cls or getattr(hush(), json.loads((folder / "config.json").read_text())["_class_name"])
     plain = any(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") and ".fp16." not in f.name)
     variant = None if plain or not any(folder.glob("*.fp16.*")) else "fp16"
     kind = "dtype" if cls.__module__.startswith("transformers") else "torch_dtype"
     return cls.from_pretrained(folder, local_files_only=True, variant=variant, **{kind: dtype})
 
 
-def _folder(folder: Path, dtype: torch.dtype, name: str) -> Parts:
+def _read_folder(folder: Path, dtype: torch.dtype, name: str) -> Parts:
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    missing = [p for p in PARTS if not (folder / p).is_dir()]
-    if missing:
+    if missing := [p for p in PARTS if not (folder / p).is_dir()]:
         raise EngineError(f"model {name} must have the folders {', '.join(PARTS)}, got none of {', '.join(missing)}")
-    diffusers = hushed()
-    config = diffusers.DDIMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
-    return Parts(
-        module(folder / "unet", dtype),
-        module(folder / "vae", dtype),
-        module(folder / "text_encoder", dtype, CLIPTextModel),
-        CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        diffusers.DDIMScheduler.from_config(config),
-        folder,
-    )
+    unet, vae = module(folder / "unet", dtype), module(folder / "vae", dtype)
+    text = module(folder / "text_encoder", dtype, CLIPTextModel)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    return Parts(unet, vae, text, tokenizer, _scheduler(folder), folder)
 
 
-def _file(path: Path, dtype: torch.dtype) -> Parts:
+def _scheduler(folder: Path) -> Any:
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler.from_config(DDIMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True))
+
+
+def _read_file(path: Path, dtype: torch.dtype) -> Parts:
     """A checkpoint in one file, as A1111 and ComfyUI have them.
 
     Its shape is Stable Diffusion 1's or 2's, by the width of its words; a diffusers folder of the same name beside
     the file (configs and tokenizer, no weights) says otherwise.
     """
-    diffusers = hushed()
     beside = path.with_suffix("")
     with tempfile.TemporaryDirectory() as temporary:
         known = (beside / "unet" / "config.json").is_file()
-        family, prediction = (None, None) if known else _kind(path)
-        config = beside if known else skeleton(Path(temporary), str(family), str(prediction))
-        pipe = diffusers.StableDiffusionPipeline.from_single_file(
-            str(path), config=str(config), local_files_only=True, torch_dtype=dtype, safety_checker=None,
-            feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
+        config = beside if known else skeleton(Path(temporary), *_kind(path))
+        none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        pipe = hush().StableDiffusionPipeline.from_single_file(
+            str(path), config=str(config), local_files_only=True, torch_dtype=dtype, **none
+        )
         # The file's own schedule is guessed from its metadata; the configs say it.
-        said = diffusers.DDIMScheduler.load_config(config, subfolder="scheduler", local_files_only=True)
-    scheduler = diffusers.DDIMScheduler.from_config(said)
-    return Parts(pipe.unet, pipe.vae, pipe.text_encoder, pipe.tokenizer, scheduler, beside)
+        return Parts(pipe.unet, pipe.vae, pipe.text_encoder, pipe.tokenizer, _scheduler(config), beside)
 
 
 def _kind(path: Path) -> tuple[str, str]:
     """(family, prediction type) of a single file, from the shapes of its tensors. EngineError for other kinds."""
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as f:
         names, about = set(f.keys()), f.metadata() or {}
-        shape = {n: f.get_slice(n).get_shape() for n in (UNET + "input_blocks.0.0.weight", WORDS % 1) if n in names}
+        first, width = ((f.get_slice(n).get_shape() if n in names else [0, 0])[1] for n in (FIRST, WORDS))
     expected = f"model must be a whole Stable Diffusion 1 or 2 checkpoint, got {path.name}, which"
     if any("lora" in n for n in names):
         raise EngineError(f"{expected} is a LoRA: name it after a network, as in 'sd15 + {path}:0.8'")
     if any(n.startswith("conditioner.") for n in names):
         raise EngineError(f"{expected} is of the SDXL kind with its two text encoders")
-    if len(shape) < 2:
+    if not first or not width:
         raise EngineError(f"{expected} has no UNet of that kind")
-    if shape[UNET + "input_blocks.0.0.weight"][1] != 4:
+    if first != 4:
         raise EngineError(f"{expected} is for inpainting")
-    width = shape[WORDS % 1][-1]
     if width not in FAMILY_OF:
         raise EngineError(f"{expected} takes words {width} wide; put its configs into {path.with_suffix('')}")
-    family = FAMILY_OF[width]
-    return family, _prediction(path, family, about)
+    return FAMILY_OF[width], _prediction(path, FAMILY_OF[width], about)
 
 
 def _prediction(path: Path, family: str, about: dict[str, str]) -> str:
     """What the UNet says: no tensor tells, so the file's metadata, or the YAML beside it (A1111's custom), or the
     usual: SD 2 checkpoints of 768 px predict v, all others the noise."""
     said = (about.get("modelspec.prediction_type") or about.get("modelspec.predict_key") or "").lower()
-    yaml = path.with_suffix(".yaml")
+    yaml, name = path.with_suffix(".yaml"), path.stem.lower()
     if not said and yaml.is_file():
-        lines = [line.split("#")[0].replace('"', "").replace("'", "").split() for line in yaml.read_text().splitlines()]
-        said = next((words[1] for words in lines if words[:1] == ["parameterization:"]), "eps")
-    if not said and family == "sd2" and "turbo" not in path.stem.lower():
-        said = "eps" if "base" in path.stem.lower() or "512" in path.stem else "v"
+        found = re.search(r"""^\s*["']?parameterization["']?:\s*["']?(\w+)""", yaml.read_text(), re.MULTILINE)
+        said = found[1] if found else "eps"
+    if not said and family == "sd2" and not any(mark in name for mark in ("turbo", "base", "512")):
+        said = "v"
     return "v_prediction" if said in ("v", "v_prediction") else "epsilon"
 
 

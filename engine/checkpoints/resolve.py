@@ -56,7 +56,6 @@ class Entry:
     folder: Path | None = None
     source: Source | None = None
     size: int = 512
-    prediction: str = "epsilon"
     gb: float = 0.0
     memory: float = 0.0
     loras: tuple[str, ...] = ()
