@@ -11,8 +11,6 @@ from PIL.Image import Image
 from torch import Tensor
 
 
-
-
 class Ranker:
     """A CLIP in open_clip's folder format: ``open_clip_config.json``, weights and tokenizer."""
 

@@ -66,7 +66,9 @@ def even(places: Sequence[float], lengths: Sequence[float], frames: int) -> list
     return out
 
 
-def quality(model: LatentDiffusion, frames: Tensor, keys: Tensor, at: Sequence[int], loop: bool = False) -> dict[str, float]:
+def quality(
+    model: LatentDiffusion, frames: Tensor, keys: Tensor, at: Sequence[int], loop: bool = False
+) -> dict[str, float]:
     """How good a way through pictures is, against a plain cross-fade of the same.
 
     ``frames`` (N, 3, H, W) is the way, ``keys`` (K, 3, H, W) the pictures it should pass through at frames ``at``.
