@@ -40,7 +40,7 @@ def pytest_configure():
 
 def pytest_collection_modifyitems(items):
     """Fast files first: the laws in closed form before the tiny networks, the page last."""
-    signs = (("browser", "studio"), ("slow",), ("tiny", "models"))  # names of fixtures and marks
+    signs = (("browser",), ("studio",), ("slow",), ("tiny", "models"))  # names of fixtures and marks
     cost = Counter()
     for item in items:
         names = {*item.fixturenames, *(mark.name for mark in item.iter_markers())}
@@ -98,8 +98,9 @@ def studio():
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
+    """One Chromium; its tests come last, since Playwright leaves an event loop running."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as p:
