@@ -1,4 +1,4 @@
-"""Keypoints against closed forms, `engine.vision.images.fitted`, controlnet-aux, and ONNX networks whose answers are known."""
+"""Keypoints against closed forms, the fitted picture, controlnet-aux, and ONNX networks whose answers are known."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine.requests import EngineError
 from engine.vision import images
-from engine.vision.keypoints import detectors, pose
+from engine.vision.keypoints import detectors, pose, skeleton
 from engine.vision.keypoints.pose import Person
 
 
@@ -42,11 +42,9 @@ def test_a_person_has_18_joints_that_are_numbers():
 
 
 def test_the_skeleton_is_plain_json():
-    found = json.loads(json.dumps(pose.skeleton()))
-    assert found == pose.skeleton()
-    assert (
-        len(found["joints"]) == len(found["colours"]) == 18 and len(found["limbs"]) == len(found["limb_colours"]) == 17
-    )
+    found = skeleton.describe()
+    assert json.loads(json.dumps(found)) == found
+    assert [len(found[n]) for n in ("joints", "colours", "limbs", "limb_colours")] == [18, 18, 17, 17]
     assert found["joints"][found["limbs"][3][1]] == "right wrist" and found["colours"][6] == [0, 255, 0]
     assert {j for pair in found["limbs"] for j in pair} == set(range(18))  # a tree that reaches every joint
 
@@ -116,8 +114,9 @@ def test_refusals_name_what_is_wrong(text):
 
 
 @pytest.mark.parametrize("fit", ["fit", "crop", "pad"])
-@pytest.mark.parametrize("size", [(400, 300), (300, 400), (611, 207), (256, 256)])
-@pytest.mark.parametrize("frame", [(256, 256), (320, 192), (192, 320)])
+@pytest.mark.parametrize(
+    ("size", "frame"), [((400, 300), (256, 256)), ((611, 207), (320, 192)), ((256, 256), (192, 320))]
+)
 def test_joints_follow_the_picture_into_its_frame(fit, size, frame):
     """A white square around each joint on black is found after fitting where `framed` says."""
     w, h = size
@@ -128,8 +127,8 @@ def test_joints_follow_the_picture_into_its_frame(fit, size, frame):
         px, py = round(x * w), round(y * h)
         picture = Image.new("RGB", size)
         picture.paste("white", (px - 8, py - 8, px + 8, py + 8))
-        (moved,) = pose.framed((Person(((px / w, py / h),) * 18),), size, frame, fit)
-        light = np.asarray(images.fitted(picture, frame, fit).convert("L"), float)
+        (moved,) = pose.frame((Person(((px / w, py / h),) * 18),), size, frame, fit)
+        light = np.asarray(images.fit_frame(picture, frame, fit).convert("L"), float)
         if fit == "pad":
             light[light < 100] = 0  # the blurred ground; and a little of the mark's edge, hence the wider tolerance
         ys, xs = np.mgrid[: frame[1], : frame[0]] + 0.5
@@ -139,11 +138,11 @@ def test_joints_follow_the_picture_into_its_frame(fit, size, frame):
 
 
 def test_framing_in_closed_form():
-    (p,) = pose.framed((Person(((0.0, 0.5),) * 17 + (None,)),), (300, 100), (100, 100), "crop")
+    (p,) = pose.frame((Person(((0.0, 0.5),) * 17 + (None,)),), (300, 100), (100, 100), "crop")
     assert p.joints[0] == pytest.approx((-1.0, 0.5)) and p.joints[17] is None  # cut off, so outside
-    (p,) = pose.framed((Person(((0.0, 0.0),) * 18),), (300, 100), (100, 100), "pad")
+    (p,) = pose.frame((Person(((0.0, 0.0),) * 18),), (300, 100), (100, 100), "pad")
     assert p.joints[0] == pytest.approx((0, 0.33))
-    assert pose.framed((person(),), (64, 64), (64, 64), "pad") == (person(),)
+    assert pose.frame((person(),), (64, 64), (64, 64), "pad") == (person(),)
 
 
 # ------------------------------------------------------------------------------------------------ matching, the way
@@ -151,49 +150,53 @@ def test_framing_in_closed_form():
 
 def test_the_largest_of_each_side():
     a, b = (block(0, 0, 0.2), block(0.5, 0.5, 0.4)), (block(0.1, 0.1, 0.5), block(0.8, 0.1, 0.1), block(0, 0, 0.3))
-    assert pose.matched(a, b) == [(a[1], b[0])] == pose.matched(a, b, "largest")
-    assert pose.matched(a, ()) == pose.matched((), b, "all") == pose.matched((), ()) == []
-    assert pose.matched((Person((None,) * 18),), b) == []
+    assert pose.match(a, b) == [(a[1], b[0])] == pose.match(a, b, "largest")
+    assert pose.match(a, ()) == pose.match((), b, "all") == pose.match((), ()) == []
+    assert pose.match((Person((None,) * 18),), b) == []
 
 
 def test_all_are_matched_by_place_and_size():
     a = block(0, 0.4, 0.2), block(0.4, 0.4, 0.2), block(0.8, 0.4, 0.2)
     b = block(0.75, 0.45, 0.2), block(0.05, 0.35, 0.2)
-    assert pose.matched(a, b, "all") == [(a[0], b[1]), (a[2], b[0])]
-    assert pose.matched(b, a, "all") == [(b[0], a[2]), (b[1], a[0])]
-    assert pose.matched(a, tuple(reversed(a)), "all") == [(p, p) for p in a]
+    assert pose.match(a, b, "all") == [(a[0], b[1]), (a[2], b[0])]
+    assert pose.match(b, a, "all") == [(b[0], a[2]), (b[1], a[0])]
+    assert pose.match(a, tuple(reversed(a)), "all") == [(p, p) for p in a]
     big, small = block(0.2, 0.2, 0.6), block(0.4, 0.4, 0.2)  # one centre, two sizes
     aside, far = block(0.45, 0.4, 0.2), block(0.25, 0.2, 0.6)  # each is nearer to the centre of the other size
-    assert pose.matched((small, far), (big, aside), "all") == [(small, aside), (far, big)]
+    assert pose.match((small, far), (big, aside), "all") == [(small, aside), (far, big)]
 
 
 def test_the_assignment_is_the_best_of_all():
     from itertools import permutations
 
     a, b = [person(i) for i in range(4)], [person(10 + i) for i in range(4)]
-    cost = [[pose._apart(p, q) for q in b] for p in a]
+    cost = [[pose.distance(p, q) for q in b] for p in a]
     best = min(permutations(range(4)), key=lambda order: sum(cost[i][j] for i, j in enumerate(order)))
-    assert pose.matched(tuple(a), tuple(b), "all") == [(a[i], b[j]) for i, j in enumerate(best)]
+    assert pose.match(tuple(a), tuple(b), "all") == [(a[i], b[j]) for i, j in enumerate(best)]
 
 
 def test_between_is_linear_and_leaves_out_what_one_side_lacks():
     a, b = person(1, (0, 3)), person(2, (3, 9))
     for t in (0.0, 0.3, 1.0):
-        m = pose.between(a, b, t)
+        m = pose.person_at(a, b, t)
         assert [i for i, j in enumerate(m.joints) if j is None] == [0, 3, 9]
         want = [(1 - t) * np.array(a.joints[i]) + t * np.array(b.joints[i]) for i in range(18) if i not in (0, 3, 9)]
         assert np.allclose(m.seen, want)
     zero = Person(((0.0, 0.0),) * 18)  # a joint in the corner is seen
-    assert pose.between(zero, zero, 0.5) == zero
+    assert pose.person_at(zero, zero, 0.5) == zero
 
 
 def test_along():
     a, b = (block(0, 0, 0.2), block(0.6, 0.6, 0.4)), (block(0.2, 0.4, 0.4),)
-    assert pose.along(a, b, 0.5) == (pose.between(a[1], b[0], 0.5),)
-    assert len(pose.along(a, a, 0.5, "all")) == 2
-    assert pose.along(a, (), 0.9) == (a[1],) and pose.along((), a, 0.1, "all") == a and pose.along((), (), 0.5) == ()
+    assert pose.people_at(a, b, 0.5) == (pose.person_at(a[1], b[0], 0.5),)
+    assert len(pose.people_at(a, a, 0.5, "all")) == 2
+    assert (
+        pose.people_at(a, (), 0.9) == (a[1],)
+        and pose.people_at((), a, 0.1, "all") == a
+        and pose.people_at((), (), 0.5) == ()
+    )
     upper, lower = person(1, range(9, 18)), person(2, range(9))
-    assert pose.along((upper,), (lower,), 0.5) == ()  # they share no joint
+    assert pose.people_at((upper,), (lower,), 0.5) == ()  # they share no joint
 
 
 def test_scale_along_the_way():
@@ -227,16 +230,16 @@ def test_pixels_are_those_of_controlnet_aux(aux, size):
         canvas = np.zeros((size[1], size[0], 3), np.uint8)
         for p in people:
             canvas = util.draw_bodypose(canvas, [j and body.Keypoint(*j) for j in p.joints])
-        ours = np.asarray(pose.drawn(tuple(people), size))
+        ours = np.asarray(skeleton.draw(tuple(people), size))
         assert ours.shape == canvas.shape and (ours == canvas).all()
         assert ours.any()
 
 
 def test_far_joints_draw_nothing_and_break_nothing():
-    assert not np.asarray(pose.drawn((Person(((999.0, -999.0),) * 18),), (64, 64))).any()
+    assert not np.asarray(skeleton.draw((Person(((999.0, -999.0),) * 18),), (64, 64))).any()
     far = Person(((0.5, 0.5), (990.0, 0.5)) + (None,) * 16)
-    assert np.asarray(pose.drawn((far,), (64, 64)))[32, 48].any()  # the limb leaves the picture
-    assert not np.asarray(pose.drawn((), (64, 64))).any()
+    assert np.asarray(skeleton.draw((far,), (64, 64)))[32, 48].any()  # the limb leaves the picture
+    assert not np.asarray(skeleton.draw((), (64, 64))).any()
 
 
 # ------------------------------------------------------------------------------------------------ detection
@@ -351,7 +354,7 @@ def test_marks_are_found_where_they_are(networks):
     for channel, places in marks.items():
         for x, y in places:
             pixels[y - 4 : y + 5, x - 4 : x + 5, channel] = 255
-    detector = detectors.Detector("dwpose", networks)
+    detector = detectors.Detector("dwpose", sorted(networks.glob("*.onnx"), reverse=True))
     people = detector.people(Image.fromarray(pixels))
     assert len(people) == 2
     assert detector.bytes == sum(f.stat().st_size for f in networks.glob("*.onnx"))
@@ -388,7 +391,7 @@ def test_coordinates_of_a_crop_in_closed_form(networks):
 
 def test_nothing_in_sight_gives_nobody(networks):
     make_finder(networks / "yolox_l.onnx", {})
-    detector = detectors.Detector("dwpose", networks)
+    detector = detectors.Detector("dwpose", sorted(networks.glob("*.onnx"), reverse=True))
     assert detector.people(Image.new("RGB", (100, 80))) == ()  # the whole picture was looked at, and no joint was sure
     pixels = np.zeros((80, 300, 3), np.uint8)
     pixels[36:52, 270:286] = 255
@@ -396,55 +399,16 @@ def test_nothing_in_sight_gives_nobody(networks):
     assert found.joints[0] == pytest.approx((278 / 300, 44 / 80), abs=0.1)
 
 
-class Instances(dict):
-    """What mmdet and mmpose return, as far as controlnet-aux asks."""
-
-    __getattr__ = dict.__getitem__
-
-    def cpu(self):
-        return self
-
-    numpy = cpu
-
-
-def test_the_neck_and_the_order_are_those_of_controlnet_aux(monkeypatch, tmp_path):
-    """Its own class and conversion; only mmpose's networks, which today's torch cannot have, are replaced."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from controlnet_aux.dwpose import wholebody
-    rng = np.random.default_rng(5)
-    at, sure = rng.uniform(0, 100, (4, 133, 2)), rng.uniform(0.2, 1, (4, 133))
-    sure[3, :17] = np.where(np.isin(np.arange(17), (0, 9, 10)), 0.9, 0.29)  # three joints are no person
-    asked, colours = [], []
-
-    def network(config, weights, device):
-        asked.append((weights, device))
-        return Instances(cfg=None)
-
-    one = Instances(pred_instances=Instances(bboxes=np.zeros((1, 4)), scores=np.ones(1), labels=np.zeros(1)))
-    for name, value in {
-        "init_detector": network,
-        "init_pose_estimator": network,
-        "adapt_mmdet_pipeline": lambda c: c,
-        "inference_detector": lambda _, picture: colours.append(picture[0, 0].tolist()) or one,
-        "nms": lambda *_: [0],
-        "inference_topdown": lambda *_: None,
-        "merge_data_samples": lambda _: Instances(pred_instances=Instances(keypoints=at, keypoint_scores=sure)),
-    }.items():
-        monkeypatch.setattr(wholebody, name, value, raising=False)
-    monkeypatch.setattr(detectors, "find_spec", lambda name: name == "mmpose")
-    files = [tmp_path / name for name in detectors.MMPOSE]
-    for file in files:
-        file.write_bytes(b"12345")
-    detector = detectors.Detector("dwpose", tmp_path, "cpu")
-    assert asked == [(str(f), "cpu") for f in files] and detector.bytes == 10
-    theirs = detector.people(Image.new("RGB", (200, 100), (9, 5, 1)))
-    assert colours == [[1, 5, 9]]  # blue first, as OpenCV reads
-    ours = detectors.body18(np.concatenate([at, sure[..., None]], 2))
-    assert len(theirs) == 3
-    for p, rows in zip(theirs, ours[:3], strict=True):
-        same(p, Person(tuple((x / 200, y / 100) if c > 0.3 else None for x, y, c in rows)))
-    assert any(None in p.joints for p in theirs)
+def test_the_neck_is_seen_where_both_shoulders_are():
+    rows = np.random.default_rng(5).uniform(0.4, 1, (3, 133, 3))
+    rows[1, 6, 2] = 0.29
+    found = detectors.body18(rows)
+    assert np.allclose(found[:, 1, :2], rows[:, 5:7, :2].mean(1)) and (found[:, 1, 2] > 0.3).tolist() == [
+        True,
+        False,
+        True,
+    ]
+    assert (found[:, 0] == rows[:, 0]).all() and found.shape == (3, 18, 3)
 
 
 def test_openpose_loads_its_own_class(tmp_path, aux):
@@ -454,12 +418,12 @@ def test_openpose_loads_its_own_class(tmp_path, aux):
         shapes = aux[0].bodypose_model().state_dict()
     file = tmp_path / "body_pose_model.pth"
     torch.save({k.split(".", 1)[1]: torch.zeros(v.shape) for k, v in shapes.items()}, file)
-    detector = detectors.Detector("openpose", tmp_path)
+    detector = detectors.Detector("openpose", [file])
     assert detector.bytes == file.stat().st_size > 2e8
     assert detector.people(Image.new("RGB", (64, 64))) == ()  # maps of zeros
     file.write_bytes(b"not weights")
     with pytest.raises(EngineError, match=r"body_pose_model\.pth must be"):
-        detectors.Detector("openpose", tmp_path)
+        detectors.Detector("openpose", [file])
 
 
 def test_openpose_reads_its_maps(monkeypatch, tmp_path, aux):
@@ -476,7 +440,7 @@ def test_openpose_reads_its_maps(monkeypatch, tmp_path, aux):
         if at:
             heat[0, i] = np.exp(-((xs - at[0]) ** 2 + (ys - at[1]) ** 2) / 2 / 0.05**2)
     firsts = [12, 20, 14, 16, 22, 24, 0, 2, 4, 6, 8, 10, 28, 30, 34, 32, 36]  # of each limb's two maps
-    for (i, k), n in zip(pose.LIMBS, firsts, strict=True):
+    for (i, k), n in zip(skeleton.LIMBS, firsts, strict=True):
         p, q = shown.joints[i], shown.joints[k]
         if p and q:
             ways[0, n : n + 2] = ((np.array(q) - p) / np.hypot(*(np.array(q) - p)))[:, None, None]
@@ -501,22 +465,22 @@ def test_openpose_reads_its_maps(monkeypatch, tmp_path, aux):
 
     monkeypatch.setattr(aux[0], "bodypose_model", Maps)
     torch.save({"ways": torch.tensor(ways), "heat": torch.tensor(heat)}, tmp_path / "body_pose_model.pth")
-    (found,) = detectors.Detector("openpose", tmp_path).people(Image.new("RGB", (300, 300), "red"))
+    (found,) = detectors.Detector("openpose", [tmp_path / "body_pose_model.pth"]).people(
+        Image.new("RGB", (300, 300), "red")
+    )
     same(found, shown, 0.012)
 
 
 def test_what_is_missing_is_said(tmp_path, monkeypatch):
+    files = [tmp_path / "yolox_l.onnx", tmp_path / "dw-ll_ucoco_384.onnx"]
     with pytest.raises(EngineError, match=r"got none named yolox_l\.onnx, dw-ll_ucoco_384\.onnx"):
-        detectors.Detector("dwpose", tmp_path)
-    with pytest.raises(EngineError, match="body_pose_model"):
-        detectors.Detector("openpose", tmp_path)
-    with pytest.raises(EngineError, match="one of dwpose, openpose"):
-        detectors.Detector("best", tmp_path)
-    for name in detectors.WEIGHTS["dwpose"][1]:
-        (tmp_path / name).write_bytes(b"no network")
+        detectors.Detector("dwpose", files)
+    with pytest.raises(EngineError, match="one of dwpose, openpose, got 'best'"):
+        detectors.Detector("best", files)
+    for file in files:
+        file.write_bytes(b"no network")
     with pytest.raises(EngineError, match="whole ONNX file"):
-        detectors.Detector("dwpose", tmp_path)
+        detectors.Detector("dwpose", files)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EngineError, match="pip install onnxruntime"):
-        detectors.Detector("dwpose", tmp_path)
-    assert set(detectors.LICENCES) == set(detectors.WEIGHTS) and "non-commercial" in detectors.LICENCES["openpose"]
+        detectors.Detector("dwpose", files)

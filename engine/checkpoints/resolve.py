@@ -38,6 +38,10 @@ class Extra:
     gb: float
     licence: str
 
+    def files(self) -> list[Path]:
+        """What was fetched; nothing of it may be an alternative."""
+        return [(hub.where(self.source) or Path()) / file for file in self.source.files]
+
 
 @dataclass(frozen=True)
 class Entry:

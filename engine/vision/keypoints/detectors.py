@@ -1,14 +1,13 @@
 """People found in pictures: DWPose (Yang et al. 2023, arXiv 2307.15880) or, asked for by name, OpenPose.
 
-DWPose runs as its authors' ONNX files: YOLOX finds people, RTMPose their joints. Where mmpose and its own weights are
-there, controlnet-aux's DWPose is taken instead. OpenPose is controlnet-aux's.
+DWPose runs as its authors' ONNX files: YOLOX finds people, RTMPose their joints. OpenPose is controlnet-aux's, for
+non-commercial research only.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,10 @@ import numpy as np
 from PIL.Image import Image
 
 from engine.requests import EngineError
-from engine.requests.spec import choice
 from engine.vision.keypoints.pose import MOST, Person
 
-WEIGHTS = {
-    "dwpose": ("yzd-v/DWPose", ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")),
-    "openpose": ("lllyasviel/Annotators", ("body_pose_model.pth",)),
-}
-LICENCES = {
-    "dwpose": "Apache-2.0",
-    "openpose": "Carnegie Mellon's academic licence: for non-commercial research only",
-}
-MMPOSE = ("yolox_l_8x8_300e_coco_20211126_140236-d3bd2b23.pth", "dw-ll_ucoco_384.pth")
+# until engine/context.py passes the files (resolve.DETECTORS[which].files())
+WEIGHTS = {"dwpose": ("", ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")), "openpose": ("", ("body_pose_model.pth",))}
 SURE = 0.3  # boxes and joints below are not believed
 OVERLAP = 0.45  # of two boxes that share more of their union, the surer one stays
 LEAST = 4  # joints; fewer are no person (OpenPose's own rule)
@@ -36,37 +27,36 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of red, green,
 NECK = 17  # COCO has no neck: it is added behind its 17 joints
 FROM_COCO = (0, NECK, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 
+Rows = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) → (P, 18, x y confidence) in pixels
+
 
 class Detector:
-    """``Detector(which, folder, device).people(picture)``; ``bytes`` is what its weights take.
+    """``Detector(which, files, device).people(picture)``; ``bytes`` is what its weights take.
 
-    ``which`` is a key of `WEIGHTS`, ``folder`` holds those files. EngineError if one of them, or a package, is missing.
+    ``files``: of "dwpose" YOLOX and RTMPose as ONNX, of "openpose" its body model. EngineError if one of them, or a
+    package, is missing.
     """
 
-    def __init__(self, which: str, folder: str | Path, device: str = "cpu"):
-        choice("detector", which, tuple(WEIGHTS))
-        folder = Path(folder)
-        classic = which == "dwpose" and find_spec("mmpose") and all((folder / f).is_file() for f in MMPOSE)
-        files = [folder / f for f in (MMPOSE if classic else WEIGHTS[which][1])]
-        missing = [f.name for f in files if not f.is_file()]
-        if missing:
-            raise EngineError(f"{which} must have its weights in {folder}, got none named {', '.join(missing)}")
+    def __init__(self, which: str, files: Sequence[Path] | Path, device: str = "cpu"):
+        if which not in STARTS:
+            raise EngineError(f"detector must be one of {', '.join(STARTS)}, got {which!r}")
+        files = [files / name for name in WEIGHTS[which][1]] if isinstance(files, Path) else files
+        if missing := [f.name for f in files if not f.is_file()]:
+            place = files[0].parent
+            raise EngineError(f"{which} must have its weights in {place}, got none named {', '.join(missing)}")
         self.which, self.bytes = which, sum(f.stat().st_size for f in files)
-        start = _openpose if which == "openpose" else _mmpose if classic else _dwpose
-        self._rows: Callable[[np.ndarray], np.ndarray] = start(files, str(device))
+        self._rows = STARTS[which](files, str(device))
 
     def people(self, picture: Image) -> tuple[Person, ...]:
         """The people in an RGB picture, in fractions of its size, the surest first; () if there is nobody."""
-        rows = self._rows(np.asarray(picture.convert("RGB")))
         w, h = picture.size
-        made = (
-            Person(tuple((float(x / w), float(y / h)) if sure > SURE else None for x, y, sure in body)) for body in rows
-        )
+        rows = self._rows(np.asarray(picture.convert("RGB")))
+        made = (Person(tuple((float(x / w), float(y / h)) if sure > SURE else None for x, y, sure in r)) for r in rows)
         return tuple(p for p in made if len(p.seen) >= LEAST)[:MOST]
 
 
 def body18(rows: np.ndarray) -> np.ndarray:
-    """Joints in COCO's order (P, 17 or more, x y confidence) → the 18 of `engine.vision.keypoints.pose.JOINTS` (P, 18, 3).
+    """Joints in COCO's order (P, 17 or more, x y confidence) → the 18 of `skeleton.JOINTS` (P, 18, 3).
 
     The neck lies between the shoulders, and is seen if both are.
     """
@@ -79,7 +69,7 @@ def body18(rows: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ DWPose as ONNX
 
 
-def _dwpose(files: list[Path], device: str) -> Callable[[np.ndarray], np.ndarray]:
+def _dwpose(files: Sequence[Path], device: str) -> Rows:
     finder, poser = (_session(f, device) for f in files)
 
     def rows(rgb: np.ndarray) -> np.ndarray:
@@ -119,10 +109,8 @@ def boxes(session: Any, rgb: np.ndarray) -> np.ndarray:
     square = np.full((fh, fw, 3), 114, np.uint8)
     square[: small.shape[0], : small.shape[1]] = small
     out = _run(session, square[..., ::-1])[0][0].astype(np.float64)
-    cells = [
-        (x, y, side) for side in (8, 16, 32) for y in range(fh // side) for x in range(fw // side)
-    ]  # rows come stride by stride, line by line
-    grid = np.array(cells, float)
+    # rows come stride by stride, line by line
+    grid = np.array([(x, y, n) for n in (8, 16, 32) for y in range(fh // n) for x in range(fw // n)], float)
     sure = out[:, 4] * out[:, 5]
     keep = sure > SURE
     out, grid, sure = out[keep], grid[keep], sure[keep]
@@ -163,23 +151,7 @@ def _run(session: Any, picture: np.ndarray) -> list[np.ndarray]:
     return session.run(None, {session.get_inputs()[0].name: row})
 
 
-# ------------------------------------------------------------------------------------------------ controlnet-aux
-
-
-def _mmpose(files: list[Path], device: str) -> Callable[[np.ndarray], np.ndarray]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from controlnet_aux.dwpose.wholebody import Wholebody
-    network = Wholebody(det_ckpt=str(files[0]), pose_ckpt=str(files[1]), device=device)
-
-    def rows(rgb: np.ndarray) -> np.ndarray:
-        at, sure = network(np.ascontiguousarray(rgb[..., ::-1]))
-        return np.concatenate([at[:, :18], sure[:, :18, None]], 2)
-
-    return rows
-
-
-def _openpose(files: list[Path], device: str) -> Callable[[np.ndarray], np.ndarray]:
+def _openpose(files: Sequence[Path], device: str) -> Rows:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other detectors of the package miss what they need
         from controlnet_aux.open_pose import OpenposeDetector
@@ -198,3 +170,6 @@ def _openpose(files: list[Path], device: str) -> Callable[[np.ndarray], np.ndarr
         return np.array(at, float).reshape(-1, 18, 3)
 
     return rows
+
+
+STARTS = {"dwpose": _dwpose, "openpose": _openpose}

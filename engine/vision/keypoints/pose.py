@@ -1,35 +1,20 @@
-"""Body keypoints without any network: OpenPose's JSON, framing, matching two pictures' people, the drawn skeleton.
+"""Body keypoints without any network: OpenPose's JSON, framing, matching two pictures' people.
 
-The method is Wang & Golland's (arXiv 2307.12560; methods.md §1.5); the joints, limbs and colours are OpenPose's.
+The method is Wang & Golland's (arXiv 2307.12560; methods.md §1.5).
 """
 
 from __future__ import annotations
 
-import colorsys
 import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from engine.requests import EngineError
+from engine.vision.keypoints import skeleton as _skeleton
+from engine.vision.keypoints.skeleton import JOINTS
 
-JOINTS = (
-    "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
-    "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle", "right eye", "left eye",
-    "right ear", "left ear",
-)  # fmt: skip
-LIMBS = (
-    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
-    (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
-)  # fmt: skip
-# Eighteen even hues; a limb has the colour of its own number, darkened.
-COLOURS = tuple(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i / 18, 1, 1)) for i in range(18))
-LIMB_COLOURS = tuple(tuple(int(0.6 * c) for c in colour) for colour in COLOURS[:17])
-BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)  # where the 18 are among OpenPose's newer 25
-WIDTH = 4  # half a stick's width and a joint's radius in pixels, whatever the picture's size: what ControlNet was shown
-KEEPS = ("largest", "all")
+BODY_25 = (*range(8), *range(9, 19))  # where the 18 are among OpenPose's newer 25
 MOST = 64  # people in a file
 FAR = 1000.0  # pictures away from the picture; beyond it pixels overflow
 
@@ -63,16 +48,6 @@ class Person:
         return min(xs), min(ys), max(xs), max(ys)
 
 
-def skeleton() -> dict[str, Any]:
-    """What a page needs to draw and edit people: plain JSON values, colours as [red, green, blue]."""
-    return {
-        "joints": list(JOINTS),
-        "limbs": [list(pair) for pair in LIMBS],
-        "colours": [list(c) for c in COLOURS],
-        "limb_colours": [list(c) for c in LIMB_COLOURS],
-    }
-
-
 # ------------------------------------------------------------------------------------------------ files
 
 
@@ -84,12 +59,8 @@ def read(text: str | bytes, name: str = "pose", size: tuple[int, int] | None = N
     18 or 25 joints (BODY_25); confidence 0 means not seen. A list of one picture is taken as that picture.
     EngineError for everything else.
     """
-
-    def refuse(constant: str) -> None:
-        raise ValueError(constant)
-
     try:
-        found = json.loads(text, parse_constant=refuse)
+        found = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise EngineError(f"{name} must be OpenPose's JSON, got text that is none ({str(e)[:60]})") from None
     if isinstance(found, list):
@@ -106,35 +77,36 @@ def read(text: str | bytes, name: str = "pose", size: tuple[int, int] | None = N
     return tuple(p for p in made if p.seen)
 
 
-def _body(person: Any, name: str) -> list[list[float]]:
+def _is_number(value: Any, low: float = -1e6) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value < 1e6  # NaN is in no range
+
+
+def _body(person: Any, name: str) -> list[tuple[float, float, float]]:
     """18 rows of x, y, confidence."""
     values = person.get("pose_keypoints_2d") if isinstance(person, dict) else None
     if not isinstance(values, list) or len(values) not in (54, 75):
         got = f"{len(values)} numbers" if isinstance(values, list) else "none"
         raise EngineError(f"{name} must have 54 or 75 numbers named pose_keypoints_2d for each person, got {got}")
-    for v in values:
-        if isinstance(v, bool) or not isinstance(v, int | float) or not abs(v) < 1e6:
-            raise EngineError(f"{name} must have numbers under a million as keypoints, got {str(v)[:40]}")
-    rows = [[float(v) for v in values[i : i + 3]] for i in range(0, len(values), 3)]
+    if wrong := [v for v in values if not _is_number(v)]:
+        raise EngineError(f"{name} must have numbers under a million as keypoints, got {str(wrong[0])[:40]}")
+    rows = [(float(x), float(y), float(c)) for x, y, c in zip(*(values[i::3] for i in range(3)), strict=True)]
     return [rows[i] for i in BODY_25] if len(rows) == 25 else rows
 
 
 def _unit(found: dict, bodies: list, name: str, size: tuple[int, int] | None) -> tuple[float, float]:
     """What coordinates are divided by: the canvas, the picture's size, or 1 if they are fractions already."""
-    canvas = found.get("canvas_width"), found.get("canvas_height")
-    whole = canvas != (None, None)
+    canvas: Any = found.get("canvas_width"), found.get("canvas_height")
     largest = max((abs(v) for body in bodies for x, y, c in body if c > 0 for v in (x, y)), default=0.0)
-    if largest <= (1 if whole else 2):
+    if largest <= (2 if canvas == (None, None) else 1):
         return 1.0, 1.0
-    if whole:
-        w, h = (v if isinstance(v, int | float) and not isinstance(v, bool) else 0 for v in canvas)
-        if not (1 <= w < 1e6 and 1 <= h < 1e6):
-            got = " and ".join(str(v)[:40] for v in canvas)
-            raise EngineError(f"{name} must have a canvas_width and canvas_height in pixels, got {got}")
-        return w, h
-    if size is None:
-        raise EngineError(f"{name} must have canvas_width and canvas_height beside pixels, got neither")
-    return size
+    if canvas == (None, None):
+        if size is None:
+            raise EngineError(f"{name} must have canvas_width and canvas_height beside pixels, got neither")
+        return size
+    if not all(_is_number(v, 1) for v in canvas):
+        got = " and ".join(str(v)[:40] for v in canvas)
+        raise EngineError(f"{name} must have a canvas_width and canvas_height in pixels, got {got}")
+    return canvas
 
 
 def write(people: tuple[Person, ...], size: tuple[int, int]) -> str:
@@ -148,13 +120,11 @@ def write(people: tuple[Person, ...], size: tuple[int, int]) -> str:
 # ------------------------------------------------------------------------------------------------ the way between
 
 
-def framed(
-    people: tuple[Person, ...], picture: tuple[int, int], frame: tuple[int, int], fit: str
-) -> tuple[Person, ...]:
-    """The people of a picture of that size (width, height) where `engine.vision.images.fitted` puts them in the frame."""
-    if picture == frame:
+def frame(people: tuple[Person, ...], picture: tuple[int, int], size: tuple[int, int], fit: str) -> tuple[Person, ...]:
+    """The people of a picture (width, height) where `engine.vision.images` puts them in a frame of ``size``."""
+    if picture == size:
         return people
-    (w, h), (fw, fh) = picture, frame
+    (w, h), (fw, fh) = picture, size
     if fit == "pad":  # the whole picture, its shorter way rounded to pixels, its place too
         sw, sh = (fw, round(h / w * fw)) if w / h > fw / fh else (round(w / h * fh), fh)
         left, top = (fw - sw) // 2, (fh - sh) // 2
@@ -167,7 +137,7 @@ def framed(
     )
 
 
-def matched(a: tuple[Person, ...], b: tuple[Person, ...], keep: str = "largest") -> list[tuple[Person, Person]]:
+def match(a: tuple[Person, ...], b: tuple[Person, ...], keep: str = "largest") -> list[tuple[Person, Person]]:
     """Who becomes whom. ``largest``: the person with the largest box of each side; ``all``: as many as both sides
     have, so that the ways between centres plus the changes of size are shortest together, in the order of ``a``."""
     a, b = (tuple(p for p in side if p.seen) for side in (a, b))
@@ -177,41 +147,31 @@ def matched(a: tuple[Person, ...], b: tuple[Person, ...], keep: str = "largest")
         return [(_largest(a), _largest(b))]
     from scipy.optimize import linear_sum_assignment
 
-    cost = [[_apart(p, q) for q in b] for p in a]
-    return [(a[i], b[j]) for i, j in zip(*linear_sum_assignment(cost), strict=True)]
+    rows, columns = linear_sum_assignment([[distance(p, q) for q in b] for p in a])
+    return [(a[i], b[j]) for i, j in zip(rows, columns, strict=True)]
 
 
 def _largest(people: tuple[Person, ...]) -> Person:
-    def area(person: Person) -> float:
-        left, top, right, bottom = person.box
-        return (right - left) * (bottom - top)
-
-    return max(people, key=area)
+    return max(people, key=lambda p: (p.box[2] - p.box[0]) * (p.box[3] - p.box[1]))
 
 
-def _apart(p: Person, q: Person) -> float:
+def distance(p: Person, q: Person) -> float:
     """Distance of the centroids plus the difference of the boxes' diagonals, in fractions of the picture."""
-    (px, py), (qx, qy) = ([sum(v) / len(v) for v in zip(*x.seen, strict=True)] for x in (p, q))
-    sizes = [math.dist(x.box[:2], x.box[2:]) for x in (p, q)]
-    return math.dist((px, py), (qx, qy)) + abs(sizes[0] - sizes[1])
+    centres = ([sum(v) / len(v) for v in zip(*x.seen, strict=True)] for x in (p, q))
+    return math.dist(*centres) + abs(math.dist(p.box[:2], p.box[2:]) - math.dist(q.box[:2], q.box[2:]))
 
 
-def between(a: Person, b: Person, t: float) -> Person:
+def person_at(a: Person, b: Person, t: float) -> Person:
     """The person at ``t`` of the straight way from ``a`` (0) to ``b`` (1); joints that one side lacks are left out."""
-    return Person(
-        tuple(
-            p and q and ((1 - t) * p[0] + t * q[0], (1 - t) * p[1] + t * q[1])
-            for p, q in zip(a.joints, b.joints, strict=True)
-        )
-    )
+    pairs = zip(a.joints, b.joints, strict=True)
+    return Person(tuple(p and q and ((1 - t) * p[0] + t * q[0], (1 - t) * p[1] + t * q[1]) for p, q in pairs))
 
 
-def along(a: tuple[Person, ...], b: tuple[Person, ...], t: float, keep: str = "largest") -> tuple[Person, ...]:
+def people_at(a: tuple[Person, ...], b: tuple[Person, ...], t: float, keep: str = "largest") -> tuple[Person, ...]:
     """The people at ``t``: pairs on their way; where one side has nobody, the other's stand still (see `scale_at`)."""
     a, b = (tuple(p for p in side if p.seen) for side in (a, b))
     if a and b:
-        made = (between(p, q, t) for p, q in matched(a, b, keep))
-        return tuple(p for p in made if p.seen)
+        return tuple(p for p in (person_at(p, q, t) for p, q in match(a, b, keep)) if p.seen)
     alone = a or b
     return (_largest(alone),) if alone and keep == "largest" else alone
 
@@ -226,31 +186,5 @@ def scale_at(t: float, scale: float, found: tuple[bool, bool] = (True, True)) ->
     return nearness * (scale - 2 * abs(t - 0.5) * (scale - 1))
 
 
-# ------------------------------------------------------------------------------------------------ the picture
-
-
-def drawn(people: tuple[Person, ...], size: tuple[int, int]) -> Image.Image:
-    """The skeletons on black at ``size`` (width, height), as RGB, to the pixel what controlnet-aux draws.
-
-    A limb is an ellipse in its darkened colour, a joint a disc over the limbs; later people lie over earlier ones.
-    """
-    import cv2
-    import numpy as np
-
-    w, h = size
-    canvas = np.zeros((h, w, 3), np.uint8)
-    for person in people:
-        at = [j and (j[0] * w, j[1] * h) for j in person.joints]
-        for (i, k), colour in zip(LIMBS, LIMB_COLOURS, strict=True):
-            p, q = at[i], at[k]
-            if p is None or q is None:
-                continue
-            dx, dy = p[0] - q[0], p[1] - q[1]
-            middle = int((p[0] + q[0]) / 2), int((p[1] + q[1]) / 2)
-            half = int((dx**2 + dy**2) ** 0.5 / 2)
-            turn = int(math.degrees(math.atan2(dy, dx)))
-            cv2.fillConvexPoly(canvas, cv2.ellipse2Poly(middle, (half, WIDTH), turn, 0, 360, 1), colour)
-        for p, colour in zip(at, COLOURS, strict=True):
-            if p is not None:
-                cv2.circle(canvas, (int(p[0]), int(p[1])), WIDTH, colour, thickness=-1)
-    return Image.fromarray(canvas)
+# until every caller has the new name
+framed, along, between, drawn, skeleton = frame, people_at, person_at, _skeleton.draw, _skeleton.describe
