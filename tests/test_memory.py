@@ -170,16 +170,16 @@ def test_a_picture_too_large_to_decode_goes_in_tiles(model, monkeypatch):
     assert not model.vae.use_tiling  # the next job plans anew
 
 
-@torch.no_grad()
-def test_few_step_weights_count_as_memory_and_only_one_set_is_on_the_device(model):
-    resident, before, own = model.resident, model.resident.bytes, model.unet.conv_in.weight.clone()
-    for sampler, seen in (("ddim", own), ("live", own + 1)):
-        resident.equip("live", lambda: {"conv_in.weight": own + 1})
+def test_few_step_weights_count_as_memory_and_leave_with_their_sampler(model):
+    resident, own, shown = model.resident, model.unet.conv_in.weight, []
+    before, few = resident.bytes, {"conv_in.weight": own.detach() + 1}
+    resident.equip("live", lambda: few)
+    assert resident.has("live") and resident.few_step_times == LCM
+    for sampler in ("ddim", "live", "ddim"):
         with resident.weights_for(sampler):
-            assert torch.equal(model.unet.conv_in.weight, seen)
-    assert torch.equal(model.unet.conv_in.weight, own)
+            shown.append(own.data_ptr() == few["conv_in.weight"].data_ptr())
+    assert shown == [False, True, False]
     assert resident.bytes == before + own.numel() * own.element_size()
-    assert resident.few_step_times == LCM
 
 
 def test_few_steps_are_refused_where_there_is_no_lora_for_them(model):
