@@ -123,6 +123,7 @@ def test_fitting_lowers_the_error_and_stops_when_it_no_longer_does(model, monkey
     assert error(torch.ones(1, 1)) < 0.95 * error(torch.zeros(1, 1))
     _, early = fitted(fit(model, z, embeds, 400, 4, 1e-7))
     assert len(early) < 30  # a rate that teaches nothing: no use in going on
+    assert sum(step.gained for step in early) == 400  # which the progress bar is told
 
 
 def test_a_lack_of_memory_splits_the_batch_and_teaches_the_same(model, monkeypatch):
