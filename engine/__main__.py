@@ -104,7 +104,7 @@ def _picture(f: Field, found: Any) -> Any:
         return tuple(read(p, f"picture {i}") for i, p in enumerate(found, 1))
     if f.spec.layer == "RGB":
         return read(found, f.spec.label)
-    return layer(found, f.name, {"guide": "strokes"}.get(f.name, f.name))
+    return layer(found, f.name, f.name)
 
 
 def _file(path: str, name: str) -> bytes:
@@ -141,60 +141,55 @@ def make(args: argparse.Namespace) -> int:
     from engine.vision import video
 
     request = request_of(args)
-    film = args.verb in FILMS
-    if film:
+    if args.verb in FILMS:
         video.check_fps(args.fps)
+    if args.verb == "pose" and args.json and len(args.json) != request.total:
+        raise EngineError(f"json must be {request.total} files, one a picture, got {len(args.json)}")
     done = work(args, request)
     failed = 0
-    for path, folder, save in _writers(args, request, done):  # each for itself: one full disk must not cost the rest
+    for path, save in _writers(args, request, done):  # each for itself: one full disk must not cost the rest
         try:
             if path:
-                (Path(path) if folder else Path(path).parent).mkdir(parents=True, exist_ok=True)
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
                 save(path)
         except OSError as e:
             print(f"error: the result must be written to {path}, got {e}", file=sys.stderr)
             failed = 1
-    report = {"frames" if film else "pictures": len(done.frames), "size": list(done.frames[0].size)}
-    report |= {"seed": request.seed, "model": request.model, "seconds": round(done.seconds, 2)}
-    print(json.dumps(report | {"unet_evaluations": done.evaluations, "quality": done.quality}))
+    print(json.dumps(_report(args, request, done)))
     return failed
 
 
-def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tuple[str, bool, Callable[[str], Any]]]:
-    """What was asked for: where, whether that is a folder, and what writes it."""
+def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tuple[str | None, Callable[[str], Any]]]:
+    """What was asked for: where, and what writes it."""
     from engine.vision import video
 
     frames, settings = done.frames, done.settings
-    yield args.frames_dir, True, lambda path: video.save_frames(frames, path, settings)
-    yield args.zip, False, lambda path: video.save_zip(frames, path, settings)
     if args.verb in FILMS:
-        yield args.out, False, lambda path: video.save_mp4(frames, path, settings, args.fps, args.there_and_back)
+        yield args.out, lambda path: video.save_mp4(frames, path, settings, args.fps, args.there_and_back)
     else:
-        sheet = video.side_by_side(frames, request.columns)
-        yield args.out, False, lambda path: video.save_png(sheet, path, settings)
+        yield args.out, lambda path: video.save_png(video.side_by_side(frames, request.columns), path, settings)
+    if args.verb == "pose":
+        for path, side in zip(args.json, "ab", strict=False):
+            yield path, lambda path, side=side: Path(path).write_text(settings[f"pose_{side}"])
+        return
+    yield args.frames_dir, lambda path: video.save_frames(frames, path, settings)
+    yield args.zip, lambda path: video.save_zip(frames, path, settings)
     for name, block in done.files.items() if getattr(args, "lora_dir", None) else ():
-        yield str(Path(args.lora_dir) / name), False, lambda path, b=block: Path(path).write_bytes(b)
+        yield f"{args.lora_dir}/{name}", lambda path, block=block: Path(path).write_bytes(block)
 
 
-def find(args: argparse.Namespace) -> int:
-    """Looks for people; writes keypoints and skeletons; the last line is one JSON object."""
-    from engine.vision import video
+def _report(args: argparse.Namespace, request: Any, done: Done) -> dict[str, Any]:
     from engine.vision.keypoints import pose
 
-    request = request_of(args)
-    if args.json and len(args.json) != request.total:
-        raise EngineError(f"json must be {request.total} files, one a picture, got {len(args.json)}")
-    done = work(args, request)
-    texts = [done.settings[f"pose_{side}"] for side in "ab"[: request.total]]
-    try:
-        for path, text in zip(args.json, texts, strict=False):
-            Path(path).write_text(text)
-        if args.out:
-            video.save_png(video.side_by_side(done.frames, 0), args.out, request.settings())
-    except OSError as e:
-        raise EngineError(f"the result must be written, got {e}") from None
-    print(json.dumps({"people": [len(pose.read(t)) for t in texts], "seconds": round(done.seconds, 2)}))
-    return 0
+    seconds = round(done.seconds, 2)
+    if args.verb == "pose":
+        return {
+            "people": [len(pose.read(done.settings[f"pose_{s}"])) for s in "ab"[: request.total]],
+            "seconds": seconds,
+        }
+    report = {"frames" if args.verb in FILMS else "pictures": len(done.frames), "size": list(done.frames[0].size)}
+    report |= {"seed": request.seed, "model": request.model, "seconds": seconds}
+    return report | {"unet_evaluations": done.evaluations, "quality": done.quality}
 
 
 def list_models(args: argparse.Namespace) -> int:
@@ -231,7 +226,6 @@ def list_cache(args: argparse.Namespace) -> int:
 def main() -> int:
     args = parser().parse_args()
     others = {
-        "pose": find,
         "models": list_models,
         "cache": list_cache,
         "settings": lambda _: print(document([*METHODS.values(), Settings])) or 0,

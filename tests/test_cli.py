@@ -9,9 +9,11 @@ import pytest
 from conftest import ROOT, picture
 from PIL import Image
 
+import engine.__main__ as cli
 from engine.checkpoints.resolve import CATALOGUE
-from engine.requests import METHODS, fields_of
+from engine.requests import METHODS, Done, fields_of
 from engine.vision import video
+from engine.vision.keypoints import pose
 
 pytestmark = pytest.mark.slow
 
@@ -227,6 +229,20 @@ def test_poses_and_networks_that_cannot_be_had_are_sentences(pair, tmp_path):
     ):
         done = engine(*args)
         assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_pose_writes_keypoints_and_skeletons(pair, tmp_path, monkeypatch, capsys):
+    """What it does with what was found; finding is test_pose's."""
+    found = {"pose_a": pose.write((), (200, 200)), "pose_b": pose.write((), (200, 200))}
+    done = Done((picture(0), picture(1)), {"method": "pose", **found}, 1.234, 0)
+    monkeypatch.setattr(cli, "work", lambda args, request: done)
+    files = [tmp_path / "deep/a.json", tmp_path / "b.json"]
+    words = ["pose", *pair, "--json", *files, "--out", tmp_path / "s.png", "--detector", "openpose"]
+    monkeypatch.setattr(sys, "argv", ["engine", *map(str, words)])
+    assert cli.main() == 0
+    assert json.loads(capsys.readouterr().out) == {"people": [0, 0], "seconds": 1.23}
+    assert [f.read_text() for f in files] == list(found.values())
+    assert Image.open(tmp_path / "s.png").size[0] == picture(0).width * 2
 
 
 def test_the_studio_does_not_start_on_what_cannot_be():
