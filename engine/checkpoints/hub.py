@@ -11,9 +11,10 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, constants, errors, get_session, hf_hub_url, try_to_load_from_cache
@@ -44,8 +45,7 @@ class Source:
                 raise EngineError(f"file must be a path within the repository and no pickle, got {file!r}")
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     """``link`` is its name in a snapshot, which it has only when it is whole; ``digest`` sha256, or git's sha1."""
 
     url: str
@@ -53,13 +53,14 @@ class _File:
     digest: str
     link: Path
     blob: Path
-    part: Path
-    lock: Path
+
+    @property
+    def part(self) -> Path:
+        return Path(f"{self.blob}.incomplete")
 
     def came(self) -> int:
         """Bytes that are here: whole, not linked yet, or a part."""
-        there = next((path for path in (self.link, self.blob, self.part) if path.exists()), None)
-        return min(there.stat().st_size, self.size) if there else 0
+        return next((p.stat().st_size for p in (self.link, self.blob, self.part) if p.exists()), 0)
 
 
 def names(group: str) -> list[str]:
@@ -90,21 +91,23 @@ def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
     if found := where(source):
         return found
     if constants.HF_HUB_OFFLINE:
-        raise EngineError(
-            f"model {name} must be on this machine while HF_HUB_OFFLINE is set, got nothing or a part of it; unset it "
-            f"to fetch {' or '.join(source.repos)}"
-        )
+        raise EngineError(f"model {name} must be on this machine while HF_HUB_OFFLINE is set, got nothing or a part")
     problems, best = list[tuple[int, str]](), 0.0
     for repo in source.repos:
         files = list[_File]()
         try:
             yield Progress(best, f"fetching {name}: asking the hub")
-            place, commit = _list(source, repo, name, files)
-            began = time.monotonic(), sum(f.came() for f in files)
+            info = HfApi().model_info(repo, revision=source.revision, files_metadata=True, timeout=PATIENCE)
+            place, commit = cache() / f"models--{repo.replace('/', '--')}", str(info.sha)
+            files = _list(source, repo, name, info.siblings or (), place, commit)
+            began, first, total = time.monotonic(), sum(f.came() for f in files), sum(f.size for f in files)
+            if (free := _free(place)) < total - first:
+                got = f"free for model {name}, got {_gb(free)}"
+                raise EngineError(f"disk of {cache()} must have {_gb(total - first)} {got}")
             for _ in (tick for file in files for tick in _bring(file)):
-                have, total = sum(f.came() for f in files), sum(f.size for f in files)
+                have = sum(f.came() for f in files)
                 best = max(best, 0.999 * have / max(total, 1))
-                yield Progress(best, f"fetching {name}: {_say(have, total, *began)}")
+                yield Progress(best, f"fetching {name}: {_say(have, total, began, first)}")
             (place / "refs").mkdir(exist_ok=True)
             (place / "refs" / source.revision).write_text(commit)
             yield Progress(1.0, f"{name} is here")
@@ -115,6 +118,10 @@ def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
                 break
     tried = f" (tried {', '.join(source.repos)})" if len(problems) > 1 else ""
     raise EngineError(min(problems, key=lambda p: p[0])[1] + tried)
+
+
+def _free(place: Path) -> int:
+    return shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
 
 
 def _gb(size: int) -> str:
@@ -129,37 +136,30 @@ def _say(have: int, total: int, began: float, first: int) -> str:
     return f"{have / (1e9 if total >= 1e9 else 1e6):.1f} of {_gb(total)}{more}"
 
 
-def _list(source: Source, repo: str, name: str, files: list[_File]) -> tuple[Path, str]:
-    """Puts what is to fetch into ``files``; the repository's place in the cache, and its commit."""
-    info = HfApi().model_info(repo, revision=source.revision, files_metadata=True, timeout=PATIENCE)
-    place, commit, found = cache() / f"models--{repo.replace('/', '--')}", str(info.sha), list[_File]()
-    known = {s.rfilename: s for s in info.siblings or ()}
+def _list(source: Source, repo: str, name: str, siblings: Iterable[Any], place: Path, commit: str) -> list[_File]:
+    known, out = {s.rfilename: s for s in siblings}, []
     # The optional ones first: when all that must be there is there, `where` says that nothing is left to fetch.
     for group in sorted(source.files, key=lambda g: not g.endswith("?")):
         if s := next((known[f] for f in names(group) if f in known), None):
-            digest, url = s.lfs.sha256 if s.lfs else str(s.blob_id), hf_hub_url(repo, s.rfilename, revision=commit)
+            digest, url = s.lfs.sha256 if s.lfs else s.blob_id, hf_hub_url(repo, s.rfilename, revision=commit)
             link, blob = place / "snapshots" / commit / s.rfilename, place / "blobs" / digest
-            lock = cache() / ".locks" / place.name / f"{digest}.lock"
-            found.append(_File(url, s.size or 0, digest, link, blob, Path(f"{blob}.incomplete"), lock))
+            out.append(_File(url, s.size, digest, link, blob))
         elif not group.endswith("?"):
-            got = f"{' or '.join(names(group))} in {repo}, got a repository without it"
-            raise EngineError(f"model {name} must have {got}")
-    files += found
-    needed = sum(f.size - f.came() for f in files)
-    free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
-    if free < needed:
-        raise EngineError(f"disk of {cache()} must have {_gb(needed)} free for model {name}, got {_gb(free)}")
-    return place, commit
+            got = "got a repository without it"
+            raise EngineError(f"model {name} must have {' or '.join(names(group))} in {repo}, {got}")
+    return out
 
 
 def _bring(file: _File) -> Iterator[None]:
     """Brings what is missing of a file, compares its checksum and gives it its name; under a lock, so that one does."""
-    for path in (file.lock, file.blob, file.link):
+    place = file.blob.parents[1]
+    lock = place.parent / ".locks" / place.name / f"{file.digest}.lock"
+    for path in (lock, file.blob, file.link):
         path.parent.mkdir(parents=True, exist_ok=True)
     while not file.link.exists():
         yield
         try:
-            with FileLock(file.lock, timeout=TICK, mode=0o664, thread_local=False):
+            with FileLock(lock, timeout=TICK, mode=0o664, thread_local=False):
                 if not file.blob.exists():
                     yield from _download(file)
                     file.part.replace(file.blob)
@@ -219,8 +219,8 @@ def _explain(e: Exception, source: Source, repo: str, name: str, started: bool) 
             terms = f"accept its terms on https://huggingface.co/{repo} and log in with `hf auth login`"
             return 1, f"model {name} must be open to you on the hub, got a gated repository; {terms}"
         case errors.RevisionNotFoundError() | errors.RepositoryNotFoundError() | errors.HFValidationError():
-            what = "version" if isinstance(e, errors.RevisionNotFoundError) else "repository, or one that is not open"
-            return 3, f"model {name} must be on the hub as {repo} at {source.revision}, got no such {what}"
+            gone = "got no such repository or version, or one that is not open"
+            return 3, f"model {name} must be on the hub as {repo} at {source.revision}, {gone}"
         case OSError() if not status:
             return 0, f"folder {cache()} must have room and be writable for model {name}, got {e}; {kept}"
     if started:

@@ -17,12 +17,11 @@ from safetensors import safe_open
 
 from engine.checkpoints import lora_files
 from engine.checkpoints.resolve import PARTS
-from engine.checkpoints.shapes import FAMILY_OF, skeleton
+from engine.checkpoints.shapes import FAMILY_OF, WORDS, skeleton
 from engine.diffusion.memory import short_of_memory
 from engine.requests import EngineError
 
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"  # of the UNet in single files
-WORDS = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 
 
 @dataclass

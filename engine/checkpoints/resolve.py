@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from engine.checkpoints import hub
 from engine.checkpoints.hub import Source
-from engine.checkpoints.shapes import FAMILY_OF
+from engine.checkpoints.shapes import FAMILY_OF, WORDS
 from engine.requests import EngineError, Progress, within
 
 if sys.version_info >= (3, 11):
@@ -37,10 +39,6 @@ class Extra:
     source: Source
     gb: float
     licence: str
-
-    def files(self) -> list[Path]:
-        """What was fetched; nothing of it may be an alternative."""
-        return [(hub.where(self.source) or Path()) / file for file in self.source.files]
 
 
 @dataclass(frozen=True)
@@ -130,13 +128,14 @@ class Choice:
     def needs(self, wants: Sequence[str] = ()) -> list[tuple[str, Source]]:
         """What of it comes from the hub, with what is wanted beside it: (what it is called, its source)."""
         out = [(self.base.name, self.base.source)] if isinstance(self.base, Entry) and self.base.source else []
-        if "pose" in wants and not (self.beside("pose") or "pose" in self.extras):
+        known = {**self.extras, **CLIPS, **DETECTORS}
+        lacking = [k for k in wants if k not in known and not self.beside(k)]
+        if "pose" in lacking:
             raise EngineError(
                 f"pose must be off for {self.name}, which has no control for poses; sd15 and its kin have"
             )
-        if "live" in wants and not (self.beside("live") or "live" in self.extras or self.family == "turbo"):
+        if "live" in lacking and self.family != "turbo":
             raise EngineError(f"sampler must be ddim for {self.name}, which has no few-step LoRA, got 'live'")
-        known = {**self.extras, **CLIPS, **DETECTORS}
         # What a network can do without comes along with it, and is not asked for later.
         more = (*wants, "preview") if missing(out) else wants
         out += [(known[k].about, known[k].source) for k in more if k in known and not self.beside(k)]
@@ -144,10 +143,7 @@ class Choice:
 
     def beside(self, kind: str) -> Path | None:
         """What lies in a folder of that name in the network's own (or in one named like its file): it comes first."""
-        if isinstance(self.base, Entry):
-            place = self.base.folder
-        else:
-            place = self.base if self.base.is_dir() else self.base.with_suffix("")
+        place = self.base.folder if isinstance(self.base, Entry) else _folder(self.base)
         found = place and place / kind.removesuffix("-small")
         marks = ("config.json", "adapter_config.json", "open_clip_config.json")
         return found if found and any((found / mark).is_file() for mark in marks) else None
@@ -178,10 +174,8 @@ def resolve(name: str, paths: Sequence[str] | None = None) -> Choice:
     first, *more = (part.strip().partition(" · ")[0] for part in name.split(" + "))
     entry = CATALOGUE.get(first)
     if entry is None and not (_open(first, paths) and _network(Path(first))):
-        raise EngineError(
-            f"model must be one of {', '.join(CATALOGUE)}, a folder of a diffusers network or a .safetensors file, "
-            f"got {first!r}"
-        )
+        known = f"{', '.join(CATALOGUE)}, a folder of a diffusers network or a .safetensors file"
+        raise EngineError(f"model must be one of {known}, got {first!r}")
     own = [(LORAS[n], 1.0) for n in entry.loras] if entry else []
     return Choice(name, entry or Path(first), (*own, *(_lora(text, paths) for text in more)))
 
@@ -206,17 +200,20 @@ def _open(path: str, paths: Sequence[str] | None) -> bool:
     return paths is None or any(f and place.is_relative_to(Path(f).resolve()) for f in paths)
 
 
+def _folder(path: Path) -> Path:
+    """A network's folder, or the one beside a single file that is named like it."""
+    return path if path.is_dir() else path.with_suffix("")
+
+
 def _width(place: Path) -> int:
     """How wide the words are that a network takes; 0 if that cannot be read. Only configs and headers are looked at."""
+    config = _folder(place) / "unet" / "config.json"
     try:
-        if place.is_dir() or (place.with_suffix("") / "unet" / "config.json").is_file():
-            folder = place if place.is_dir() else place.with_suffix("")
-            return int(json.loads((folder / "unet" / "config.json").read_text())["cross_attention_dim"])
-        with place.open("rb") as f:  # safetensors: eight bytes of length, then JSON
-            length = int.from_bytes(f.read(8), "little")
-            header = json.loads(f.read(length)) if length < 100 << 20 else {}
-        return int(header["model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"]["shape"][-1])
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        if config.is_file():
+            return int(json.loads(config.read_text())["cross_attention_dim"])
+        with safe_open(place, "np") as f:
+            return f.get_slice(WORDS).get_shape()[-1]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return 0
 
 
@@ -243,16 +240,6 @@ def missing(needs: Sequence[tuple[str, Source]]) -> list[tuple[str, Source]]:
 def available() -> list[tuple[Entry, bool]]:
     """The catalogue, each with whether it is on this machine."""
     return [(e, not missing(resolve(e.name).needs())) for e in CATALOGUE.values()]
-
-
-def locate(found: Extra | Path) -> Path:
-    """Where something lies: a file of the artist's, or what was fetched (the file itself if it is a single one)."""
-    if isinstance(found, Path):
-        return found
-    folder = hub.where(found.source)
-    assert folder is not None, f"{found.about} was fetched and is gone"
-    only = found.source.files
-    return folder / only[0] if len(only) == 1 and only[0].endswith(".safetensors") else folder
 
 
 # until every caller has the new name, and passes Settings.paths

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+# How wide the words are is the second side of this tensor in single files.
+WORDS = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 FAMILY_OF = {768: "sd1", 1024: "sd2"}  # by the width of the words
 # Where they differ from what the classes have by themselves, which is Stable Diffusion 1's for the UNet.
 UNETS: dict[str, dict[str, Any]] = {
