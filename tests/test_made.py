@@ -90,7 +90,7 @@ def test_make_pressed_after_a_click_asks_for_the_same(index):
         form = Form(tab.R, Settings())
     pair, found = PAIRS[index], entry(index)
     values = {n: w.value for n, w in form.widgets.items()} | {k: str(made.FOLDER / pair[k]) for k in "ab"}
-    asked, _ = tab.ask(form, Session(), values | {k: pair[k] for k in ("prompt", "prompt_b")})
+    asked, _ = tab.ask(form, Session(), {"skeletons": None} | values | {k: pair[k] for k in ("prompt", "prompt_b")})
     kept = made.request_of(found["settings"], pair)
     assert asked == kept
     whole = kept.settings() | {"width": 256, "height": 256}  # with what was added to requests since

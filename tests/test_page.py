@@ -1,4 +1,7 @@
-"""The page in Chromium, as an artist uses it: drop two pictures, watch, stop, play, reload the settings."""
+"""The page in Chromium, as an artist uses it: drop pictures, watch, stop, play, reload the settings.
+
+A load of the page takes seconds, so one visit proves several things.
+"""
 
 import base64
 import subprocess
@@ -14,23 +17,29 @@ from engine.vision import video
 
 pytestmark = pytest.mark.slow
 ROSE, DAISY = (ROOT / "assets/examples" / f for f in ("rose-22325299158.webp", "daisy-2520369272.webp"))
-LONG = 300_000
+LONG = 120_000
 
 
 @pytest.fixture
 def page(browser, studio):
     """A fresh visit. What it asks of other hosts, and every error of its scripts, is kept on it."""
     page = browser.new_page(viewport={"width": 1320, "height": 900})
-    page.outside, page.errors = [], []
-    page.on(
-        "request", lambda r: page.outside.append(r.url) if not r.url.startswith((studio, "data:", "blob:")) else None
-    )
-    page.on("pageerror", lambda e: page.errors.append(str(e)))
+    outside, errors = [], []
+    page.on("request", lambda r: outside.append(r.url) if not r.url.startswith((studio, "data:", "blob:")) else None)
+    page.on("pageerror", lambda e: errors.append(str(e)))
     page.goto(studio)
     expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
     yield page
-    assert page.errors == []
+    assert errors == [] and outside == []  # nothing is asked of anyone else
     page.close()
+
+
+def says(page, words, tab="interpolate"):
+    expect(page.locator(f"#{tab}-status")).to_contain_text(words, timeout=LONG)
+
+
+def ready(page, tab="interpolate"):
+    expect(page.locator(f"#{tab}-make")).to_be_visible(timeout=LONG)
 
 
 def drop(page, a=ROSE, b=DAISY):
@@ -39,41 +48,71 @@ def drop(page, a=ROSE, b=DAISY):
         expect(page.locator(f"{box} img")).to_be_visible(timeout=LONG)
 
 
-def finished(page):
-    expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
+def cells(page, state, tab="interpolate"):
+    return page.locator(f"#{tab}-player .cell[data-state={state}]")
 
 
-def cells(page, state):
-    return page.locator(f"#interpolate-player .cell[data-state={state}]")
+def fill(page, field, value):
+    box = page.locator(f"#{field} input:not([type=range])").first
+    box.fill(str(value))
+    box.press("Enter")
 
 
-def test_nothing_is_asked_of_anyone_else(page):
+PIXELS = """async () => Promise.all([...document.querySelectorAll('#interpolate-player .cell img')].map(async i => {
+    const block = new Uint8Array(await (await fetch(i.src)).arrayBuffer()); return block.join(); }))"""
+
+
+def test_before_the_first_run(page, tmp_path):
+    """Sentences for what is missing or broken; an example, a swap, a dice; a preset."""
     page.click("#interpolate-advanced button")
-    page.wait_for_load_state("load")
-    assert page.outside == []
+    page.click("#interpolate-make")
+    says(page, "Picture A (From) must be a picture, got nothing")
+    broken = tmp_path / "cut.jpg"
+    broken.write_bytes(ROSE.read_bytes()[:500])
+    page.set_input_files("#interpolate-a input[type=file]", broken)
+    page.set_input_files("#interpolate-b input[type=file]", DAISY)
+    expect(page.locator("#interpolate-b img")).to_be_visible(timeout=LONG)
+    page.click("#interpolate-make")
+    says(page, "which is broken")
+    expect(page.locator("#interpolate-status .problem")).to_be_visible()
+    ready(page)
+    # An example brings its words, and what was made of it earlier.
+    page.click("#interpolate-examples button >> nth=0")
+    expect(page.get_by_label("In words").first).to_have_value("a red rose", timeout=LONG)
+    says(page, "Made earlier with flora")
+    expect(cells(page, "done")).to_have_count(9)
+    picture = page.locator("#interpolate-a img")
+    before = picture.get_attribute("src")
+    page.click("#interpolate-swap")
+    expect(picture).not_to_have_attribute("src", before, timeout=LONG)
+    page.click("#interpolate-dice")
+    expect(page.get_by_label("Seed", exact=True).first).not_to_have_value("7", timeout=LONG)
+    # A preset sets its fields in the browser: Make pressed right after it must not run with the last values.
+    page.route("**/queue/join*", lambda route: route.abort())  # no word to the studio
+    for name, value in (("paper", "200"), ("instant", "24")):
+        page.get_by_role("radio", name=name).first.check()
+        expect(page.locator("#interpolate-steps input[type=number]")).to_have_value(value, timeout=LONG)
+    page.unroute("**/queue/join*")
 
 
-def test_drop_two_pictures_and_watch_one_become_the_other(page, tmp_path):
+def test_watch_one_become_the_other_and_make_a_frame_again(page, tmp_path):
     drop(page)
+    fill(page, "interpolate-steps", 10)
     page.click("#interpolate-make")
     expect(cells(page, "done")).not_to_have_count(0, timeout=LONG)  # the ends are there at once
     expect(page.locator("#interpolate-stop")).to_be_visible()
     expect(page.locator("#interpolate-status .bar")).to_be_visible(timeout=LONG)
-    finished(page)
+    says(page, "9 frames of 256 × 256")
+    ready(page)
     expect(cells(page, "done")).to_have_count(9)
-    expect(page.locator("#interpolate-status")).to_contain_text("9 frames of 256 × 256")
-    loaded = "imgs => imgs.every(i => i.complete && i.naturalWidth === 256)"
-    page.wait_for_function(
-        f"() => ({loaded})([...document.querySelectorAll('#interpolate-player .cell img')])", timeout=LONG
-    )
-    sources = page.eval_on_selector_all("#interpolate-player .cell img", "imgs => imgs.map(i => i.src)")
-    assert len(set(sources)) == 9
-    # It plays by itself, and the scrubber follows.
+    loaded = "i => i.complete && i.naturalWidth === 256"
+    pictures = "[...document.querySelectorAll('#interpolate-player .cell img')]"
+    page.wait_for_function(f"() => {pictures}.every({loaded})", timeout=LONG)
+    assert len(set(page.evaluate(f"() => {pictures}.map(i => i.src)"))) == 9
+    # It plays by itself, and the scrubber follows. The whole picture is seen, with its own proportions.
     expect(page.locator("#interpolate-player .play")).to_have_attribute("aria-label", "Pause")
     page.wait_for_function("() => +document.querySelector('#interpolate-player .scrub').value > 2", timeout=LONG)
-    # The whole picture is seen, with its own proportions.
-    fit = page.eval_on_selector("#interpolate-player .big", "i => getComputedStyle(i).objectFit")
-    assert fit == "contain"
+    assert page.eval_on_selector("#interpolate-player .big", "i => getComputedStyle(i).objectFit") == "contain"
     with page.expect_download() as download:
         page.click("#interpolate-mp4")
     film = tmp_path / "film.mp4"
@@ -88,98 +127,33 @@ def test_drop_two_pictures_and_watch_one_become_the_other(page, tmp_path):
         base64.b64encode(film.read_bytes()).decode(),
     )
     assert 1.9 < seconds < 2.1  # sixteen frames, there and back, at eight a second
-    # And its settings come back.
-    seed = page.get_by_label("Seed", exact=True)
-    seed.fill("123")
-    seed.blur()
-    page.set_input_files("input:has(+ #interpolate-load)", film)
-    expect(seed).to_have_value("7", timeout=LONG)
-    expect(page.locator("#interpolate-status")).to_contain_text("Settings of", timeout=LONG)
-
-
-def test_an_example_a_swap_and_a_dice(page):
-    page.click("#interpolate-examples button >> nth=0")
-    expect(page.locator("#interpolate-a img")).to_be_visible(timeout=LONG)
-    expect(page.get_by_label("In words")).to_have_value("a red rose", timeout=LONG)
-    before = page.locator("#interpolate-a img").get_attribute("src")
-    page.click("#interpolate-swap")
-    expect(page.locator("#interpolate-a img")).not_to_have_attribute("src", before, timeout=LONG)
-    seed = page.get_by_label("Seed", exact=True)
-    page.click("#interpolate-dice")
-    expect(seed).not_to_have_value("7", timeout=LONG)
-
-
-def set_steps(page, n):
-    box = page.get_by_label("Steps").first
-    box.fill(str(n))
-    box.press("Enter")
-
-
-def test_stop_keeps_what_is_finished_and_the_next_job_runs(page):
-    drop(page)
-    set_steps(page, 500)
-    page.click("#interpolate-make")
-    page.wait_for_selector("#interpolate-player .cell[data-state=forming]", timeout=LONG)
-    page.click("#interpolate-stop")
-    expect(page.locator("#interpolate-status")).to_contain_text("Stopped", timeout=LONG)
-    finished(page)
-    assert cells(page, "forming").count() == 0 and 2 <= cells(page, "done").count() < 9
-    set_steps(page, 4)
-    page.click("#interpolate-make")
-    expect(page.locator("#interpolate-status")).to_contain_text("9 frames", timeout=LONG)
-
-
-def test_a_preset_sets_its_fields_in_the_browser(page):
-    """At once: Make pressed right after it must not run with the last values."""
-    steps = page.get_by_label("Steps").first
-    page.route("**/queue/join*", lambda route: route.abort())  # no word to the studio
-    for name, value in (("paper", "200"), ("instant", "24")):
-        page.get_by_role("radio", name=name).first.check()
-        expect(steps).to_have_value(value, timeout=LONG)
-    page.unroute("**/queue/join*")
-
-
-PIXELS = """async () => Promise.all([...document.querySelectorAll('#interpolate-player .cell img')].map(async i => {
-    const block = new Uint8Array(await (await fetch(i.src)).arrayBuffer()); return block.join(); }))"""
-
-
-def test_one_frame_made_again(page):
-    drop(page)
-    set_steps(page, 8)
-    page.click("#interpolate-make")
-    expect(page.locator("#interpolate-status")).to_contain_text("9 frames", timeout=LONG)
+    # One frame made again, with what descends from it.
     before = page.evaluate(PIXELS)
     page.click("#interpolate-player .cell >> nth=6")
     page.click("#interpolate-again", timeout=LONG)
     expect(cells(page, "done")).not_to_have_count(9, timeout=LONG)
-    expect(page.locator("#interpolate-status")).to_contain_text("9 frames", timeout=LONG)
+    says(page, "9 frames")
     after = page.evaluate(PIXELS)
     assert [i for i in range(9) if before[i] != after[i]] == [5, 6, 7]
+    # Settings come back.
+    seed = page.get_by_label("Seed", exact=True).first
+    seed.fill("123")
+    seed.blur()
+    page.set_input_files("input:has(+ #interpolate-load)", film)
+    expect(seed).to_have_value("7", timeout=LONG)
+    says(page, "Settings of")
 
 
-def test_no_picture_and_a_broken_one_get_a_sentence(page, tmp_path):
-    page.click("#interpolate-make")
-    expect(page.locator("#interpolate-status")).to_contain_text(
-        "Picture A (From) must be a picture, got nothing", timeout=LONG
-    )
-    broken = tmp_path / "cut.jpg"
-    broken.write_bytes(ROSE.read_bytes()[:500])
-    page.set_input_files("#interpolate-a input[type=file]", broken)
-    page.set_input_files("#interpolate-b input[type=file]", DAISY)
-    expect(page.locator("#interpolate-b img")).to_be_visible(timeout=LONG)
-    page.click("#interpolate-make")
-    expect(page.locator("#interpolate-status")).to_contain_text("must be a", timeout=LONG)
-    expect(page.locator("#interpolate-status .problem")).to_be_visible()
-    expect(page.locator("#interpolate-make")).to_be_visible()
-
-
-def test_a_closed_tab_frees_the_device(browser, studio):
-    """The tab's job alone would take many minutes; the next has to be let in before its time is up."""
-    page = browser.new_page()
-    page.goto(studio)
-    expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
+def test_stop_keeps_what_is_finished_and_a_closed_tab_frees_the_device(page, studio):
+    """The closed tab's job alone would take many minutes; the next has to be let in before its time is up."""
     drop(page)
-    set_steps(page, 500)
+    fill(page, "interpolate-steps", 500)
+    page.click("#interpolate-make")
+    page.wait_for_selector("#interpolate-player .cell[data-state=forming]", timeout=LONG)
+    page.click("#interpolate-stop")
+    says(page, "Stopped")
+    ready(page)
+    assert cells(page, "forming").count() == 0 and 2 <= cells(page, "done").count() < 9
     page.get_by_role("combobox", name="Frames", exact=True).click()
     page.get_by_role("option", name="129").click()
     page.click("#interpolate-make")
@@ -194,20 +168,19 @@ def test_a_closed_tab_frees_the_device(browser, studio):
 def test_it_fits_a_phone(browser, studio):
     page = browser.new_page(viewport={"width": 390, "height": 800}, is_mobile=True, has_touch=True)
     page.goto(studio)
-    expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
-    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
-    order = [
-        page.locator(s).first.bounding_box()["y"]
-        for s in ("#interpolate-pair", "#interpolate-make", "#interpolate-player", "#interpolate-settings")
-    ]
-    assert order == sorted(order)  # the picture comes before the small print
+    ready(page)
+
+    def fits(*places):
+        """The picture comes before the small print, and nothing is wider than the screen."""
+        order = [page.locator(s).first.bounding_box()["y"] for s in places]
+        assert order == sorted(order) and page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+
+    fits("#interpolate-pair", "#interpolate-make", "#interpolate-player", "#interpolate-settings")
     page.get_by_role("tab", name="Morph").click()
     page.set_input_files("#morph-timeline input[type=file]", [ROSE, DAISY])
     expect(keys(page)).to_have_count(2, timeout=LONG)
-    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     page.locator("#morph-timeline .key .right").nth(0).click()  # a finger has buttons
-    order = [page.locator(s).first.bounding_box()["y"] for s in ("#morph-timeline", "#morph-make", "#morph-player")]
-    assert order == sorted(order)
+    fits("#morph-timeline", "#morph-make", "#morph-player")
     page.close()
 
 
@@ -219,26 +192,14 @@ def words(page):
     return page.eval_on_selector_all("#morph-timeline .key input", "inputs => inputs.map(i => i.value)")
 
 
-@pytest.fixture
-def morph(page):
+def test_a_timeline_of_pictures(page):
+    """Add, words, reorder by drag and by keys, remove, paste; what is still being sent is waited for."""
     page.get_by_role("tab", name="Morph").click()
-    expect(page.locator("#morph-make")).to_be_visible(timeout=LONG)
-    return page
-
-
-def quick(page, steps=5):
-    box = page.locator("#morph-make").locator("xpath=ancestor::*[contains(@class,'left')]").get_by_label("Steps").first
-    box.fill(str(steps))
-    box.press("Enter")
-
-
-def test_a_timeline_of_pictures(morph):
-    """Add, words, reorder by drag and by keys, remove, paste."""
-    page, field = morph, "#morph-timeline input[type=file]"
+    field, line = "#morph-timeline input[type=file]", page.locator("#morph-timeline")
     page.set_input_files(field, [ROSE, DAISY])
     expect(keys(page)).to_have_count(2, timeout=LONG)
     for i, text in enumerate(("rose", "daisy")):
-        page.locator("#morph-timeline .key input").nth(i).fill(text)
+        line.locator(".key input").nth(i).fill(text)
     page.evaluate(
         """async () => { const dot = new OffscreenCanvas(20, 20); dot.getContext('2d').fillRect(0, 0, 20, 20);
            const png = await dot.convertToBlob();
@@ -246,21 +207,21 @@ def test_a_timeline_of_pictures(morph):
            document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data })); }"""
     )
     expect(keys(page)).to_have_count(3, timeout=LONG)
-    page.locator("#morph-timeline .key input").nth(2).fill("dot")
-    boxes = [page.locator("#morph-timeline .key .pic").nth(i).bounding_box() for i in (0, 2)]
+    line.locator(".key input").nth(2).fill("dot")
+    boxes = [line.locator(".key .pic").nth(i).bounding_box() for i in (0, 2)]
     page.mouse.move(boxes[1]["x"] + 50, boxes[1]["y"] + 50)
     page.mouse.down()
     page.mouse.move(boxes[0]["x"] + 50, boxes[0]["y"] + 50, steps=12)
     page.mouse.up()
     assert words(page) == ["dot", "rose", "daisy"]
-    page.locator("#morph-timeline .key .grip").nth(0).focus()
+    line.locator(".key .grip").nth(0).focus()
     page.keyboard.press("ArrowRight")
     assert words(page) == ["rose", "dot", "daisy"]
-    page.locator("#morph-timeline .key .off").nth(1).click()
+    line.locator(".key .off").nth(1).click()
     assert words(page) == ["rose", "daisy"]
     page.get_by_role("button", name="Put mine back").click()
     assert words(page) == ["rose", "dot", "daisy"]
-    page.locator("#morph-timeline .key .off").nth(1).click()
+    line.locator(".key .off").nth(1).click()
     # An example takes their place, and they come back.
     page.click("#morph-examples button >> nth=1")
     expect(keys(page)).to_have_count(4, timeout=LONG)
@@ -274,46 +235,43 @@ def test_a_timeline_of_pictures(morph):
              new ClipboardEvent('paste', { clipboardData: data, bubbles: true })); }"""
     )
     expect(keys(page)).to_have_count(2)
-    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
-
-
-def test_pictures_still_being_sent_are_waited_for(morph):
-    """Typing goes on while they are, and Make says so."""
-    page = morph
-    page.set_input_files("#morph-timeline input[type=file]", [ROSE])
-    expect(keys(page)).to_have_count(1, timeout=LONG)
+    # Typing goes on while a picture is being sent, and Make says so.
     held = []
     page.route("**/upload*", lambda route: held.append(route))
-    page.locator("#morph-timeline .key input").nth(0).focus()
-    page.set_input_files("#morph-timeline input[type=file]", [DAISY])
-    expect(page.locator("#morph-timeline .key.coming")).to_have_count(1, timeout=LONG)
+    line.locator(".key input").nth(0).focus()
+    page.set_input_files(field, [DAISY])
+    expect(line.locator(".key.coming")).to_have_count(1, timeout=LONG)
     assert page.evaluate("document.querySelector('.key.coming .pic').getAnimations().length") == 1
     assert page.evaluate("document.activeElement.matches('#morph-timeline .key input')")
     page.click("#morph-make")
-    expect(page.locator("#morph-status")).to_contain_text("got 1 still being sent", timeout=LONG)
+    says(page, "got 1 still being sent", "morph")
     for route in held:
         route.continue_()
-    expect(keys(page)).to_have_count(2, timeout=LONG)
+    expect(keys(page)).to_have_count(3, timeout=LONG)
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
 
 
-def test_morph_through_two_pictures(morph, tmp_path):
-    page = morph
+def test_morph_through_two_pictures(page, tmp_path, tiny):
+    page.get_by_role("tab", name="Morph").click()
     page.click("#morph-make")
-    expect(page.locator("#morph-status")).to_contain_text("Pictures must be 2 to 12, got none", timeout=LONG)
+    says(page, "Pictures must be 2 to 12, got none", "morph")
     page.set_input_files("#morph-timeline input[type=file]", [ROSE, DAISY])
     expect(keys(page)).to_have_count(2, timeout=LONG)
     page.locator("#morph-timeline .key input").nth(1).fill("a pink daisy")
-    quick(page)
+    page.click("#morph-advanced > button")
+    for field, value in (("network", tiny), ("steps", 5), ("lora-steps", 1000), ("lora-patience", 0)):
+        fill(page, f"morph-{field}", value)
     page.click("#morph-make")
-    expect(page.locator("#morph-player .cell[data-state=forming]")).not_to_have_count(0, timeout=LONG)
-    expect(page.locator("#morph-status")).to_contain_text("fitting LoRAs", timeout=LONG)
+    expect(cells(page, "forming", "morph")).not_to_have_count(0, timeout=LONG)
+    says(page, "fitting LoRAs", "morph")
     page.click("#morph-stop")
-    expect(page.locator("#morph-status")).to_contain_text("Stopped", timeout=LONG)
-    expect(page.locator("#morph-make")).to_be_visible(timeout=LONG)
+    says(page, "Stopped", "morph")
+    ready(page, "morph")
+    fill(page, "morph-lora-steps", 4)
     page.click("#morph-make")
-    expect(page.locator("#morph-status")).to_contain_text("16 frames of 256 × 256", timeout=LONG)
-    expect(page.locator("#morph-status")).to_contain_text("as long as a cross-fade")
-    expect(page.locator("#morph-player .cell[data-state=done]")).to_have_count(16)
+    says(page, "16 frames of 64 × 64", "morph")
+    says(page, "as long as a cross-fade", "morph")
+    expect(cells(page, "done", "morph")).to_have_count(16)
     saved = {}
     for name in ("mp4", "files"):
         with page.expect_download() as download:
@@ -327,11 +285,8 @@ def test_morph_through_two_pictures(morph, tmp_path):
     page.reload()
     page.get_by_role("tab", name="Morph").click()
     page.set_input_files("input:has(+ #morph-load)", saved["mp4"])
-    expect(page.locator("#morph-status")).to_contain_text("The same 2 pictures make it again", timeout=LONG)
-    steps = (
-        page.locator("#morph-make").locator("xpath=ancestor::*[contains(@class,'left')]").get_by_label("Steps").first
-    )
-    expect(steps).to_have_value("5")
+    says(page, "The same 2 pictures make it again", "morph")
+    expect(page.locator("#morph-steps input[type=number]")).to_have_value("5")
     page.set_input_files("#morph-timeline input[type=file]", [ROSE, DAISY])
     expect(keys(page)).to_have_count(2, timeout=LONG)
     assert words(page) == ["", "a pink daisy"]

@@ -1,5 +1,6 @@
 """The skeletons in Chromium, moved by mouse, finger and keys; and what Python makes of what they send."""
 
+import itertools
 import json
 import queue
 
@@ -10,23 +11,14 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from engine.requests import EngineError
-from morph_ui.components.skeleton import people_of, skeletons, value_of, was_edited
+from engine.vision.keypoints import pose, skeleton
+from morph_ui.components.skeleton import poses_of, skeletons, value_of
 
 ROSE, DAISY = (ROOT / "assets/examples" / f for f in ("rose-22325299158.webp", "daisy-2520369272.webp"))
 SOON = 20_000
-NAMES = [
-    "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
-    "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle", "right eye", "left eye",
-    "right ear", "left ear",
-]  # fmt: skip
-LIMBS = [[1, 2], [1, 5], [2, 3], [3, 4], [5, 6], [6, 7], [1, 8], [8, 9], [9, 10], [1, 11], [11, 12], [12, 13], [1, 0],
-         [0, 14], [14, 16], [0, 15], [15, 17]]  # fmt: skip
-COLOURS = [
-    [255, 0, 0], [255, 85, 0], [255, 170, 0], [255, 255, 0], [170, 255, 0], [85, 255, 0], [0, 255, 0], [0, 255, 85],
-    [0, 255, 170], [0, 255, 255], [0, 170, 255], [0, 85, 255], [0, 0, 255], [85, 0, 255], [170, 0, 255],
-    [255, 0, 255], [255, 0, 170], [255, 0, 85],
-]  # fmt: skip
-FACTS = {"joints": NAMES, "limbs": LIMBS, "colours": COLOURS}
+SIZE = {"width": 900, "height": 900}
+FACTS = skeleton.describe()
+NAMES, LIMBS, COLOURS = FACTS["joints"], FACTS["limbs"], FACTS["colours"]
 NECK, ELBOW, WRIST, ANKLE = (NAMES.index(n) for n in ("neck", "left elbow", "left wrist", "left ankle"))
 ANNA = [
     [0.5, 0.14], [0.5, 0.25], [0.4, 0.25], [0.36, 0.4], [0.34, 0.54], [0.6, 0.25], [0.66, 0.4], [0.7, 0.53],
@@ -34,6 +26,7 @@ ANNA = [
     [0.46, 0.13], [0.54, 0.13],
 ]  # fmt: skip
 BERT = [[round(x + 0.05, 2), round(y - 0.02, 2)] for x, y in ANNA[:ANKLE]] + [None] + ANNA[ANKLE + 1 :]
+TURNS = itertools.count()
 HEARD = {n: queue.Queue() for n in ("input", "change")}
 
 
@@ -42,8 +35,22 @@ def picture(path, size):
         return p.convert("RGB").resize(size)
 
 
-def found(a=(ANNA,), b=(BERT,), turn=3):
-    return value_of([picture(ROSE, (400, 600)), picture(DAISY, (640, 480))], [a, b], turn)
+def text(people):
+    """People as OpenPose's JSON."""
+    joints = [tuple(at and tuple(at) for at in person) for person in people]
+    return pose.write(tuple(map(pose.Person, joints)), (1, 1)) if people else ""
+
+
+def people(value):
+    """The people on both sides of what the page sends, joints rounded as it rounds them."""
+    return tuple(
+        [[at and [round(v, 5) for v in at] for at in p.joints] for p in (pose.read(t) if t else ())]
+        for t in poses_of(value)
+    )
+
+
+def found(a=(ANNA,), b=(BERT,)):
+    return value_of([picture(ROSE, (400, 600)), picture(DAISY, (640, 480))], [text(a), text(b)])
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,7 @@ def site():
     with gr.Blocks(analytics_enabled=False) as page:
         given = gr.Textbox(elem_id="given", label="given", max_lines=1)
         put, hide = gr.Button("set", elem_id="set"), gr.Checkbox(True, label="seen")
-        poses = skeletons("t", FACTS)
+        poses = skeletons("t")
         gr.HTML("<p style='height: 900px'>below</p>")
         put.click(lambda text: text or None, given, poses, show_progress="hidden")
         hide.change(lambda on: gr.update(visible=on), hide, poses, show_progress="hidden")
@@ -71,11 +78,13 @@ class Poses:
         self.page, self.root = page, page.locator("#t-skeletons")
 
     def set(self, value, joints):
-        """Python sets the value; waits until so many joints are drawn."""
+        """Python sets the value; waits until so many joints are drawn, and until Gradio has told of it."""
+        value = value and json.dumps(json.loads(value) | {"turn": next(TURNS)})  # the same twice would be no change
         self.page.locator("#given textarea, #given input").first.fill(value)
         self.page.click("#set")
         expect(self.root.locator(".joint")).to_have_count(joints, timeout=SOON)
-        assert HEARD["change"].get(timeout=20) == value  # Gradio tells of every setting
+        while (HEARD["change"].get(timeout=20) or "") != value:
+            pass
 
     def joint(self, s, k, p=0):
         return self.root.locator(f"[data-key='{s}.{p}.{k}']")
@@ -100,25 +109,32 @@ class Poses:
 
     def told(self):
         """What Python hears of the person's next change."""
-        text = HEARD["input"].get(timeout=20)
-        assert was_edited(text) and json.loads(text)["turn"] == 3
-        return people_of(text)
+        return people(HEARD["input"].get(timeout=20))
 
 
-@pytest.fixture(params=[pytest.param("", id="chromium", marks=pytest.mark.slow)])
-def c(browser, site):
-    page = browser.new_page(viewport={"width": 900, "height": 900}, has_touch=True)
+@pytest.fixture(scope="module")
+def visit(browser, site):
+    """One page for all: a load of it takes seconds."""
+    page = browser.new_page(viewport=SIZE, has_touch=True)
     errors, outside = [], []
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.on("console", lambda m: errors.append(m.text) if "js_on_load" in m.text or "callback" in m.text else None)
     page.on("request", lambda r: outside.append(r.url) if not r.url.startswith((site, "data:", "blob:")) else None)
     page.goto(site)
     expect(page.locator("#t-skeletons .empty")).to_be_visible(timeout=SOON)
-    for q in HEARD.values():
-        q.queue.clear()
-    yield Poses(page)
+    yield page
     assert errors == [] and outside == []
     page.close()
+
+
+@pytest.fixture(params=[pytest.param("", id="chromium", marks=pytest.mark.slow)])
+def c(visit):
+    visit.set_viewport_size(SIZE)
+    poses = Poses(visit)
+    poses.set(found((), ()), 0)  # whatever the test before has left comes before this
+    for q in HEARD.values():
+        q.queue.clear()
+    return poses
 
 
 def close(a, b, tolerance=0.004):
@@ -126,7 +142,11 @@ def close(a, b, tolerance=0.004):
 
 
 def test_without_pictures_there_is_a_sentence_and_nothing_else(c):
-    expect(c.root).to_have_text("Find the poses, or load keypoints from a file", use_inner_text=True)
+    c.set("", 0)
+    expect(c.root).to_have_text(
+        "Find the people in both pictures, or open keypoints; then drag any joint to where it belongs.",
+        use_inner_text=True,
+    )
     expect(c.root.locator("button:visible, svg:visible")).to_have_count(0)
     c.set(found(), 35)
     expect(c.root.locator(".empty")).to_be_hidden()
@@ -232,12 +252,13 @@ def test_arrow_keys_delete_bring_back_and_undo(c):
         at = c.told()[1][0][WRIST]
         assert at is None if expected is None else close(at, expected, 1e-4)
     c.page.keyboard.press("Control+z")  # nothing is left to undo
-    assert people_of(json.dumps(json.loads(found()))) == ([ANNA], [BERT])
     assert close(c.at(1, WRIST), BERT[WRIST]) and HEARD["input"].empty()
 
 
 def test_a_joint_comes_back_between_its_neighbours_or_in_the_middle(c):
-    c.set(found((ANNA,), ([None] * 18,)), 18)
+    value = json.loads(found())
+    value["sides"][1]["people"] = [[None] * 18]
+    c.set(json.dumps(value), 18)
     c.root.get_by_role("button", name="Bring back left elbow, person 1, To").click()
     assert c.told()[1][0][ELBOW] == [0.5, 0.5]
     c.joint(0, ELBOW).focus()
@@ -277,9 +298,7 @@ def test_what_is_sent_is_small_and_the_pictures_stay(c):
     pictures = [i.get_attribute("src") for i in c.root.locator(".side img").all()]
     assert all(p.startswith("data:image/jpeg;base64,") for p in pictures)
     assert HEARD["change"].get(timeout=20) == sent
-    bare = json.dumps(
-        {"sides": [{"width": 400, "height": 600, "people": [ANNA]}, {"src": "", "people": []}], "turn": 3}
-    )
+    bare = json.dumps({"sides": [{"width": 400, "height": 600, "people": [ANNA]}, {"src": "", "people": []}]})
     c.set(bare, 18)
     assert c.root.locator(".side img").nth(0).get_attribute("src") == pictures[0]
     expect(c.root.locator(".side:visible")).to_have_count(1)
@@ -300,41 +319,38 @@ def test_on_a_narrow_screen_the_sides_lie_below_each_other(c):
 
 
 def sent(*sides, **more):
-    return json.dumps({"sides": [{"people": s} for s in sides], "edited": True, "turn": 1} | more)
+    return json.dumps({"sides": [{"width": 9, "height": 9, "people": s} for s in sides]} | more)
 
 
 @pytest.mark.parametrize(
-    "text, sentence",
+    "value, sentence",
     [
         ("no json", "skeletons must be what the page sends"),
         ("[1]", "skeletons must be what"),
         ("[" * 99999, "skeletons must be what"),
-        ("{}", "skeletons must be of two pictures"),
-        (sent([]), "skeletons must be of two pictures"),
-        (sent([], [], sides=[1, 2]), "skeletons must be of two pictures"),
-        (sent(None, []), "people must be a list of at most 64"),
-        (sent([], [ANNA] * 65), "at most 64, got 65"),
-        (sent([], [ANNA[:17]]), "joints must be 18 a person, got 17 of them"),
-        (sent([], [5]), "joints must be 18 a person, got 5"),
-        (sent([[[0.5, 1.01], *ANNA[1:]]], []), "joint must be two numbers from 0 to 1, or null"),
-        (sent([[[0.5, float("nan")], *ANNA[1:]]], []), "joint must be"),
-        (sent([[[0.5, True], *ANNA[1:]]], []), "joint must be"),
-        (sent([[[0.5], *ANNA[1:]]], []), "joint must be"),
-        (sent([["ab", *ANNA[1:]]], []), "joint must be"),
+        ("{}", "skeletons must be what"),
+        (sent([], [], sides=[1, 2]), "skeletons must be what"),
+        (sent(None, []), "skeletons must be what"),
+        (sent([], [ANNA[:17]]), "a person must have 18 joints, got 17"),
+        (sent([], [5]), "skeletons must be what"),
+        (sent([[[0.5, float("nan")], *ANNA[1:]]], []), "must be two fractions of the picture"),
+        (sent([[[0.5], *ANNA[1:]]], []), "skeletons must be what"),
+        (sent([["ab", *ANNA[1:]]], []), "skeletons must be what"),
     ],
     ids=lambda v: v[:24],
 )
-def test_what_python_refuses(text, sentence):
+def test_what_python_refuses(value, sentence):
     with pytest.raises(EngineError, match=sentence):
-        people_of(text)
+        poses_of(value)
 
 
 def test_what_python_sends_and_accepts():
-    assert people_of(None) == people_of("") == ([], []) and not was_edited("")
-    assert people_of(sent([ANNA, BERT], [])) == ([ANNA, BERT], []) and was_edited(sent([], []))
-    value = value_of([Image.new("RGBA", (2000, 1000)), None], [[[(-0.5, 1.5), None, (float("nan"), 0.1)]], []], 7)
-    seen = json.loads(value)
-    assert seen["sides"][0]["people"] == [[[0, 1], None, None]] and seen["turn"] == 7 and not was_edited(value)
-    assert [seen["sides"][0][n] for n in ("width", "height")] == [2000, 1000]
-    assert seen["sides"][1] == {"src": "", "width": 0, "height": 0, "people": []}
-    assert people_of(found()) == ([ANNA], [BERT])
+    assert poses_of(None) == poses_of("") == ["", ""]
+    assert people(sent([ANNA, BERT], [])) == ([ANNA, BERT], [])
+    assert len(people(sent([], [ANNA] * 65))[1]) == 64
+    outside = text([[[-0.5, 1.5], None, *ANNA[2:]]])
+    seen = json.loads(value_of([Image.new("RGBA", (2000, 1000)), None], [outside, ""]))["sides"]
+    assert seen[0]["people"][0][:3] == [[0, 1], None, ANNA[2]]
+    assert [seen[0][n] for n in ("width", "height")] == [2000, 1000]
+    assert seen[1] == {"src": "", "width": 0, "height": 0, "people": []}
+    assert people(found()) == ([ANNA], [BERT])

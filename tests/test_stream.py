@@ -173,9 +173,9 @@ def test_a_second_run_of_one_visit_ends_the_first_without_a_word(session, panel)
 def test_loaded_picks_come_back_only_with_their_own_settings():
     chosen = replace(REQUEST, reseeds=((1, 9),), picks=((2, 1),))
     settings = json.loads(json.dumps(chosen.settings()))
-    assert tab.restore(REQUEST, settings) == chosen
-    assert tab.restore(replace(REQUEST, seed=8), settings).reseeds == ()
-    assert tab.restore(REQUEST, {}) == REQUEST
+    assert tab.choose(REQUEST, settings) == chosen
+    assert tab.choose(replace(REQUEST, seed=8), settings).reseeds == ()
+    assert tab.choose(REQUEST, {}) == REQUEST
 
 
 def test_a_visit_leaves_nothing_behind():

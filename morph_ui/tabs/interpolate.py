@@ -15,8 +15,9 @@ from engine.vision import images
 from morph_ui.api import FILM, api
 from morph_ui.components.dropzone import dropzone
 from morph_ui.components.shelf import EXAMPLES, examples, shelf
+from morph_ui.components.skeleton import poses_of, value_of
 from morph_ui.form import Form
-from morph_ui.panels import AT_ONCE, QUIET, Updates, show
+from morph_ui.panels import QUIET, Updates, show
 from morph_ui.panels.film import Film
 from morph_ui.panels.status import message
 from morph_ui.session import Session
@@ -52,10 +53,8 @@ def build(worker: Any, settings: Settings) -> gr.State:
         return {a: str(EXAMPLES / p["a"]), b: str(EXAMPLES / p["b"])} | words
 
     ready.choose(take, None, [a, b, form.widgets["prompt"], form.widgets["prompt_b"]], **QUIET)
+    wire(worker, state, form, panel, partial(ask, form), lambda settings: restore(settings, poses))
     ready.choose(made.show(panel), state, panel.components, **QUIET)  # what was made of it earlier, at once
-    note = ". Drop the same two pictures to make it again."
-    wire(worker, state, form, panel, partial(ask, form), lambda _: (note, {}))
-    panel.load.upload(lambda: None, None, poses.shown, **AT_ONCE)  # loaded keypoints wait for their pictures
     panel.again.click(remake(worker, panel), state, panel.components, **QUIET)
     panel.tried.select(pick(worker, panel), state, panel.components, **QUIET)
     poses.wire(worker)
@@ -73,16 +72,23 @@ def pair() -> tuple[gr.Image, gr.Image]:
     return a, b
 
 
+def restore(settings: dict[str, Any], poses: Poses) -> tuple[str, Updates]:
+    """What is said of settings from a file. Their keypoints wait for their pictures."""
+    texts = [settings.get(f"pose_{s}", "") for s in "ab"]
+    return ". Drop the same two pictures to make it again.", {poses.shown: value_of([None, None], texts)}
+
+
 def ask(form: Form, session: Session, values: dict[str, Any]) -> Asked:
     """Values of the widgets → a request, with the picks and reseeds of loaded settings if it is what they say."""
     for name, label in (("a", "picture A (From)"), ("b", "picture B (To)")):
         if values[name] is None:
             raise EngineError(f"{label} must be a picture, got nothing; drop one there")
         values[name] = images.read(values[name], label)
-    return restore(form.read(values), session.loaded), {}
+    values["pose_a"], values["pose_b"] = poses_of(values.pop("skeletons"))
+    return choose(form.read(values), session.loaded), {}
 
 
-def restore(request: R, loaded: dict[str, Any]) -> R:
+def choose(request: R, loaded: dict[str, Any]) -> R:
     """The request with the picks and reseeds of loaded settings, if it is otherwise what they say."""
     chosen = {k: tuple(map(tuple, loaded.get(k, ()))) for k in ("picks", "reseeds")}
     own = {k: v for k, v in request.settings().items() if k not in chosen}

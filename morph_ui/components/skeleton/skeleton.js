@@ -7,7 +7,7 @@ const STANDING = NAMES.map((_, k) => HALF[k] || [-HALF[OTHER[k]][0], HALF[OTHER[
 const q = s => element.querySelector(s), rgb = k => `rgb(${colours[k].join(' ')})`;
 // What is not seen for a while may be made anew by Gradio; by then the value has lost its pictures.
 const kept = (window.chrysalisPictures ??= {})[OWN.tab] ??= ['', ''];
-let sides = SIDES.map(() => ({ src: '', width: 0, height: 0, people: [] })), turn = 0, sent = null, past = [];
+let sides = SIDES.map(() => ({ src: '', width: 0, height: 0, people: [] })), sent = null, past = [];
 let held = null, stepped = false, chosen = null;
 
 const parts = SIDES.map((name, s) => {
@@ -36,7 +36,7 @@ const joint = ([s, p, k]) => sides[s]?.people[p]?.[k];
 const pair = s => sides[1 - s].people;
 
 function tell() {
-  sent = JSON.stringify({ sides: sides.map(({ width, height, people }) => ({ width, height, people })), edited: true, turn });
+  sent = JSON.stringify({ sides: sides.map(({ src, ...side }) => src ? side : { src, ...side }) });
   props.value = sent;
   foot();
   trigger('input');
@@ -238,7 +238,7 @@ function read() {
     kept[s] = src ?? kept[s];
     return { src: kept[s], width: width || 0, height: height || 0, people: JSON.parse(JSON.stringify(people || [])) };
   });
-  turn = v?.turn || 0; sent = null; past = []; held = null; stepped = false; chosen = null;
+  sent = null; past = []; held = null; stepped = false; chosen = null;
   for (const part of parts) part.frame.classList.remove('held');
   draw();
 }
