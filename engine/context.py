@@ -187,6 +187,16 @@ def walk(
     return x
 
 
+def relay(steps: Generator[Any, None, T], say: Callable[[Any], Advance]) -> Generator[Advance, None, T]:
+    """The steps of a fit as `Advance`s; returns what was fitted."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield say(step)
+
+
 def noise_source(shape: Sequence[int], keys: Sequence[tuple[int, ...]], device: torch.device) -> Noise:
     """Standard noise (len(keys), *shape) at every call, each row from a generator of its own."""
     own = [generator(*k) for k in keys]

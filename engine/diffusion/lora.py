@@ -131,11 +131,11 @@ def _hook(model: LatentDiffusion, a: Tensor, b: Tensor, form: str) -> Any:
 
 
 class FitStep(NamedTuple):
-    """After one step of fitting: how many are done, the mean error; the result once it is there."""
+    """After a step of fitting: how many are done, the mean error, and how many steps nearer the end it is."""
 
     done: int
     error: float
-    fitted: LoraStack | None = None
+    gained: int = 1
 
 
 @dataclass
@@ -222,17 +222,19 @@ def fit(
     optimiser = torch.optim.AdamW(params, lr=rate, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
     astray = EngineError(f"lora_rate must be smaller for {model.name}, got {rate:g}: the fit went astray")
     job = Fit(model, z, prompt_embeds.expand(count, -1, -1), stack, count * draws)
+    error = 0.0
     with attach(model, stack), model.learning(z):
         for i in range(steps):
             if patience and i % CHECK == 0:
                 job.look(generator(seed, 5), patience, astray)
                 if not job.active:
+                    yield FitStep(i, error, steps - i)
                     break
             with torch.enable_grad():
-                error = job.backward(*job.draw(draws, generator(seed, 6, i)), draws, optimiser)
+                error = job.backward(*job.draw(draws, generator(seed, 6, i)), draws, optimiser) / len(job.active)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            yield FitStep(i + 1, error / len(job.active))
+            yield FitStep(i + 1, error)
     last = [stack.only(k).copy() if k in job.active else job.ready[k] for k in range(count)]
     if not all(t.isfinite().all() for one in last for pair in one.factors.values() for t in pair):
         raise astray

@@ -15,12 +15,12 @@ from engine.diffusion.sampling import gaussian, generator
 
 def invert_text(
     model: LatentDiffusion, x: Tensor, prompt_embeds: Tensor, steps: int, rate: float, guidance: float, seed: int
-) -> Generator[float, None, Tensor]:
+) -> Generator[tuple[int, float], None, Tensor]:
     """Fits the embeddings of two pictures ``x`` (2, 3, H, W), and the shared unconditional one, by Adam at ``rate``.
 
-    ``prompt_embeds`` (3, L, D) is where it starts, the unconditional one last; so it returns them, and yields the loss
-    of every step: squared error of the *guided* noise at the middle third of the noise levels, on jittered and
-    re-cropped pictures. Both pictures go as one batch, so Adam steps once, not twice, an iteration.
+    ``prompt_embeds`` (3, L, D) is where it starts, the unconditional one last; so it returns them, and yields number
+    and loss of every step: squared error of the *guided* noise at the middle third of the noise levels, on jittered
+    and re-cropped pictures. Both pictures go as one batch, so Adam steps once, not twice, an iteration.
     """
     free = prompt_embeds.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([free], lr=rate)
@@ -42,5 +42,5 @@ def invert_text(
             (boost * loss).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        yield loss.item()
+        yield i + 1, loss.item()
     return free.detach()

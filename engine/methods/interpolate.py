@@ -8,26 +8,21 @@ paper's Table 1 are here for comparison.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from engine.context import Advance, Context, Output, Steps, walk
-from engine.diffusion.geometry import MIX, noise_steps, slerp, tree
-from engine.diffusion.guidance import Conditioning, classifier_free
-from engine.diffusion.sampling import ancestral, euler, gaussian, generator, lcm_step
+from engine.context import Advance, Context, Output, Steps, relay
+from engine.diffusion.geometry import MIX, noise_steps, tree
+from engine.diffusion.sampling import gaussian, generator
 from engine.diffusion.textual_inversion import invert_text
-from engine.methods.pose import Poses, find_both
+from engine.methods.path import Frames, Path, choose
+from engine.methods.pose import find_both
 from engine.requests import Frame, InterpolateRequest
 from engine.vision import images
-from engine.vision.clip_score import Ranker
 from engine.vision.perceptual import quality
-
-Frames = Generator[Advance | Frame, None, None]
-RANK_FOR, RANK_AGAINST = "high quality, detailed, 2D", "blurry, distorted, 3D render"  # the paper's (§4.4)
 
 
 def interpolate(context: Context, r: InterpolateRequest) -> Steps:
@@ -71,75 +66,12 @@ def embed(
     key = [images.digest(p) for p in ends], texts, r.invert_steps, r.invert_rate, r.guidance, r.seed
     fitted = context.get("text", key)
     if fitted is None:
-        rows = 4 if r.guidance != 1 else 2
-        steps = invert_text(
-            context.model, images.to_tensor(ends), prompts, r.invert_steps, r.invert_rate, r.guidance, r.seed
-        )
-        fitted = yield from advance(steps, lambda i, loss: f"step {i} of {r.invert_steps} (loss {loss:.3f})", rows)
+        x, rows = images.to_tensor(ends), 4 if r.guidance != 1 else 2
+        steps = invert_text(context.model, x, prompts, r.invert_steps, r.invert_rate, r.guidance, r.seed)
+        doing = "fitting the words to the pictures, step {} of {} (loss {:.3f})"
+        fitted = yield from relay(steps, lambda s: Advance(doing.format(s[0], r.invert_steps, s[1]), fits=rows))
         context.put("text", key, fitted)
     return fitted
-
-
-def advance(steps: Generator[float, None, Tensor], say: Callable[[int, float], str], rows: int):
-    """The steps of a fit as `Advance`s of ``rows`` each; returns what was fitted."""
-    i = 0
-    while True:
-        try:
-            loss = next(steps)
-        except StopIteration as end:
-            return end.value
-        i += 1
-        yield Advance(f"fitting the words to the pictures, {say(i, loss)}", fits=rows)
-
-
-@dataclass
-class Path:
-    """What the schemes share, and the frames that are finished: latents (1, C, h, w), pictures and keys by number."""
-
-    context: Context
-    request: InterpolateRequest
-    prompt_embeds: Tensor  # (3, L, D): picture A's, picture B's, the negative
-    ranker: Ranker | None  # if candidates are ranked by CLIP
-    poses: Poses | None  # if body keypoints steer
-    z: dict[int, Tensor]
-    pictures: dict[int, Image]
-    keys: dict[int, Any] = field(default_factory=dict)
-
-    @property
-    def last(self) -> int:
-        return self.request.frames - 1
-
-    def seed(self, frame: int) -> int:
-        return dict(self.request.reseeds).get(frame, self.request.seed)
-
-    def conditionings(self, frames: Sequence[int]) -> list[Conditioning]:
-        """The embeddings mixed at each frame's place on the path, as one vector each."""
-        places, n = [i / self.last for i in frames], len(frames)
-        a, b = (e.expand(n, -1, -1) for e in self.prompt_embeds[:2].split(1))
-        w = torch.tensor(places, dtype=torch.float64).to(a.device)
-        control = {"pose": self.poses.control(places)} if self.poses else None
-        rows = classifier_free(slerp(a, b, w), self.prompt_embeds[2:], self.request.guidance)
-        return [replace(row, control=control) for row in rows]
-
-    def denoise(self, x: Tensor, frames: list[int], sigmas: list[float], doing: str, tries: list[int] | None = None):
-        """Walks rows ``x`` down ``sigmas``; ``tries``: which candidate of its frame a row is. Returns the latents."""
-        r, model = self.request, self.context.model
-        tries = tries or [0] * len(frames)
-        keys = zip(frames, tries, strict=True)
-        own = [generator(self.seed(i), i, c, 2, round(1e6 * sigmas[0])) for i, c in keys]
-        step = ancestral(r.eta, own) if r.eta else euler
-        if r.sampler == "live" and model.resident.lcm:
-            step = lcm_step(own)
-        return (yield from walk(model.denoiser(self.conditionings(frames)), x, sigmas, doing, frames, step))
-
-    def finish(self, frame: int, z: Tensor, tried: list[Image], chosen: int = 0) -> Frame:
-        self.z[frame], self.pictures[frame] = z[chosen : chosen + 1], tried[chosen]
-        return Frame(frame, tried[chosen], tuple(tried) if len(tried) > 1 else (), chosen)
-
-    def decode(self, x: dict[int, Tensor]) -> Frames:
-        for i in sorted(x):
-            yield Advance("drawing the frames", decoded=1)
-            yield self.finish(i, x[i], images.to_pictures(self.context.model.decode(x[i])))
 
 
 # -------------------------------------------------------------------------------------------- the five schemes
@@ -188,38 +120,6 @@ def between(path: Path, rows: Sequence[tuple[int, int]], distance: int, sigma: f
 def tries_at(r: InterpolateRequest, level: int) -> int:
     """Candidates a frame at a tree level: one fewer at every finer level, not under 3 (nor over what was asked)."""
     return max(r.candidates - level, min(r.candidates, 3))
-
-
-def choose(path: Path, frame: int, distance: int, tried: list[Image]) -> int:
-    """Which candidate becomes the frame: the one picked by hand, or the picker's."""
-    r, by_hand = path.request, dict(path.request.picks).get(frame)
-    if by_hand is not None:
-        return min(by_hand, len(tried) - 1)
-    if r.picker == "smoothest":
-        return smoothest(tried, path.pictures[frame - distance], path.pictures[frame + distance])
-    return best(path, tried, frame) if path.ranker else 0
-
-
-def smoothest(tried: list[Image], left: Image, right: Image) -> int:
-    """The candidate nearest to both parents at once (squared distance at 32 × 32), so that the strip flows."""
-    small = images.to_tensor([p.resize((32, 32)) for p in (*tried, left, right)])
-    way = (small[:-2, None] - small[None, -2:]).square().mean((2, 3, 4)).sum(1)
-    return int(way.argmin())
-
-
-def best(path: Path, tried: list[Image], frame: int) -> int:
-    """The candidate that CLIP scores highest: cos(image, positive) − cos(image, negative) (methods.md §1.6).
-
-    Without words of its own for that, those of both pictures count by the frame's place on the way; without any, the
-    paper's own.
-    """
-    r, w = path.request, frame / path.last
-    assert path.ranker is not None
-    words = {r.prompt: 1 - w, r.prompt_b: w} if r.prompt_b and r.prompt_b != r.prompt else r.prompt
-    looks_for, against = r.rank_for or words, r.rank_against or r.negative
-    if not looks_for:
-        looks_for, against = RANK_FOR, against or RANK_AGAINST
-    return int(path.ranker.score(tried, looks_for, against).argmax())
 
 
 def mix_only(path: Path) -> Frames:
