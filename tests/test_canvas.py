@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 import pytest
 from conftest import ROOT
 from gradio.utils import get_upload_folder
@@ -15,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from engine.requests import EngineError
-from morph_ui.components.canvas import beside, canvas, phase_of, read
+from morph_ui.components.canvas import beside, canvas, from_photograph, phase_of, read
 
 ROSE = ROOT / "assets/examples/rose-22325299158.webp"
 HEARD = {n: queue.Queue() for n in ("make", "live", "wake", "change")}
@@ -304,6 +305,11 @@ def test_a_photograph_becomes_lines_and_a_saved_drawing_opens_again(c, tmp_path)
     assert seen.strokes.getchannel("A").getextrema() == (255, 255) and 4 <= len(seen.strokes.getcolors()) <= 24
     c.act("undo")
     assert c.made().sketch is None
+    c.root.locator("select.kind").select_option("lineart")
+    c.act("fromphoto")
+    expect(c.root.locator(".say")).to_contain_text(
+        "python -m engine models --fetch lineart brings them.", timeout=20_000
+    )
     c.drag((150, 150), (350, 300))
     c.layer("strokes")
     c.set("opacity", 0.37)
@@ -419,6 +425,30 @@ def value(width=64, height=48, layer=None, **more):
 def test_what_python_refuses(text, sentence):
     with pytest.raises(EngineError, match=sentence):
         read(text)
+
+
+def test_lines_by_networks_whose_weights_are_here(monkeypatch, tmp_path):
+    folder = Path(get_upload_folder()) / "canvas-test"
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 48), "red").save(folder / "p.png")
+    asked = {"path": str(folder / "p.png"), "coarseness": 0.4, "width": 64, "height": 48}
+    seen = []
+
+    def lines(photo, kind, files):
+        seen.append((kind, [f.name for f in files]))
+        return np.full(photo.shape[:2], 55, np.uint8)
+
+    monkeypatch.setattr("engine.vision.annotators.lines", lines)
+    assert "brings them" in from_photograph(asked | {"kind": "hed"})["error"] and not seen
+    monkeypatch.setattr("engine.checkpoints.hub.where", lambda source: tmp_path)
+    for kind, names in (("scribble", ["ControlNetHED.pth"]), ("lineart", ["sk_model.pth", "sk_model2.pth"])):
+        drawn = from_photograph(asked | {"kind": kind})
+        assert seen.pop() == (kind, names)
+        layers = {n: drawn[n] for n in ("sketch", "strokes")}
+        assert read(value(layers=layers)).sketch.getpixel((9, 9)) == (0, 0, 0, 200)
+    monkeypatch.undo()
+    for kind in ("charcoal", ["hed"], None):
+        assert "lines must be one of" in from_photograph(asked | {"kind": kind})["error"]
 
 
 def test_what_python_accepts():

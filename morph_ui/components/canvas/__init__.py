@@ -17,9 +17,11 @@ import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image, ImageOps
 
+from engine.checkpoints.resolve import ANNOTATORS, hub
 from engine.requests import EngineError
 from engine.vision import images
 from morph_ui.components import component
+from morph_ui.session import data_url
 
 SCRIPTS = ("document", "screen", "brush", "pictures", "controls")  # one closure, read in this order
 LAYERS = ("sketch", "strokes", "mask")
@@ -59,8 +61,7 @@ def canvas(tab: str, layers: tuple[str, ...], live: bool = False) -> gr.HTML:
     layers, and when the hand has rested, and ``wake`` (with the turn) when it moves on after that. It is filled by a
     CustomEvent ``chrysalis-open`` on its element, and hears of what is beside it by ``chrysalis-hand`` (`beside`).
     """
-    own = {"server_functions": [from_photograph], "layers": list(layers), "live": live}
-    return component(__file__, f"{tab}-canvas", SCRIPTS, **own)
+    return component(__file__, f"{tab}-canvas", SCRIPTS, server_functions=[from_photograph], layers=layers, live=live)
 
 
 def beside(tab: str, what: str) -> str:
@@ -73,8 +74,8 @@ def phase_of(value: Any) -> tuple[int, str]:
     """How often the hand has changed the drawing (0 … 2³¹), and what is wanted of it: "change" is nothing until Make is
     pressed, "live" a picture in few steps, "rest" one in full."""
     turn, phase = (value.get("turn"), value.get("phase")) if isinstance(value, dict) else (0, "")
-    whole = isinstance(turn, int) and not isinstance(turn, bool) and 0 <= turn < 2**31
-    return (turn, phase) if whole and phase in PHASES else (0, "change")
+    sound = type(turn) is int and 0 <= turn < 2**31 and phase in PHASES
+    return (turn, phase) if sound else (0, "change")
 
 
 def read(value: Any) -> Drawing:
@@ -101,30 +102,45 @@ def read(value: Any) -> Drawing:
 def from_photograph(asked: Any) -> dict[str, str]:
     """A photograph drawn by the machine: lines and flat colours, as data URLs; or the error, as a sentence.
 
-    Called by the script with {"path", "coarseness": 0 … 1, "width", "height"}.
+    Called by the script with {"path", "coarseness": 0 … 1, "width", "height", "kind"}, one of
+    `engine.vision.annotators.ANNOTATORS`; the coarseness is that of our own lines ("xdog") and of the colours.
     """
-    from engine.vision.drawing import sketch_of, strokes_of
+    from engine.vision.drawing import strokes_of
 
     try:
         if not isinstance(asked, dict):
             raise EngineError(f"question must be an object, got {str(asked)[:40]!r}")
         size = _side(asked, "width"), _side(asked, "height")
         c = asked.get("coarseness")
-        if isinstance(c, bool) or not isinstance(c, int | float) or not 0 <= c <= 1:
+        if type(c) not in (int, float) or not 0 <= c <= 1:
             raise EngineError(f"coarseness must be a number from 0 to 1, got {repr(c)[:40]}")
         with _DRAWING:  # it is asked outside of Gradio's queue, and takes a core
             photo = np.asarray(_covered(_photo(asked), _scaled(size, SIDE), True))
-            lines = Image.new("RGBA", photo.shape[1::-1])
-            lines.putalpha(Image.fromarray(255 - sketch_of(photo, 0.8 + 3.2 * c)))
-            flat = strokes_of(photo, round(9 + 32 * c) | 1, round(24 - 20 * c))
+            sketch = Image.new("RGBA", photo.shape[1::-1])
+            sketch.putalpha(Image.fromarray(255 - _lines(photo, asked.get("kind", "xdog"), 0.8 + 3.2 * c)))
+            flat = Image.fromarray(strokes_of(photo, round(9 + 32 * c) | 1, round(24 - 20 * c))).convert("RGBA")
     except EngineError as e:
         return {"error": str(e)}
-    return {"sketch": _url(lines), "strokes": _url(Image.fromarray(flat).convert("RGBA"))}
+    return {"sketch": data_url(sketch, "PNG"), "strokes": data_url(flat, "PNG")}
+
+
+def _lines(photo: np.ndarray, kind: Any, coarseness: float) -> np.ndarray:
+    """Dark lines on white, (H, W) uint8. Weights that are not here are named, and not fetched by this."""
+    from engine.vision.annotators import lines, sketch_of
+
+    if kind == "xdog":
+        return sketch_of(photo, coarseness)
+    extra = ANNOTATORS.get(kind) if isinstance(kind, str) else None
+    folder = extra and hub.where(extra.source)
+    if extra and not folder:
+        text = f"got none; python -m engine models --fetch {kind} brings them"
+        raise EngineError(f"lines by {kind} must have their weights on this machine, {text}")
+    return lines(photo, kind, [folder / name for name in extra.source.files] if extra else ())
 
 
 def _side(found: dict[str, Any], name: str) -> int:
     n = found.get(name)
-    if not isinstance(n, int) or isinstance(n, bool) or not SHORTEST <= n <= LONGEST:
+    if type(n) is not int or not SHORTEST <= n <= LONGEST:
         raise EngineError(f"{name} must be a whole number from {SHORTEST} to {LONGEST}, got {repr(n)[:40]}")
     return n
 
@@ -181,9 +197,3 @@ def _covered(photo: Image.Image, size: tuple[int, int], exact: bool) -> Image.Im
     scale = max(1.0, min(photo.width / size[0], photo.height / size[1]))
     target = size if exact else (round(size[0] * scale), round(size[1] * scale))
     return ImageOps.fit(photo, target, Image.Resampling.LANCZOS)
-
-
-def _url(picture: Image.Image) -> str:
-    block = io.BytesIO()
-    picture.save(block, "PNG")
-    return HEAD + base64.b64encode(block.getvalue()).decode()
