@@ -120,10 +120,8 @@ def schedule(**own: Any) -> DDIMScheduler:
 
 
 def make_controls(unet: UNet2DConditionModel, folder: Path, save: Callable[[Any, str], None], rank: int) -> None:
-    """Beside a network what the engine looks for there: a ControlNet for sketches, an adapter for strokes, and a
-    few-step LoRA, in ``folder``/live. Changes ``unet``, so save it before."""
-    from peft import LoraConfig, get_peft_model
-
+    """Beside a network what the engine looks for there: a ControlNet for sketches, an adapter for strokes, and
+    few-step weights. Changes ``unet``, so save it before."""
     control: Any = ControlNetModel.from_unet(unet)
     for p in control.parameters():
         if not p.any():  # its zero convolutions
@@ -134,6 +132,13 @@ def make_controls(unet: UNet2DConditionModel, folder: Path, save: Callable[[Any,
     # The light kind repeats its last width, as Stable Diffusion has it.
     kind, widths = ("light_adapter", widths[:3]) if len(widths) == 4 else ("full_adapter", widths)
     save(T2IAdapter(3, widths, num_res_blocks=4, downscale_factor=8, adapter_type=kind), "stroke")
+    make_few_steps(unet, folder, rank)
+
+
+def make_few_steps(unet: UNet2DConditionModel, folder: Path, rank: int = 4) -> None:
+    """A few-step LoRA in ``folder``/live, as LCM-LoRA changes layers."""
+    from peft import LoraConfig, get_peft_model
+
     config = LoraConfig(r=rank, lora_alpha=rank / 10, target_modules=FEW_STEPS, init_lora_weights=False)  # pyright: ignore
     get_peft_model(unet, config).half().save_pretrained(str(folder / "live"))
 

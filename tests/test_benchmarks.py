@@ -5,13 +5,15 @@ import sys
 
 import pytest
 import torch
-from conftest import picture
+from conftest import make_network, picture
+from diffusers import UNet2DConditionModel
 
 from benchmarks.__main__ import main
 from benchmarks.device import random_network
 from benchmarks.figures import FIGURES
 from benchmarks.morph import frames_of, stack_of
 from benchmarks.naive import Naive
+from benchmarks.tiny import make_few_steps
 from engine.diffusion import lora
 from engine.requests import EngineError, MorphRequest
 from engine.vision import images
@@ -48,9 +50,11 @@ def test_the_engines_morph_is_the_plain_one(tiny, models):
 def device(tmp_path_factory):
     """The lines of ``python -m benchmarks device`` on the tiny shape, by figure and network; and what it left."""
     place = tmp_path_factory.mktemp("device")
+    flora = make_network(place / "flora", extra=8)
+    make_few_steps(UNet2DConditionModel.from_pretrained(flora / "unet"), flora)
     args = ["--device", "cpu", "--shape", "tiny", "--size", "64", "--steps", "4", "--share", "0.02", "--seconds", "0"]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-        args += ["--folder", str(place / "net"), "--json", str(place / "lines")]
+        args += ["--flora", str(flora), "--folder", str(place / "net"), "--json", str(place / "lines")]
         patch.setattr(sys, "argv", ["benchmarks", "device", *args])
         main()
     lines = json.loads((place / "lines").read_text())

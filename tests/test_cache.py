@@ -10,7 +10,9 @@ import torch
 
 from engine.jobs.cache import Cache
 
-SPAWN = multiprocessing.get_context("spawn")  # a fork would take torch's threads half along
+# A fork of this process would take torch's threads half along; of one that has only imported it, none.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["engine.jobs.cache"])
 
 
 def tensors(value=0.0, n=1000):
@@ -78,7 +80,7 @@ def _write(folder, value, rounds):
 
 
 def test_two_writers_at_once_leave_one_whole_entry(tmp_path):
-    writers = [SPAWN.Process(target=_write, args=(tmp_path, float(v), 40)) for v in (1, 2)]
+    writers = [FORKS.Process(target=_write, args=(tmp_path, float(v), 40)) for v in (1, 2)]
     for w in writers:
         w.start()
     cache, seen = Cache(tmp_path), 0
@@ -94,7 +96,7 @@ def test_two_writers_at_once_leave_one_whole_entry(tmp_path):
 
 def test_a_death_in_the_middle_leaves_what_was_there(tmp_path):
     _write(tmp_path, 1.0, 1)
-    writer = SPAWN.Process(target=_write, args=(tmp_path, 2.0, 10_000))
+    writer = FORKS.Process(target=_write, args=(tmp_path, 2.0, 10_000))
     writer.start()
     until = time.monotonic() + 60
     while not list(tmp_path.glob("*.part")) and time.monotonic() < until:
