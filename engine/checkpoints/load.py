@@ -141,16 +141,16 @@ def merge(parts: Parts, path: Path, strength: float, name: str) -> None:
     not fit."""
     layers = lora_files.parse(path, f"LoRA {path.name}")
     for module, part in zip((parts.unet, parts.text_encoder), layers, strict=True):
-        for key, weight in _changed(module, part, path, strength, name).items():
+        for key, weight in _add(module, part, path, strength, name).items():
             module.get_parameter(key).data = weight
 
 
 def tensors(net: Any, path: Path, strength: float = 1.0) -> dict[str, torch.Tensor]:
     """The UNet's parameters that a few-step LoRA file changes, changed, by name (``net`` has a unet and a name)."""
-    return _changed(net.unet, lora_files.parse(path, f"LoRA {path.name}")[0], path, strength, net.name)
+    return _add(net.unet, lora_files.parse(path, f"LoRA {path.name}")[0], path, strength, net.name)
 
 
-def _changed(module: Any, layers: Any, path: Path, strength: float, name: str) -> dict[str, torch.Tensor]:
+def _add(module: Any, layers: Any, path: Path, strength: float, name: str) -> dict[str, torch.Tensor]:
     out = {}
     for layer, (a, b) in lora_files.fit(module, layers, f"LoRA {path.name}", name).items():
         weight = module.get_submodule(layer).weight.data
