@@ -58,6 +58,8 @@ def test_ilvr_replaces_the_low_pass_and_only_where_it_may():
     # What lies outside must not leak in: another y there changes nothing.
     other = torch.where(half > 0, y, y + 100)
     assert torch.allclose(out, ilvr(x, other, [4, 4], half))
+    # Nor may what lies inside fade towards the edge.
+    assert torch.allclose(ilvr(x, x + 1, [4, 4], half), x + half, atol=1e-4)
 
 
 def test_colours_are_carried_on_without_being_changed():
