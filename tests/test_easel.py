@@ -2,17 +2,21 @@
 
 import json
 import re
+import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 from conftest import ROOT, picture
 from PIL import Image
-from playwright.sync_api import TimeoutError, expect
+from playwright.sync_api import expect
 from test_live import Jobs, finished, said
 
-from engine.requests import Cancelled, Done, DrawRequest, EditRequest, EngineError, Frame, fields_of, settle
+from engine.requests import Cancelled, Done, DrawRequest, EditRequest, EngineError, Frame, Progress, fields_of, settle
+from engine.requests.settings import Settings
 from engine.vision import video
+from morph_ui import build, launch
 from morph_ui.components.canvas import Drawing
 from morph_ui.panels import show
 from morph_ui.panels.gallery import Gallery, pass_on
@@ -143,32 +147,77 @@ def test_a_run_that_is_superseded_leaves_the_newer_one_alone(panel):
 # ------------------------------------------------------------------------------------------- in Chromium
 
 
-@pytest.fixture
-def page(browser, studio):
-    page = browser.new_page(viewport={"width": 1320, "height": 1000})
-    page.errors = []
-    page.on("pageerror", lambda e: page.errors.append(str(e)))
-    page.goto(studio)
-    yield page
-    assert page.errors == []
+class Painter:
+    """A worker whose jobs take a moment and paint one colour; it notes them, and how many there were at once."""
+
+    def __init__(self):
+        self.jobs, self.running, self.most = [], 0, 0
+
+    def submit(self, request):
+        self.jobs.append(Job(self, request))
+        return self.jobs[-1]
+
+
+class Job:
+    def __init__(self, painter, request):
+        self.painter, self.request, self.cancelled = painter, request, False
+        self.live = getattr(request, "sampler", "") == "live"
+
+    def cancel(self):
+        self.cancelled = True
+
+    def __iter__(self):
+        self.painter.running += 1
+        self.painter.most = max(self.painter.most, self.painter.running)
+        try:
+            for i in range(2 if self.live else 30):
+                yield Progress(i / 30, "painting")
+                time.sleep(0.05)
+                if self.cancelled:
+                    raise Cancelled
+            p = Image.new("RGB", (64, 64), "green" if self.live else "gold")
+            yield Frame(0, p)
+            settings = self.request.settings() | {"plan": self.request.plan()}
+            yield Done((p,), settings, 0.1, 4, quality={"l2": 3000.0})
+        finally:
+            self.painter.running -= 1
+
+
+@pytest.fixture(scope="module")
+def painter():
+    painter = Painter()
+    page = build(painter, Settings())
+    _, painter.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1")
+    yield painter
     page.close()
 
 
-def opened(page, tab):
+@contextmanager
+def opened(browser, url, tab):
+    """A page with a tab of it open, and where its canvas lies."""
+    page = browser.new_page(viewport={"width": 1320, "height": 1000})
+    errors = []
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.goto(url)
+    yield page, show_tab(page, tab)
+    assert errors == []
+    page.close()
+
+
+def show_tab(page, tab):
     page.get_by_role("tab", name=tab).click()
-    expect(page.locator(f"#{tab.lower()}-canvas [data-ready], #{tab.lower()}-canvas[data-ready]")).to_have_count(
-        1, timeout=LONG
-    )
+    expect(page.locator(f"#{tab.lower()}-canvas [data-ready]")).to_have_count(1, timeout=LONG)
     return page.locator(f"#{tab.lower()}-canvas .surface").bounding_box()
 
 
-def stroke(page, box, *points):
+def stroke(page, box, *points, up=True):
     x, y = box["x"], box["y"]
     page.mouse.move(x + points[0][0], y + points[0][1])
     page.mouse.down()
     for px, py in points[1:]:
         page.mouse.move(x + px, y + py, steps=4)
-    page.mouse.up()
+    if up:
+        page.mouse.up()
 
 
 def says(page, tab, words):
@@ -179,112 +228,115 @@ def settled(page, tab):
     expect(page.locator(f"#{tab}-make")).to_be_visible(timeout=LONG)
 
 
-@pytest.mark.slow
-def test_draw_an_example_a_sheet_and_on_to_edit(page):
-    opened(page, "Draw")
-    page.locator("#draw-make").click()
-    says(page, "draw", "must hold something drawn, got nothing")
-    page.locator("#draw-examples button").nth(2).click()
-    expect(page.locator("#draw-prompt textarea, #draw-prompt input")).to_have_value("a white daisy", timeout=LONG)
-    page.locator("#draw-preset").get_by_text("draft").click()
-    page.locator("#draw-make").click()
-    says(page, "draw", "A picture of 256 × 256.*away from the drawing")
-    settled(page, "draw")
-    colour = page.evaluate("""() => {
-      const c = document.createElement('canvas'), x = c.getContext('2d');
-      c.width = c.height = 64;
-      x.drawImage(document.querySelector('#draw-viewer .big'), 0, 0, 64, 64);
-      return [...x.getImageData(32, 29, 1, 1).data];
-    }""")
-    assert colour[0] > 120 and colour[2] < 140, colour  # the daisy's yellow middle
-    with page.expect_download() as got:
-        page.locator("#draw-png").click()
-    assert Image.open(got.value.path()).size == (256, 256)
-    page.locator("#draw-viewer .compare").click()
-    expect(page.locator("#draw-viewer .under")).to_be_visible()
-    page.locator("#draw-onward").click()
-    expect(page.get_by_role("tab", name="Edit")).to_have_attribute("aria-selected", "true", timeout=LONG)
-    expect(page.locator("#edit-canvas .layer[data-layer=photo]")).to_be_visible(timeout=LONG)
-    page.get_by_role("tab", name="Draw").click()  # nothing was lost meanwhile
-    page.locator("#draw-make").click()
-    says(page, "draw", "A picture of 256 × 256")
-
-
-def heard(page):
-    """All that the status line has said since it was last asked."""
-    return page.evaluate("() => (window.said || []).splice(0).join('|')")
+def until(page, happens):
+    for _ in range(600):
+        if happens():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it did not happen")
 
 
 @pytest.mark.slow
-def test_live_follows_the_hand_and_rests(page):
-    box = opened(page, "Draw")
-    page.evaluate("""() => { window.said = []; const line = document.querySelector('#draw-status');
-      new MutationObserver(() => window.said.push(line.innerText)).observe(line, { subtree: true, childList: true,
-        characterData: true }); }""")
-    page.locator("#draw-preset").get_by_text("draft").click()
-    page.locator("#draw-canvas [data-act=live]").click()
-    page.locator("#draw-canvas .layer[data-layer=strokes]").click()
-    stroke(page, box, (100, 100), (300, 120), (280, 300), (120, 280))
-    says(page, "draw", "A picture of 256 × 256")  # the hand rests: the full render
-    assert re.search(r"live · \d", heard(page))  # and before it the few steps
-    # Ten fast strokes: the page comes to rest again, with the last of them.
-    for i in range(10):
-        stroke(page, box, (60 + 30 * i, 330), (70 + 30 * i, 380))
-    expect(page.locator("#draw-viewer .stage")).to_have_class(re.compile("working"), timeout=LONG)
-    expect(page.locator("#draw-viewer .stage")).not_to_have_class(re.compile("working"), timeout=LONG)
-    says(page, "draw", "A picture of 256 × 256")
-    assert re.search(r"live · \d", heard(page))
-    # Stop ends the following; the drawing and the last picture stay. It is there for moments only: it may take a few.
-    for i in range(6):
-        stroke(page, box, (200, 60 + 20 * i), (260, 60 + 20 * i))
-        try:
-            press = "() => { const b = document.querySelector('#draw-stop'); b && b.click(); return !!b; }"
-            page.wait_for_function(press, polling=20, timeout=10_000)
-            break
-        except TimeoutError:
-            assert i < 5, "Stop never came"
-    settled(page, "draw")
-    expect(page.locator("#draw-canvas [data-act=live]")).to_have_attribute("aria-pressed", "false")
-    expect(page.locator("#draw-viewer .big")).to_be_visible()
-    # With Live off a slider changes nothing on the page.
-    page.get_by_label("Realism").first.fill("0.5")
-    page.wait_for_timeout(800)
-    expect(page.locator("#draw-make")).to_have_text("Make")
-    for width, height in ((390, 844), (844, 390)):  # the phone is turned in the middle
-        page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_timeout(400)
-    page.set_viewport_size({"width": 1320, "height": 1000})
-    page.locator("#draw-make").click()
-    says(page, "draw", "A picture of 256 × 256")
-    # The drawing is kept in this browser: after a reload it can be had again.
-    page.wait_for_timeout(2500)
-    page.reload()
-    opened(page, "Draw")
-    page.locator("#draw-canvas [data-say=last]").click()
-    expect(page.locator("#draw-canvas .say")).to_have_text("", timeout=LONG)
-    page.locator("#draw-make").click()
-    says(page, "draw", "A picture of 256 × 256")
+def test_draw_an_example_and_on_to_edit(browser, studio):
+    with opened(browser, studio, "Draw") as (page, _):
+        page.locator("#draw-make").click()
+        says(page, "draw", "must hold something drawn, got nothing")
+        page.locator("#draw-examples button").nth(2).click()
+        expect(page.locator("#draw-prompt textarea, #draw-prompt input")).to_have_value("a white daisy", timeout=LONG)
+        page.locator("#draw-preset").get_by_text("draft").click()
+        page.locator("#draw-make").click()
+        says(page, "draw", "A picture of 256 × 256.*away from the drawing")
+        settled(page, "draw")
+        colour = page.evaluate("""() => {
+          const c = document.createElement('canvas'), x = c.getContext('2d');
+          c.width = c.height = 64;
+          x.drawImage(document.querySelector('#draw-viewer .big'), 0, 0, 64, 64);
+          return [...x.getImageData(32, 29, 1, 1).data];
+        }""")
+        assert colour[0] > 120 and colour[2] < 140, colour  # the daisy's yellow middle
+        with page.expect_download() as got:
+            page.locator("#draw-png").click()
+        assert Image.open(got.value.path()).size == (256, 256)
+        page.locator("#draw-viewer .compare").click()
+        expect(page.locator("#draw-viewer .under")).to_be_visible()
+        page.locator("#draw-onward").click()
+        expect(page.get_by_role("tab", name="Edit")).to_have_attribute("aria-selected", "true", timeout=LONG)
+        expect(page.locator("#edit-canvas .layer.photo")).to_be_visible(timeout=LONG)
 
 
 @pytest.mark.slow
-def test_edit_a_photograph_around_its_paint_and_bisect(page):
-    box = opened(page, "Edit")
-    page.locator("#edit-make").click()
-    says(page, "edit", "must hold a painting or a photograph, got nothing")
-    page.locator("#edit-canvas input[type=file]").first.set_input_files(PHOTO)
-    expect(page.locator("#edit-canvas .layer[data-layer=photo]")).to_be_visible(timeout=LONG)
-    page.locator("#edit-preset").get_by_text("draft").click()
-    page.wait_for_timeout(1500)
-    stroke(page, box, (380, 80), (420, 90), (400, 120), (380, 90))
-    page.locator("#edit-make").click()
-    says(page, "edit", "A picture of .* away from what it was made from")
-    settled(page, "edit")
-    page.locator("#edit-realistic").click()
-    expect(page.locator("#edit-viewer .strip .cell")).to_have_count(2, timeout=LONG)
-    settled(page, "edit")
-    page.locator("#edit-faithful").click()
-    expect(page.locator("#edit-viewer .strip .cell")).to_have_count(3, timeout=LONG)
-    settled(page, "edit")
-    labels = page.locator("#edit-viewer .strip .cell span").all_inner_texts()
-    assert labels == ["strength 0.5", "strength 0.625", "strength 0.75"]
-    expect(page.get_by_label("number input for Strength")).to_have_value("0.625")
+def test_live_follows_the_hand_and_rests(browser, painter):
+    with opened(browser, painter.url, "Draw") as (page, box):
+        live, jobs = page.locator("#draw-canvas [data-act=live]"), painter.jobs
+        live.click()
+        page.locator("#draw-canvas .layer[data-layer=strokes]").click()
+        stroke(page, box, (100, 100), (300, 120), (280, 300), (120, 280))
+        says(page, "draw", "A picture of 64 × 64")  # the hand rests: the full render
+        assert jobs[0].live and not jobs[-1].live  # and before it the few steps
+        # Ten fast strokes: the newest wins, and the page comes to rest again, with the last of them.
+        first = len(jobs)
+        for i in range(10):
+            stroke(page, box, (60 + 30 * i, 330), (70 + 30 * i, 380))
+        until(page, lambda: not jobs[-1].live and not painter.running)
+        drawn = jobs[-1].request.strokes.resize((int(box["width"]), int(box["height"])))
+        assert all(drawn.getpixel((65 + 30 * i, 355))[3] for i in range(10))
+        assert len(jobs) - first < 30 and painter.most == 1
+        # The hand goes on: the full render ends at once, and the new stroke is followed. So does a slider.
+        slide = page.get_by_label("Realism").first.fill
+        for go_on in (lambda: stroke(page, box, (200, 60), (260, 60)), lambda: slide("0.5")):
+            stroke(page, box, (300, 60), (360, 60))
+            until(page, lambda: not jobs[-1].live and painter.running)
+            whole = jobs[-1]
+            go_on()
+            until(page, lambda: jobs[-1].live)
+            assert whole.cancelled and painter.most == 1
+        assert jobs[-1].request.realism == 0.5
+        # Stop ends the following; the drawing and the last picture stay.
+        until(page, lambda: not jobs[-1].live and painter.running)
+        page.locator("#draw-stop").click()
+        settled(page, "draw")
+        expect(live).to_have_attribute("aria-pressed", "false")
+        expect(page.locator("#draw-viewer .big")).to_be_visible()
+        # With Live off a slider changes nothing on the page.
+        count = len(jobs)
+        page.get_by_label("Realism").first.fill("0.4")
+        page.wait_for_timeout(500)
+        assert len(jobs) == count and not painter.running
+        for width, height in ((390, 844), (844, 390), (1320, 1000)):  # the phone is turned in the middle
+            page.set_viewport_size({"width": width, "height": height})
+            page.wait_for_timeout(200)
+        page.locator("#draw-make").click()
+        says(page, "draw", "A picture of 64 × 64")
+        # The drawing is kept in this browser: after a reload it can be had again.
+        page.wait_for_timeout(2200)
+        page.reload()
+        show_tab(page, "Draw")
+        page.locator("#draw-canvas [data-say=last]").click()
+        expect(page.locator("#draw-canvas .say")).to_have_text("", timeout=LONG)
+        page.locator("#draw-make").click()
+        says(page, "draw", "A picture of 64 × 64")
+        assert jobs[-1].request.strokes.tobytes() == jobs[count].request.strokes.tobytes()
+
+
+@pytest.mark.slow
+def test_edit_a_photograph_around_its_paint_and_bisect(browser, painter):
+    with opened(browser, painter.url, "Edit") as (page, _):
+        page.locator("#edit-make").click()
+        says(page, "edit", "must hold a painting or a photograph, got nothing")
+        page.locator("#edit-canvas input[type=file]").first.set_input_files(PHOTO)
+        expect(page.locator("#edit-canvas .layer.photo")).to_be_visible(timeout=LONG)
+        expect(page.locator("#edit-canvas .layer.photo .name")).to_have_text("Photograph", timeout=LONG)
+        box = page.locator("#edit-canvas .surface").bounding_box()  # it has the photograph's proportions now
+        x, y = box["width"] / 2, box["height"] / 2
+        stroke(page, box, (x, y), (x + 40, y + 10), (x + 20, y + 40), (x, y))
+        page.locator("#edit-make").click()
+        says(page, "edit", "A picture of .* away from what it was made from")
+        settled(page, "edit")
+        assert painter.jobs[-1].request.photo and painter.jobs[-1].request.guide.mode == "RGBA"
+        for n, button in ((2, "realistic"), (3, "faithful")):
+            page.locator(f"#edit-{button}").click()
+            expect(page.locator("#edit-viewer .strip .cell")).to_have_count(n, timeout=LONG)
+            settled(page, "edit")
+        labels = page.locator("#edit-viewer .strip .cell span").all_inner_texts()
+        assert labels == ["strength 0.5", "strength 0.625", "strength 0.75"]
+        expect(page.get_by_label("number input for Strength")).to_have_value("0.625")
