@@ -129,7 +129,9 @@ def test_where_nothing_is_painted_strokes_say_nothing(models, ask, prepare):
     loud[loud[..., 3] == 0, :3] = (0, 255, 0)  # colours under alpha 0
     quiet, other = (done(models, ask(strokes=s)).frames for s in (spot(), Image.fromarray(loud)))
     assert distance(block(quiet), block(other)) == 0
-    weights = [row.weight for row in prepare(ask(strokes=spot()))[2]]
+    _, drawing, rows = prepare(ask(strokes=spot()))
+    assert [float(drawing.painted(torch.tensor(0.5))[0, 0, i, i]) for i in (3, 7)] == [0.5, 0]
+    weights = [row.weight for row in rows]
     assert [float(weights[-1][0, 0, i, i]) for i in (3, 7)] == [1, 0]  # of the row that sees both
     assert torch.allclose(sum(weights), torch.ones(1, 1, 8, 8))  # all rows together are one network
 
