@@ -190,7 +190,3 @@ def _plain(name: str, kind: type, spec: Spec, value: Any) -> None:
             raise EngineError(f"{name} must be {what} {spec.span}, got {str(value)[:40]}")
     elif kind in (str, bool) and not isinstance(value, kind):
         raise EngineError(f"{name} must be {'text' if kind is str else 'true or false'}, got {value!r}")
-
-
-def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:  # until detectors.py has another way
-    _plain(name, str, Spec(choices=allowed), value)
