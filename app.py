@@ -54,10 +54,10 @@ def main() -> None:
         settings = Settings.read(args)
         worker = workers(settings)
         from engine.checkpoints.manager import preferred  # it imports torch, and ZeroGPU wants to come before that
-        from engine.checkpoints.resolve import absent, resolve
+        from engine.checkpoints.resolve import missing, resolve
 
         settings = replace(settings, model=settings.model or preferred(settings.device))
-        ready = not absent(resolve(settings.model, settings.paths).needs())
+        ready = not missing(resolve(settings.model, settings.paths).needs())
     except EngineError as e:
         raise SystemExit(f"error: {e}") from None
     if not isinstance(worker, ZeroWorker):  # where it would spend a visitor's time

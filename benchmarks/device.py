@@ -35,7 +35,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.figures import FIGURES, Bench
 from benchmarks.machine import describe
 from benchmarks.tiny import make_controls, make_network
-from engine.checkpoints.load import hushed
+from engine.checkpoints.load import hush
 from engine.checkpoints.manager import pick_device
 from engine.checkpoints.resolve import ASSETS
 from engine.checkpoints.shapes import skeleton
@@ -53,7 +53,7 @@ def random_network(folder: Path, shape: str) -> Path:
         return folder
     if folder.is_dir() and any(folder.iterdir()):
         raise EngineError(f"folder must be empty or hold a random network of the shape {shape}, got {folder}")
-    hushed()
+    hush()
 
     def save(module: Any, name: str) -> None:
         module.half().save_pretrained(folder / name, variant="fp16")

@@ -193,15 +193,14 @@ def _report(args: argparse.Namespace, request: Any, done: Done) -> dict[str, Any
 
 
 def list_models(args: argparse.Namespace) -> int:
-    from engine.checkpoints.resolve import absent, fetching, present, resolve
+    from engine.checkpoints.resolve import available, fetch, missing, resolve
 
     for text in args.fetch:
         name, _, kinds = text.partition(":")
-        for event in fetching(
-            absent(resolve(name, Settings.read(args).paths).needs([k for k in kinds.split(",") if k]))
-        ):
+        needs = resolve(name, Settings.read(args).paths).needs([k for k in kinds.split(",") if k])
+        for event in fetch(missing(needs)):
             _show(event)
-    for e, here in present():
+    for e, here in available():
         where = e.source.repos[0] if e.source else "embedded"
         size = "present" if here else f"{e.gb:.1f} GB"
         print(f"{e.name:12} {size:8} {where:45} {e.about}; sees {', '.join(e.can)}; {e.licence}: {e.terms}")

@@ -16,8 +16,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from engine.checkpoints import hub
-from engine.checkpoints.manager import ModelManager, place
-from engine.checkpoints.resolve import CLIPS, DETECTORS, fetching
+from engine.checkpoints.manager import ModelManager
+from engine.checkpoints.resolve import CLIPS, DETECTORS, fetch
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.sampling import Denoise, Noise, StepRule, euler, gaussian, generator, sample
 from engine.requests import EngineError, Frame, Progress
@@ -115,7 +115,8 @@ class Context:
         return self.put(kind, key, make()) if found is None else found
 
     def _key(self, kind: str, key: Any) -> Any:
-        return kind, self._model and self._model.fingerprint, repr(key)
+        weights = None if kind == "people" else self.model.fingerprint  # people are found without the network
+        return kind, weights, repr(key)
 
     # ------------------------------------------------------------------------------------ pictures and prompts
 
@@ -172,9 +173,9 @@ class Context:
     def detector(self, which: str) -> Generator[Progress, None, Detector]:
         """What finds people, fetched if it is not here."""
         extra = DETECTORS[which]
-        yield from fetching([(extra.about, extra.source)])
-        device = self.models.device.type
-        return self.models.tool(("detector", which), lambda: Detector(which, place(extra), device))
+        folder, *_ = yield from fetch([(extra.about, extra.source)])
+        files, device = [folder / name for name in extra.source.files], self.models.device.type
+        return self.models.tool(("detector", which), lambda: Detector(which, files, device))
 
 
 def walk(

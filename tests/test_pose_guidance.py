@@ -13,8 +13,7 @@ import engine.methods.pose as method
 from engine.checkpoints.manager import ModelManager
 from engine.checkpoints.resolve import DETECTORS
 from engine.requests import EngineError, InterpolateRequest, PoseRequest, fields_of
-from engine.vision.keypoints import pose
-from engine.vision.keypoints.detectors import WEIGHTS
+from engine.vision.keypoints import pose, skeleton
 from engine.vision.keypoints.pose import Person
 
 SIZE = (64, 64)
@@ -48,7 +47,7 @@ def models(models, monkeypatch, tmp_path):
     """The networks of all tests, with nobody remembered; the detector's files are "here"."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     (tmp_path / "eyes").mkdir()
-    for name in WEIGHTS["dwpose"][1]:
+    for name in DETECTORS["dwpose"].source.files:
         (tmp_path / "eyes" / name).write_bytes(b"not looked into here")
     cached(tmp_path / "hub", DETECTORS["dwpose"].source, tmp_path / "eyes")
     own = ModelManager("cpu", torch.float32)
@@ -88,7 +87,7 @@ def test_what_steers_is_the_skeleton_of_each_place_at_its_strength():
     a, b = standing(0.3), standing(0.7)
     given = method.Poses((a,), (b,), "largest", 1.5, (96, 64)).control([0.0, 0.25, 0.5, 1.0])
     assert given.picture.shape == (4, 3, 64, 96) and given.scale.tolist() == pytest.approx([1.0, 1.25, 1.5, 1.0])
-    middle = np.asarray(pose.drawn((pose.between(a, b, 0.5),), (96, 64)), np.float32) / 255
+    middle = np.asarray(skeleton.draw((pose.person_at(a, b, 0.5),), (96, 64)), np.float32) / 255
     assert torch.allclose(given.picture[2], torch.from_numpy(middle).permute(2, 0, 1))
     fading = method.Poses((a,), (), "largest", 1.5, SIZE).control([0.0, 0.5, 1.0])
     assert fading.scale.tolist() == pytest.approx([1.0, 0.75, 0.0])
@@ -131,12 +130,12 @@ def test_a_drawing_is_looked_at_again_as_a_photograph(models, folder, look, monk
     assert seen[0].resident.has("canny") and distance(block(eyes.asked[:1]), block(eyes.asked[1:])) > 1
     joints = pose.read(found.settings["pose_a"])[0].joints
     assert joints[0] == pytest.approx(standing().joints[0], abs=1e-6) and "pose_b" not in found.settings
-    assert distance(block(found.frames), block([pose.drawn((standing(),), SIZE)])) == 0
+    assert distance(block(found.frames), block([skeleton.draw((standing(),), SIZE)])) == 0
 
 
 def test_people_of_a_frame_stand_where_they_are_in_the_whole_picture():
     picture, frame, people = (300, 200), (128, 128), (standing(0.5, 0.5),)
-    (back,) = method.unframe(pose.framed(people, picture, frame, "fit"), picture, frame)
+    (back,) = method.unframe(pose.frame(people, picture, frame, "fit"), picture, frame)
     assert np.allclose(back.joints, people[0].joints)
 
 

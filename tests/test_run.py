@@ -185,7 +185,7 @@ def test_a_runner_makes_networks_and_cache_once_when_the_first_job_comes(models,
 
 def test_what_a_job_has_to_fetch_is_fetched_beside_it(tiny, monkeypatch):
     asked = []
-    monkeypatch.setattr(module, "fetching", lambda needs: asked.extend(about for about, _ in needs) or iter(()))
+    monkeypatch.setattr(module.resolve, "fetch", lambda needs: asked.extend(about for about, _ in needs) or iter(()))
     for wanted, request in (
         (set(), EditRequest(GUIDE, model=str(tiny))),
         ({"DWPose"}, PoseRequest((GUIDE,), model="sd15")),  # no network is at work

@@ -46,9 +46,6 @@ def hush() -> Any:
     return diffusers
 
 
-hushed = hush  # until benchmarks/device.py has the new name
-
-
 def read(path: Path, dtype: torch.dtype, name: str) -> Parts:
     """A network from a folder or a single ``.safetensors`` file. EngineError if it is not whole or of another kind."""
     try:

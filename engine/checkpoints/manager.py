@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from engine.checkpoints import hub, load
-from engine.checkpoints.resolve import Choice, Extra, absent, chosen, fetching
+from engine.checkpoints.resolve import Choice, Extra, fetch, missing, resolve
 from engine.diffusion.memory import GB, SHORT, Room, limit, release, short_of_memory
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.residency import Resident
@@ -35,7 +35,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def preferred(device: str = "auto") -> str:
     """The network to begin with: Stable Diffusion 1.5 on a GPU, once it is on this machine; else flora."""
-    return "sd15" if pick_device(device).type == "cuda" and not absent(chosen("sd15").needs()) else "flora"
+    return "sd15" if pick_device(device).type == "cuda" and not missing(resolve("sd15").needs()) else "flora"
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
@@ -104,8 +104,8 @@ class ModelManager:
         ``wants``: what a request asks for beside the network (resolve.FAMILIES: "sketch", "stroke", "pose", "canny",
         "live"); what its family lacks is left to whoever uses it. EngineError if unknown, incomplete or out of reach.
         """
-        choice = chosen(name, self.paths)
-        yield from fetching(absent(choice.needs(wants)))
+        choice = resolve(name, self.paths)
+        yield from fetch(missing(choice.needs(wants)))
         if name not in self._resident:
             yield Progress(0.0, f"loading {name}")
             self._resident[name] = self._room_for(choice.size(), name, lambda: self._read(choice))

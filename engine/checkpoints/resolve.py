@@ -7,7 +7,6 @@ follow, each with its strength: ``sd15 + /loras/ink.safetensors:0.8 + smooth``.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -240,12 +239,3 @@ def missing(needs: Sequence[tuple[str, Source]]) -> list[tuple[str, Source]]:
 def available() -> list[tuple[Entry, bool]]:
     """The catalogue, each with whether it is on this machine."""
     return [(e, not missing(resolve(e.name).needs())) for e in CATALOGUE.values()]
-
-
-# until every caller has the new name, and passes Settings.paths
-def chosen(model: str, paths: Sequence[str] | None = None) -> Choice:
-    folders = os.environ.get("CHRYSALIS_PATHS")
-    return resolve(model, paths if folders is None or paths is not None else folders.split(os.pathsep))
-
-
-fetching, absent, present = fetch, missing, available

@@ -38,12 +38,8 @@ class Resident:
     ):
         self.name, self.folder, self.device, self.dtype = name or parts.folder.name, parts.folder, device, dtype
         self.family, self.lora_rate, self.taesd = family, lora_rate, taesd
-        self.unet, self.vae, self.text_encoder, self.tokenizer = (
-            parts.unet,
-            parts.vae,
-            parts.text_encoder,
-            parts.tokenizer,
-        )
+        self.unet, self.vae = parts.unet, parts.vae
+        self.text_encoder, self.tokenizer = parts.text_encoder, parts.tokenizer
         for module in (self.unet, self.vae, self.text_encoder):
             module.eval().requires_grad_(False)
         self.schedule = Schedule(parts.scheduler, self.name)
@@ -57,12 +53,16 @@ class Resident:
 
     def has(self, kind: str) -> bool:
         """Whether it has what that kind of request wants: few steps, or a control for what it is shown."""
-        return kind in self.controls or (kind == "live" and bool(self._few_step or (self.folder / "live").exists()))
+        return kind in self.controls or (kind == "live" and (self.lcm or self._has_few_steps))
+
+    @property
+    def _has_few_steps(self) -> bool:
+        return (self.folder / "live" / "adapter_config.json").is_file()
 
     def equip(self, kind: str, module: Any) -> None:
         """Puts a control beside it, or for "live" a function that gives LCM-LoRA's weights (see `weights_for`)."""
         if kind == "live":
-            self._few_step = module
+            self._few_step, self._few_step_weights = module, {}
         else:
             self.controls[kind] = module.eval().requires_grad_(False)
 
@@ -161,7 +161,7 @@ class Resident:
         """
         if sampler == "ddim" or self.family == "turbo":  # whose own weights are the few-step ones
             return nullcontext()
-        if not self.lcm and not (self.folder / "live" / "adapter_config.json").is_file():
+        if not self.lcm and not self._has_few_steps:
             raise EngineError(f"sampler must be ddim for {self.name}, which has no few-step LoRA, got {sampler!r}")
         return self._few_steps()
 

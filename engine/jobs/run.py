@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from engine.checkpoints import resolve
 from engine.checkpoints.manager import ModelManager
-from engine.checkpoints.resolve import absent, chosen, fetching
 from engine.context import Advance, Context, Method, Output, Steps
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.memory import SHORT, short_of_memory
@@ -152,8 +152,7 @@ def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
 
 def fetch(request: Any, settings: Settings) -> Generator[Progress, None, None]:
     """Brings what a request needs and this machine lacks: a stage of the job, beside others that have the device."""
-    choice = chosen(request.model, settings.paths)
-    needs = choice.needs(request.wants)
+    needs = resolve.resolve(request.model, settings.paths).needs(request.wants)
     if isinstance(request, PoseRequest) and not request.rescue:  # no network is at work
-        needs = [n for n in needs if n[0] != choice.base.name]
-    yield from fetching(absent(needs))
+        needs = [n for n in needs if n[0] == resolve.DETECTORS[request.detector].about]
+    yield from resolve.fetch(resolve.missing(needs))

@@ -19,7 +19,7 @@ from engine.diffusion.guidance import classifier_free
 from engine.diffusion.model import LatentDiffusion
 from engine.requests import Frame, InterpolateRequest, PoseRequest, Progress
 from engine.vision import images
-from engine.vision.keypoints import pose
+from engine.vision.keypoints import pose, skeleton
 
 People = tuple[pose.Person, ...]
 # The photograph that is made of a drawing, within the ranges of the paper's scripts (methods.md §1.5).
@@ -32,7 +32,7 @@ def find(context: Context, r: PoseRequest) -> Steps:
     for i, picture in enumerate(r.pictures):
         people = yield from detect(context, picture, r.detector, r.rescue, r.model)
         found[f"pose_{'ab'[i]}"] = pose.write(people, picture.size)
-        skeletons.append(pose.drawn(people, picture.size))
+        skeletons.append(skeleton.draw(people, picture.size))
         yield Frame(i, skeletons[-1])
     return Output(skeletons, found)
 
@@ -49,10 +49,10 @@ class Poses:
 
     def control(self, places: Sequence[float]) -> ControlInput:
         """The skeletons at ``places``, 0 … 1 of the way, and how strongly each counts."""
-        people = [pose.along(self.a, self.b, t, self.keep) for t in places]
+        people = [pose.people_at(self.a, self.b, t, self.keep) for t in places]
         found = bool(self.a), bool(self.b)
         scales = [pose.scale_at(t, self.scale, found) if p else 0.0 for t, p in zip(places, people, strict=True)]
-        blocks = [np.asarray(pose.drawn(p, self.size)) for p in people]
+        blocks = [np.asarray(skeleton.draw(p, self.size)) for p in people]
         return ControlInput(torch.from_numpy(np.stack(blocks)).permute(0, 3, 1, 2).float() / 255, torch.tensor(scales))
 
 
@@ -71,7 +71,7 @@ def find_both(
             found.append(())
         else:
             found.append((yield from detect(context, picture, r.pose, r.pose_rescue, r.model)))
-    a, b = (pose.framed(p, o.size, size, r.fit) for p, o in zip(found, (r.a, r.b), strict=True))
+    a, b = (pose.frame(p, o.size, size, r.fit) for p, o in zip(found, (r.a, r.b), strict=True))
     said = {"pose_a": pose.write(found[0], r.a.size), "pose_b": pose.write(found[1], r.b.size)}
     nobody = [n for n, p in zip(("the first picture", "the last"), found, strict=True) if not p]
     notes = [f"nobody was found in {' or '.join(nobody)}, so poses do not steer there"] if nobody else []
@@ -97,7 +97,7 @@ def detect(
 
 
 def unframe(people: People, picture: tuple[int, int], frame: tuple[int, int]) -> People:
-    """People of a frame (fitted, see `pose.framed`) where they are in the whole picture."""
+    """People of a frame (fitted, see `pose.frame`) where they are in the whole picture."""
     (w, h), (fw, fh) = picture, frame
     scale = max(fw / w, fh / h)
     sw, sh = w * scale, h * scale

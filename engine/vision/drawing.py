@@ -109,17 +109,17 @@ def feather(mask: np.ndarray, pixels: float) -> np.ndarray:
     return np.clip(depth / max(min(pixels, float(depth.max())), 1e-6), 0, 1).astype(np.float32)
 
 
-def faithfulness(picture: np.ndarray, lines: np.ndarray | None, paint: np.ndarray | None,
-             alpha: np.ndarray | None = None) -> dict[str, float]:  # fmt: skip
+def faithfulness(
+    picture: np.ndarray, lines: np.ndarray | None, paint: np.ndarray | None, alpha: np.ndarray | None = None
+) -> dict[str, float]:
     """How far a picture (H, W, 3) is from its drawing: ``lines`` 0 … 1 (mean absolute difference of its own lines from
     the sketch (H, W)), ``colours`` 0 … 255 (mean absolute at 16 × 16, where ``alpha`` is painted). uint8 arrays."""
     out: dict[str, float] = {}
     if lines is not None:
         out["lines"] = float(np.abs(sketch_of(picture).astype(np.float32) - lines).mean() / 255)
     if paint is not None:
-        area = cv2.INTER_AREA
-        a, b = (cv2.resize(p, (16, 16), interpolation=area).astype(np.float32) for p in (picture, paint))
-        w = np.ones((16, 16), np.float32) if alpha is None else cv2.resize(alpha.astype(np.float32), (16, 16),
-                                                                            interpolation=area)  # fmt: skip
+        whole = np.ones(picture.shape[:2], np.float32) if alpha is None else alpha.astype(np.float32)
+        a, b, w = (cv2.resize(p, (16, 16), interpolation=cv2.INTER_AREA) for p in (picture, paint, whole))
+        a, b = a.astype(np.float32), b.astype(np.float32)
         out["colours"] = float((np.abs(a - b).mean(2) * w).sum() / max(float(w.sum()), 1e-6))
     return out

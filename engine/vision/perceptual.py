@@ -95,6 +95,6 @@ def _quality(model: LatentDiffusion, frames: Tensor, keys: Tensor, at: Sequence[
         frames = torch.cat([frames, frames[:1]])
     way, faded = steps(model, frames), steps(model, torch.cat(fade))
     ends = distance(model, frames[list(at)], keys)
-    found = {"length": way.sum(), "variance": way.var(correction=0), "ends": ends.mean(),
-             "fade_length": faded.sum(), "fade_variance": faded.var(correction=0)}  # fmt: skip
+    found = {"length": way.sum(), "variance": way.var(correction=0), "ends": ends.mean()}
+    found |= {"fade_length": faded.sum(), "fade_variance": faded.var(correction=0)}
     return {k: float(f"{float(v):.4g}") for k, v in found.items()}

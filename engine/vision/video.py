@@ -18,6 +18,9 @@ from PIL.PngImagePlugin import PngInfo
 from engine.requests import EngineError
 
 TAG = "chrysalis"
+# What a file that holds no settings may come as.
+BROKEN = (OSError, KeyError, TypeError, ValueError, SyntaxError, av.error.FFmpegError, zipfile.BadZipFile)
+BROKEN = (*BROKEN, Image.DecompressionBombError)
 
 
 def save_png(picture: Image.Image, path: str | Path | io.BytesIO, settings: dict[str, Any]) -> None:
@@ -120,10 +123,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
                 image.load()
                 text = image.info.get(TAG)
         settings = json.loads(text)
-    except (
-        OSError, KeyError, TypeError, ValueError, SyntaxError, av.error.FFmpegError, zipfile.BadZipFile,
-        Image.DecompressionBombError,
-    ):  # fmt: skip
+    except BROKEN:
         settings = None
     if not isinstance(settings, dict) or "method" not in settings:
         raise EngineError(f"settings must be inside a PNG, MP4 or zip made here, got {path.name}, which holds none")
