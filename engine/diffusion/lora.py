@@ -222,13 +222,12 @@ def fit(
     optimiser = torch.optim.AdamW(params, lr=rate, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
     astray = EngineError(f"lora_rate must be smaller for {model.name}, got {rate:g}: the fit went astray")
     job = Fit(model, z, prompt_embeds.expand(count, -1, -1), stack, count * draws)
-    error = 0.0
     with attach(model, stack), model.learning(z):
         for i in range(steps):
             if patience and i % CHECK == 0:
                 job.look(generator(seed, 5), patience, astray)
                 if not job.active:
-                    yield FitStep(i, error, steps - i)
+                    yield FitStep(i, float(job.best.mean()), steps - i)
                     break
             with torch.enable_grad():
                 error = job.backward(*job.draw(draws, generator(seed, 6, i)), draws, optimiser) / len(job.active)
