@@ -65,19 +65,17 @@ function range(title, low, value, input, change) {
   return r;
 }
 for (const n of ['mask', 'sketch', 'strokes'].filter(n => layers[n])) {
-  const layer = layers[n], row = Object.assign(document.createElement('div'), { className: 'layer' });
+  const layer = layers[n], row = layer.row = Object.assign(document.createElement('div'), { className: 'layer' });
   row.dataset.layer = n;
   const eye = button('icon eye', `Show ${LABEL[n]}`, EYE, () => { layer.visible = !layer.visible; refresh(); paint(); tell(); });
   const name = button('name', `Draw on ${LABEL[n]}`, LABEL[n], () => { active = n; refresh(); });
   const clear = button('icon clear', `Clear ${LABEL[n]}`, CROSS, () => { if (!stroke && edit(layer, 0, 0, W, H, g => g.clearRect(0, 0, W, H))) { paint(); tell(); } });
-  row.append(eye, name);
   // A mask says how much may change by its own alpha: no opacity of the whole.
-  if (n !== 'mask') row.append(range(`Opacity of ${LABEL[n]}`, 0, 1, v => { layer.opacity = v; soon(); }, tell));
-  row.append(clear);
+  if (n !== 'mask') layer.slider = range(`Opacity of ${LABEL[n]}`, 0, 1, v => { layer.opacity = v; soon(); }, tell);
+  row.append(eye, name, layer.slider || '', clear);
   q('.layers').append(row);
 }
 const photoRow = Object.assign(document.createElement('div'), { className: 'layer photo' });
-photoRow.dataset.layer = 'photo';
 photoRow.append(Object.assign(button('name', 'Photograph', 'Photograph'), { disabled: true }),
   range('How strongly the photograph is shown', .05, 1, v => { dim = v; }, () => {}),
   button('icon clear', 'Remove the photograph', CROSS, () => { if (!stroke) whole(() => { photo = null; }); }));
@@ -87,14 +85,10 @@ function refresh() {
   if (over) circle(last);
   const layer = layers[active], draws = tool === 'brush' || tool === 'eraser', mask = active === 'mask';
   for (const b of all('[data-tool]')) b.setAttribute('aria-pressed', b.dataset.tool === tool);
-  for (const row of all('.layer')) {
-    const l = layers[row.dataset.layer];
-    row.classList.toggle('active', row.dataset.layer === active);
-    if (!l) continue;
-    row.querySelector('.eye').setAttribute('aria-pressed', l.visible);
-    row.querySelector('.name').setAttribute('aria-pressed', l.name === active);
-    const r = row.querySelector('input');
-    if (r) r.value = l.opacity;
+  for (const l of Object.values(layers)) {
+    l.row.classList.toggle('active', l === layer); l.row.querySelector('.name').setAttribute('aria-pressed', l === layer);
+    l.row.querySelector('.eye').setAttribute('aria-pressed', l.visible);
+    if (l.slider) l.slider.value = l.opacity;
   }
   q('.size').value = layer.size; q('.size').nextElementSibling.textContent = layer.size;
   q('.opacity').value = layer.ink; q('.opacity').nextElementSibling.textContent = `${Math.round(layer.ink * 100)}%`;
@@ -107,8 +101,7 @@ function refresh() {
   if (row.dataset.of !== recent.join()) { row.dataset.of = recent.join(); row.replaceChildren(...recent.map(c => swatch(c, c))); }
   for (const b of all('.colours button')) b.setAttribute('aria-pressed', b.dataset.c === layer.colour);
   q('[data-act=undo]').disabled = !past.length; q('[data-act=redo]').disabled = !future.length;
-  const lb = q('[data-act=live]');
-  lb.hidden = !props.live; lb.setAttribute('aria-pressed', live);
+  q('[data-act=live]').hidden = !props.live; q('[data-act=live]').setAttribute('aria-pressed', live);
   photoRow.hidden = !photo; photoRow.querySelector('.name').textContent = photo && !photo.path ? 'Photograph, coming …' : 'Photograph';
   q('.from').hidden = !photo; q('[data-act=fromphoto]').disabled = !photo || !photo.path || asking;
   const ratio = W / H, fits = [...q('.shape').options].find(o => +o.value && Math.abs(+o.value / ratio - 1) < .01);
@@ -118,23 +111,23 @@ function refresh() {
 
 // ---- keys, paste and drop, only for the canvas that is seen
 const KEYS = { b: 'brush', e: 'eraser', g: 'fill', i: 'pick', h: 'hand' };
-const field = t => t && t.closest && t.closest('textarea, select, [contenteditable], input:not([type=range]):not([type=checkbox]):not([type=radio]):not([type=button]):not([type=file]):not([type=color])');
+const field = t => t?.closest?.('textarea, select, [contenteditable], input:not([type=range]):not([type=checkbox]):not([type=radio]):not([type=button]):not([type=file]):not([type=color])');
 document.addEventListener('keydown', e => {
   if (!element.offsetParent || field(e.target)) return;
   const here = over || e.target === document.body || element.contains(e.target);  // single letters belong to what has the focus
   const key = e.key.toLowerCase(), command = e.ctrlKey || e.metaKey;
   if (command && !e.altKey && (key === 'z' || key === 'y')) { e.preventDefault(); key === 'y' || e.shiftKey ? redo() : undo(); return; }
   if (command || e.altKey || !here) return;
-  if (patch && (key === 'enter' || key === 'escape') && !(e.target.closest && e.target.closest('button'))) { e.preventDefault(); key === 'enter' ? settle() : unfloat(); }
-  else if (key === ' ' && (e.target === surface || (over && !(e.target.closest && e.target.closest('button, input, select, summary'))))) { e.preventDefault(); spaced = true; surface.dataset.is = 'hand'; circle(null); }
+  if (patch && (key === 'enter' || key === 'escape') && !e.target.closest?.('button')) { e.preventDefault(); key === 'enter' ? settle() : unfloat(); }
+  else if (key === ' ' && (e.target === surface || (over && !e.target.closest?.('button, input, select, summary')))) { e.preventDefault(); spaced = true; surface.dataset.is = 'hand'; circle(null); }
   else if (key === '[' || key === ']') {
     const l = layers[active], by = Math.max(1, Math.round(l.size * .15));
     l.size = clamp(l.size + (key === ']' ? by : -by), 1, 128); refresh();
   } else if (key === 'x' && layers.mask) { layers.mask.visible = !layers.mask.visible; refresh(); paint(); tell(); }
   else if (KEYS[key]) choose(KEYS[key]);
 });
-document.addEventListener('keyup', e => { if (e.key === ' ' && spaced) { spaced = false; choose(tool); } });
-window.addEventListener('blur', () => { if (spaced) { spaced = false; choose(tool); } });
+const unspace = () => { if (spaced) { spaced = false; choose(tool); } };
+document.addEventListener('keyup', e => { if (e.key === ' ') unspace(); });  window.addEventListener('blur', unspace);
 document.addEventListener('paste', e => {
   const data = e.clipboardData, files = [...(data ? data.files : [])].filter(f => f.type.startsWith('image/'));
   if (!files.length || !element.offsetParent || (field(e.target) && [...data.types].includes('text/plain'))) return;

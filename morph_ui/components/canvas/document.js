@@ -16,21 +16,17 @@ function button(className, title, innerHTML, act) {
 // ---- the document
 let W = LONG, H = LONG, photo = null, dim = 1, active = names[0], tool = 'brush', smoothing = .3, patch = null, recent = [];
 function blank(w = W, h = H) {
-  const c = document.createElement('canvas');
-  c.width = w; c.height = h;
+  const c = Object.assign(document.createElement('canvas'), { width: w, height: h });
   c.g = c.getContext('2d', { willReadFrequently: true }); c.g.imageSmoothingQuality = 'high';
   return c;
 }
 const START = { sketch: [4, '#1b1a20'], strokes: [28, '#d92f45'], mask: [56, VEIL] };
 const layers = Object.fromEntries(names.map(n => [n, { name: n, c: blank(), visible: true, opacity: 1, version: 1, sent: {}, size: START[n][0], colour: START[n][1], ink: 1 }]));
 let buffer = blank(), mix = blank();
-const shown = () => ORDER.filter(n => layers[n] && layers[n].visible).map(n => layers[n]);
 const touch = layer => { layer.version++; };
 function empty(layer) {
-  if (layer.scanned !== layer.version) {
-    const d = new Uint32Array(layer.c.g.getImageData(0, 0, W, H).data.buffer);
-    layer.void = !d.some(v => v >>> 24); layer.scanned = layer.version;
-  }
+  if (layer.scanned !== layer.version) layer.void = !new Uint32Array(layer.c.g.getImageData(0, 0, W, H).data.buffer).some(v => v >>> 24);
+  layer.scanned = layer.version;
   return layer.void;
 }
 // A layer as it looks now: while a stroke is drawn, with the stroke laid on it once, so that its opacity does not add up.
@@ -45,8 +41,7 @@ function looks(layer) {
 function compose(g, light, mask) {
   g.fillStyle = '#fff'; g.fillRect(0, 0, W, H);
   if (photo) { g.globalAlpha = light; g.drawImage(photo.fit, 0, 0, W, H); }
-  for (const layer of shown()) {
-    if (layer.name === 'mask' && !mask) continue;
+  for (const layer of ORDER.map(n => layers[n]).filter(l => l && l.visible && (mask || l.name !== 'mask'))) {
     g.globalAlpha = layer.name === 'mask' ? .5 : layer.opacity;
     g.drawImage(looks(layer), 0, 0);
   }
@@ -103,7 +98,7 @@ function tell() {
   set(false);  // Gradio tells "change" of itself
   clearTimeout(keeping); keeping = setTimeout(keep, 2000);
 }
-function still() { clearTimeout(rest); live = false; refresh(); tell(); }
+function still() { clearTimeout(rest); live = false; phase = 'change'; refresh(); tell(); }
 // What is beside the canvas: a slider that was moved, Make (the picture in full: no other when the hand rests), Stop.
 const BESIDE = { move: () => { if (live && !stroke) tell(); }, make: () => clearTimeout(rest), stop: () => { if (live) still(); } };
 element.addEventListener('chrysalis-hand', e => BESIDE[e.detail]());

@@ -41,19 +41,13 @@ const asFile = (blob, name) => new File([blob], name, { type: blob.type.startsWi
 function camera(file, img) {
   const p = { img, file, path: '' };
   cover(p);
-  upload(file).then(got => { p.path = got.path; }, e => {
-    p.lost = true;
-    if (photo === p) { photo = null; paint(); }
-    say(`${file.name} could not be sent: ${e.message || e}`);
-  }).then(() => { refresh(); if (photo === p || !p.path) tell(); });
+  const lost = e => { p.lost = true; if (photo === p) photo = null; say(`${file.name} could not be sent: ${e.message || e}`); };
+  upload(file).then(got => { p.path = got.path; }, lost).then(() => { refresh(); paint(); if (photo === p || p.lost) tell(); });
   return p;
 }
 function underlay(file, img) {
   say('');
-  whole(() => {
-    if (bare()) resize(...sides(img.width / img.height));
-    photo = camera(file, img);
-  });
+  whole(() => { if (bare()) resize(...sides(img.width / img.height)); photo = camera(file, img); });
 }
 async function take(file) {
   if (!file) return;
@@ -119,17 +113,14 @@ async function save() {
   const chunk = new Uint8Array(data.length + 12), number = new DataView(chunk.buffer);
   number.setUint32(0, data.length); chunk.set(letters('tEXt'), 4); chunk.set(data, 8);
   number.setUint32(data.length + 8, crc(chunk.subarray(4, data.length + 8)));
-  const a = document.createElement('a');
-  a.href = URL.createObjectURL(new Blob([png.subarray(0, end), chunk, png.subarray(end)], { type: 'image/png' }));
-  a.download = 'drawing.png';
-  a.click();
-  setTimeout(() => URL.revokeObjectURL(a.href), 60000);
+  const href = URL.createObjectURL(new Blob([png.subarray(0, end), chunk, png.subarray(end)], { type: 'image/png' }));
+  Object.assign(document.createElement('a'), { href, download: 'drawing.png' }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60000);
 }
 // The layers that a PNG of ours carries; null for any other file.
 async function inside(file) {
-  const head = new Uint8Array(await file.slice(0, 8).arrayBuffer());
-  if (head.length < 8 || head[0] !== 137 || head[1] !== 80) return null;
   const all = new Uint8Array(await file.arrayBuffer()), number = new DataView(all.buffer), text = new TextDecoder('latin1');
+  if (all[0] !== 137 || all[1] !== 80) return null;
   for (let i = 8; i + 12 <= all.length; i += 12 + number.getUint32(i)) {
     const n = number.getUint32(i), kind = text.decode(all.subarray(i + 4, i + 8)), start = i + 8 + KEYWORD.length;
     if (kind === 'tEXt' && all[start] === 0 && text.decode(all.subarray(i + 8, start)) === KEYWORD) return JSON.parse(text.decode(all.subarray(start + 1, i + 8 + n)));
@@ -161,8 +152,8 @@ const bare = () => !photo && names.every(n => empty(layers[n]));
 let offered = false;  // an earlier drawing, which nobody has opened or forgotten yet: an empty canvas does not replace it
 async function keep() {
   clearTimeout(keeping);
-  if (offered && bare()) return;
-  if (stroke) { keeping = setTimeout(keep, 2000); return; }
+  if (stroke) keeping = setTimeout(keep, 2000);
+  if (stroke || (offered && bare())) return;
   try {
     const now = bare() ? null : await bundle();
     if (offered) { offered = false; const old = await shelf('readonly', s => s.get(PLACE)); await shelf('readwrite', s => s.put(old, BEFORE)); }
