@@ -1,7 +1,5 @@
 """The page: ``build(worker, settings)`` gives the Blocks; one line a tab."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What other programs call: a named endpoint a method, whose parameters are the fields of its request."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING

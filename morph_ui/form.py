@@ -1,7 +1,5 @@
 """The widgets of a request, made from what its fields declare, and what they hold as a request again."""
 
-from __future__ import annotations
-
 import json
 from contextlib import nullcontext
 from typing import Any

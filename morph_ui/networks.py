@@ -1,7 +1,5 @@
 """The menu of networks: what is here, what would be fetched and how large it is, on what terms."""
 
-from __future__ import annotations
-
 import html
 from typing import Any
 

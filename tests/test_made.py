@@ -55,7 +55,7 @@ def apart(a, b):
 def panel():
     with gr.Blocks():
         panel = Film("t")
-        panel.join(gr.Button(), gr.Button(), gr.Number())
+        panel.join(gr.Button(), gr.Button())
     return panel
 
 
@@ -136,7 +136,7 @@ def test_a_frame_of_them_can_be_made_again(session, panel):
             yield Done(tuple(before[i].picture for i in range(9)), self.request.settings(), 1.0, 1)
 
     worker = Worker()
-    first, *_, last = tab.remake(worker, panel)(session)
+    first, *_, last = tab.alter(worker, panel, tab.remake)(session, None)
     states = [c["state"] for c in json.loads(first[panel.screen])["cells"]]
     assert [i for i, s in enumerate(states) if s == "waiting"] == [1, 2, 3]
     assert replace(worker.request, reseeds=()) == examples.request_for(PAIRS[0])

@@ -79,7 +79,7 @@ def test_frames_arrive_and_files_are_ready_at_the_end(session, panel, monkeypatc
     worker = Scripted(*frames(0, 4), Preview(2, picture(9, (16, 16))), *frames(2, 1, 3), done())
     updates = run(worker, session, panel)
     assert updates[0][panel.stop]["visible"] and not updates[0][panel.make]["visible"]
-    assert updates[0][panel.seed] == 3
+    assert updates[0][panel.written["seed"]] == 3
     seen = [states(u, panel) for u in updates if panel.screen in u]
     assert ["done", "waiting", "forming", "waiting", "done"] in seen and seen[-1] == ["done"] * 5
     last = updates[-1]
@@ -138,15 +138,15 @@ def test_making_again_keeps_the_rest_and_stopping_it_keeps_everything(session, p
     run(Scripted(*frames(0, 4, 2, 1, 3), done()), session, panel)
     before = {i: f.picture for i, f in session.run.frames.items()}
     assert panel.choose(session, SimpleNamespace(index=1))[panel.again]["visible"]
-    [*_, last] = tab.remake(Scripted(Cancelled()), panel)(session)
+    [*_, last] = tab.alter(Scripted(Cancelled()), panel, tab.remake)(session, None)
     assert states(last, panel) == ["done"] * 5 and "as they were" in last[panel.status]
     assert session.run.request is REQUEST and {i: f.picture for i, f in session.run.frames.items()} == before
     worker = Scripted(Frame(1, picture(77, (32, 32))), done())
-    first, *_, last = tab.remake(worker, panel)(session)
+    first, *_, last = tab.alter(worker, panel, tab.remake)(session, None)
     assert states(first, panel) == ["done", "waiting", "done", "done", "done"]
     assert dict(worker.request.reseeds).keys() == {1} and session.run.frames[3].picture is before[3]
     assert session.run.frames[1].picture is not before[1]
-    [only] = tab.remake(worker, panel)(Session())
+    [only] = tab.alter(worker, panel, tab.remake)(Session(), None)
     assert "Choose a frame" in only[panel.status]
 
 

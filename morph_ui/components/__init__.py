@@ -1,7 +1,5 @@
 """Widgets of our own: a folder each, with its markup, its style and its script."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

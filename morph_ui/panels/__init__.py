@@ -3,8 +3,6 @@
 Updates are dictionaries, component → value; what is not in them stays as it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -29,20 +27,20 @@ NO_FILE = {"value": None, "interactive": False, "__type__": "update"}
 class Panel:
     """Where the results of a tab are seen and taken. A subclass makes its widgets and says what they show.
 
-    The buttons that begin and end a run, and the seed, are a form's: `join` brings them.
+    The buttons that begin and end a run are a form's, and so are the widgets that show fields of its request as they
+    are then (``written``): `join` brings them.
     """
 
     status: gr.HTML
     lasting = False  # whether what was made before can be taken while a run goes on
-    seed: gr.Number | None = None
 
     def join(self, make: gr.Button, stop: gr.Button, seed: gr.Number | None = None) -> None:
-        self.make, self.stop, self.seed = make, stop, seed
+        self.make, self.stop, self.written = make, stop, {"seed": seed} if seed else {}
 
     @property
     def components(self) -> list[Component]:
         """All that `show` updates."""
-        return [c for c in vars(self).values() if isinstance(c, Component)]
+        return [c for c in (*vars(self).values(), *self.written.values()) if isinstance(c, Component)]
 
     @property
     def still(self) -> Updates:
@@ -105,7 +103,7 @@ def show(worker: Any, session: Session, request: Any, panel: Panel, **how: Any) 
     """
     run, clock = session.begin(request, **how), Clock()
     text, kind = "Stopped", "note"
-    yield panel.busy(session, clock.line) | ({panel.seed: request.seed} if panel.seed else {})
+    yield panel.busy(session, clock.line) | {w: getattr(request, name) for name, w in panel.written.items()}
     try:
         for new in follow(worker, session, run, panel, clock):
             yield panel.busy(session, clock.line) if new else {panel.status: clock.line}

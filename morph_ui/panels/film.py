@@ -1,7 +1,5 @@
 """Frames on the way from picture to picture: the player, candidates of a frame, MP4, PNGs and LoRAs to take."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from typing import Any
@@ -22,15 +20,8 @@ class Film(Panel):
     def __init__(self, tab: str):
         self.status, self.screen = line(tab), player(tab)
         self.again = gr.Button("Make this frame again", size="sm", elem_id=f"{tab}-again", visible=False)
-        self.tried = gr.Gallery(
-            label="Candidates: choose one for this frame",
-            columns=8,
-            height=130,
-            visible=False,
-            elem_id=f"{tab}-candidates",
-            buttons=[],
-            allow_preview=False,
-        )
+        label, low = "Candidates: choose one for this frame", {"columns": 8, "height": 130, "allow_preview": False}
+        self.tried = gr.Gallery(label=label, visible=False, elem_id=f"{tab}-candidates", buttons=[], **low)
         with gr.Row(elem_classes="take"):
             self.film = gr.DownloadButton("MP4", interactive=False, elem_id=f"{tab}-mp4", size="sm")
             self.pngs = gr.DownloadButton("PNGs", interactive=False, elem_id=f"{tab}-zip", size="sm")
@@ -41,7 +32,7 @@ class Film(Panel):
             self.load = gr.UploadButton("Load settings", file_types=files, size="sm", elem_id=f"{tab}-load")
 
     def wire(self, state: gr.State) -> None:
-        self.back.input(self.turn, [state, self.back], [self.film, self.pngs, self.status], **QUIET)
+        self.back.input(self.turn, [state, self.back], [self.film, self.status], **QUIET)
         self.screen.choose(self.choose, state, [self.again, self.tried], **AT_ONCE)
 
     def picture(self, session: Session) -> Updates:
@@ -64,19 +55,21 @@ class Film(Panel):
     def files(self, session: Session) -> Updates:
         if len(session.run.frames) < 2:
             return self.clear()
-        film, pngs = write(session)
-        out = self.clear() | {self.film: usable(film), self.pngs: usable(pngs)}
+        film, pngs = (gr.update(value=path, interactive=True) for path in write(session))
         loras = write_loras(session)
-        return out | ({self.loras: gr.update(value=loras, visible=True)} if loras else {})
+        return self.clear() | {
+            self.film: film,
+            self.pngs: pngs,
+            self.loras: gr.update(value=loras, visible=bool(loras)),
+        }
 
     def turn(self, session: Session, back: bool) -> Updates:
         """*There and back* was switched."""
         session.back = back
         try:
-            out = self.files(session)
-            return {w: out[w] for w in (self.film, self.pngs)}
+            return {self.film: self.files(session)[self.film]}
         except Exception as e:
-            return {self.film: NO_FILE, self.pngs: NO_FILE, self.status: problem(e)}
+            return {self.film: NO_FILE, self.status: problem(e)}
 
     def choose(self, session: Session, event: gr.EventData) -> Updates:
         """A cell of the strip was clicked: offer to make it again, and its candidates."""
@@ -87,10 +80,6 @@ class Film(Panel):
         chosen = frame.chosen if several else None
         gallery = gr.update(visible=bool(several), value=several or None, selected_index=chosen)
         return {self.again: gr.update(visible=bool(inner)), self.tried: gallery}
-
-
-def usable(path: str) -> Any:
-    return gr.update(value=path, interactive=True)
 
 
 def strip(session: Session) -> dict[str, Any]:
@@ -126,9 +115,8 @@ def write(session: Session) -> list[str]:
     frames = [run.frames[i].picture for i in sorted(run.frames)]
     settings = run.done.settings if run.done else run.request.settings()
     name = f"chrysalis-{run.request.seed}-{session.number}"
-    film, pngs = session.path(f"{name}{'-back' if back else ''}.mp4"), session.path(f"{name}.zip")
-    turn = back and not settings.get("loop")  # a loop closes itself
-    video.save_mp4(frames, film, settings, fps=8, there_and_back=turn)
+    film, pngs = session.path(f"{name}{'-back' * back}.mp4"), session.path(f"{name}.zip")
+    video.save_mp4(frames, film, settings, there_and_back=back and not settings.get("loop"))  # a loop closes itself
     video.save_zip(frames, pngs, settings)
     return [str(film), str(pngs)]
 
@@ -140,6 +128,6 @@ def write_loras(session: Session) -> str | None:
         return None
     path = session.path(f"chrysalis-{run.request.seed}-{session.number}-loras.zip")
     with zipfile.ZipFile(path, "w") as z:
-        for name, block in run.done.files.items():
-            z.writestr(name, block)
+        for file in run.done.files.items():
+            z.writestr(*file)
     return str(path)

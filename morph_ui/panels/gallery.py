@@ -1,7 +1,5 @@
 """Pictures beside a canvas: one large with its before and after, the others below; PNGs to take; where they go on."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 

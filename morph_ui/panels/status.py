@@ -1,7 +1,5 @@
 """The line above the results: how far a run is, what came of it, or what is wrong, in one calm sentence."""
 
-from __future__ import annotations
-
 import html
 import logging
 from time import monotonic

@@ -1,7 +1,5 @@
 """What all tabs do alike: *Make*, *Stop*, settings back from a file."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,12 @@ import gradio as gr
 from engine.requests import EngineError
 from engine.vision import video
 from morph_ui.form import Form
-from morph_ui.panels import AT_ONCE, QUIET, Updates, show
+from morph_ui.panels import AT_ONCE, QUIET, Panel, Updates, show
 from morph_ui.panels.status import bar, message, problem
 from morph_ui.session import Session
 
 Asked = tuple[Any, dict[str, Any]]  # a request, and how its run begins (`Session.begin`)
+Ask = Callable[[Session, dict[str, Any]], Asked]
 
 
 def columns(*scales: int) -> list[gr.Column]:
@@ -25,16 +24,8 @@ def columns(*scales: int) -> list[gr.Column]:
         return [gr.Column(scale=scale, min_width=320, elem_classes=side) for scale, side in sides]
 
 
-def wire(
-    worker: Any,
-    state: gr.State,
-    form: Form,
-    panel: Any,
-    ask: Callable[[Session, dict[str, Any]], Asked],
-    note: Callable[[dict[str, Any]], tuple[str, Updates]],
-) -> None:
-    """*Make* runs what ``ask`` makes of the session and the values of the form and its inputs. ``note``: what is said
-    of settings that were read from a file, and what they set beside the form."""
+def maker(worker: Any, state: gr.State, form: Form, panel: Panel, ask: Ask) -> Callable[..., Iterator[Updates]]:
+    """The handler that runs what ``ask`` makes of the session and the values of the form and its inputs."""
 
     def make(given: dict[Any, Any]) -> Iterator[Updates]:
         session = given[state]
@@ -45,6 +36,14 @@ def wire(
             yield panel.refused(e)
             return
         yield from show(worker, session, request, panel, **how)
+
+    return make
+
+
+def wire(
+    worker: Any, state: gr.State, form: Form, panel: Any, ask: Ask, note: Callable[..., tuple[str, Updates]]
+) -> None:
+    """``note``: what is said of settings that were read from a file, and what they set beside the form."""
 
     def load(session: Session, path: str) -> Updates:
         try:
@@ -58,7 +57,8 @@ def wire(
 
     panel.join(form.make, form.stop, form.widgets["seed"])
     panel.wire(state)
-    form.network.after(form.make.click(make, {state, *form.components}, panel.components, **QUIET))
+    handler, given = maker(worker, state, form, panel, ask), {state, *form.components}
+    form.network.after(form.make.click(handler, given, panel.components, **QUIET))
     form.stop.click(Session.halt, state, **AT_ONCE)  # the run itself then shows what is finished
     out = [panel.status, form.preset, *form.widgets.values(), *form.inputs.values()]
     panel.load.upload(load, [state, panel.load], out, **QUIET)

@@ -1,7 +1,5 @@
 """The *Draw* tab: lines and colours on the canvas become a picture, while the hand draws if wanted."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

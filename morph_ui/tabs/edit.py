@@ -1,7 +1,5 @@
 """The *Edit* tab: a painting made real, or a painted-over photograph made whole again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,10 +12,10 @@ from engine.requests.settings import Settings
 from morph_ui.api import PICTURES, api
 from morph_ui.components.canvas import canvas, read
 from morph_ui.form import Form
-from morph_ui.panels import QUIET, Updates, show
+from morph_ui.panels import QUIET, Updates
 from morph_ui.panels.gallery import Gallery
 from morph_ui.session import Session, inline
-from morph_ui.tabs import Asked, columns, wire
+from morph_ui.tabs import Asked, columns, maker, wire
 
 R = EditRequest
 ABOUT = (
@@ -52,11 +50,24 @@ def build(worker: Any, settings: Settings) -> gr.State:
     form.inputs |= {"canvas": pad, "where": where}
     note = "; open the same drawing on the canvas to make it again."
     wire(worker, state, form, panel, partial(ask, form), lambda _: (note, {}))
+    panel.written["strength"] = form.widgets["strength"]
     for button, up in ((faithful, False), (realistic, True)):
-        out = [form.widgets["strength"], *panel.components]
-        button.click(bisect(worker, state, form, panel, up), {state, *form.components}, out, **QUIET)
+        run = maker(worker, state, form, panel, partial(bisect, form, up))
+        button.click(restore(run, state, form), {state, *form.components}, panel.components, **QUIET)
     api(worker, R, ABOUT, PICTURES)
     return state
+
+
+def restore(run: Callable[..., Iterator[Updates]], state: gr.State, form: Form) -> Callable[..., Iterator[Updates]]:
+    """A handler after whose run, if that was stopped, the strength is where it was."""
+
+    def handle(given: dict[Any, Any]) -> Iterator[Updates]:
+        number = given[state].number + 1
+        yield from run(given)
+        if given[state].number == number != given[state].run.number:
+            yield {form.widgets["strength"]: given[form.widgets["strength"]]}
+
+    return handle
 
 
 def ask(form: Form, session: Session, values: dict[str, Any]) -> Asked:
@@ -106,30 +117,15 @@ def halve(bounds: tuple[float, float], strength: float, up: bool) -> tuple[tuple
     return (low, high), round((low + high) / 2, 3)
 
 
-def bisect(worker: Any, state: gr.State, form: Form, panel: Gallery, up: bool) -> Callable[..., Iterator[Updates]]:
-    """The handler of *More realistic* and *More faithful*: halves what is left, and keeps what was tried."""
-
-    def run(given: dict[Any, Any]) -> Iterator[Updates]:
-        session, slider = given[state], form.widgets["strength"]
-        try:
-            request, how = ask(form, session, form.values(given) | {"count": 1})
-            own, bounds = how["ladder"]
-            kept = session.kept if session.kept.ladder and session.kept.ladder[0] == own else None
-            bounds, strength = halve(kept.ladder[1] if kept else bounds, request.strength, up)
-            if bounds[1] - bounds[0] < FINEST:
-                text = f"got {bounds[0]:.3g} to {bounds[1]:.3g}, which look alike"
-                raise EngineError(f"strength must leave something to try, {text}")
-        except Exception as e:
-            yield panel.refused(e)
-            return
-        request, keep = replace(request, strength=strength), set(kept.frames) if kept else set()
-        first = max(keep, default=-1) + 1
-        how |= {"keep": keep, "first": first, "labels": name(request, first), "ladder": (own, bounds)}
-        number = session.number + 1
-        for i, updates in enumerate(show(worker, session, request, panel, **how)):
-            # Once: what the person sets meanwhile is not to be undone.
-            yield updates if i else updates | {slider: strength}
-        if session.number == number and session.run.request is not request:  # stopped: the slider is where it was
-            yield {slider: given[slider]}
-
-    return run
+def bisect(form: Form, up: bool, session: Session, values: dict[str, Any]) -> Asked:
+    """What *More realistic* and *More faithful* ask for: it halves what is left, and keeps what was tried."""
+    request, how = ask(form, session, values | {"count": 1})
+    own, bounds = how["ladder"]
+    kept = session.kept if session.kept.ladder and session.kept.ladder[0] == own else None
+    bounds, strength = halve(kept.ladder[1] if kept else bounds, request.strength, up)
+    if bounds[1] - bounds[0] < FINEST:
+        got = f"got {bounds[0]:.3g} to {bounds[1]:.3g}, which look alike"
+        raise EngineError(f"strength must leave something to try, {got}")
+    request, keep = replace(request, strength=strength), set(kept.frames) if kept else set()
+    first = max(keep, default=-1) + 1
+    return request, how | {"keep": keep, "first": first, "labels": name(request, first), "ladder": (own, bounds)}

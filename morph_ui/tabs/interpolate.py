@@ -1,7 +1,5 @@
 """The *Interpolate* tab: two pictures, and the way between them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -25,10 +23,8 @@ from morph_ui.tabs import Asked, columns, made, wire
 from morph_ui.tabs.poses import Poses
 
 R = InterpolateRequest
-ABOUT = (
-    "Morph picture ``a`` into picture ``b``. Streams progress in the report; ends with an MP4, a zip of PNGs and the \
-settings that make it again."
-)
+ABOUT = "Morph picture ``a`` into picture ``b``. Streams progress in the report; ends with an MP4, a zip of PNGs and \
+the settings."
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -55,8 +51,8 @@ def build(worker: Any, settings: Settings) -> gr.State:
     ready.choose(take, None, [a, b, form.widgets["prompt"], form.widgets["prompt_b"]], **QUIET)
     wire(worker, state, form, panel, partial(ask, form), lambda settings: restore(settings, poses))
     ready.choose(made.show(panel), state, panel.components, **QUIET)  # what was made of it earlier, at once
-    panel.again.click(remake(worker, panel), state, panel.components, **QUIET)
-    panel.tried.select(pick(worker, panel), state, panel.components, **QUIET)
+    panel.again.click(alter(worker, panel, remake), state, panel.components, **QUIET)
+    panel.tried.select(alter(worker, panel, pick), state, panel.components, **QUIET)
     poses.wire(worker)
     api(worker, R, ABOUT, FILM)
     return state
@@ -108,33 +104,25 @@ def put(pairs: Pairs, frame: int, value: int | None) -> Pairs:
     return tuple((k, v) for k, v in sorted(table.items()) if v is not None)
 
 
-def alter(worker: Any, session: Session, panel: Film, change: Callable[[R, int], R]) -> Iterator[Updates]:
-    """Runs the last request again with its selected frame changed; all but its descendants stay."""
-    i, r = session.run.selected, session.run.request
-    if r is None or i is None or not 0 < i < r.frames - 1:
-        yield {panel.status: message("Choose a frame between the ends first")}
-        return
-    keep = set(range(r.frames)) - descend(i, r.frames)
-    yield from show(worker, session, change(r, i), panel, keep=keep, selected=i)
+def alter(worker: Any, panel: Film, change: Callable[[R, int, gr.EventData], R]) -> Callable[..., Iterator[Updates]]:
+    """The handler that runs the last request again with its selected frame changed; all but its descendants stay."""
 
-
-def remake(worker: Any, panel: Film) -> Callable[[Session], Iterator[Updates]]:
-    """The handler of *Make this frame again*."""
-
-    def run(session: Session) -> Iterator[Updates]:
-        def change(r: R, i: int) -> R:
-            return replace(r, reseeds=put(r.reseeds, i, new_seed()), picks=put(r.picks, i, None))
-
-        yield from alter(worker, session, panel, change)
+    def run(session: Session, event: gr.EventData) -> Iterator[Updates]:
+        i, r = session.run.selected, session.run.request
+        if r is None or i is None or not 0 < i < r.frames - 1:
+            yield {panel.status: message("Choose a frame between the ends first")}
+            return
+        keep = set(range(r.frames)) - descend(i, r.frames)
+        yield from show(worker, session, change(r, i, event), panel, keep=keep, selected=i)
 
     return run
 
 
-def pick(worker: Any, panel: Film) -> Callable[..., Iterator[Updates]]:
-    """The handler of a click on one of a frame's candidates."""
+def remake(r: R, i: int, event: gr.EventData) -> R:
+    """*Make this frame again*."""
+    return replace(r, reseeds=put(r.reseeds, i, new_seed()), picks=put(r.picks, i, None))
 
-    def run(session: Session, event: gr.SelectData) -> Iterator[Updates]:
-        chosen = int(event.index)
-        yield from alter(worker, session, panel, lambda r, i: replace(r, picks=put(r.picks, i, chosen)))
 
-    return run
+def pick(r: R, i: int, event: gr.EventData) -> R:
+    """A click on one of the frame's candidates."""
+    return replace(r, picks=put(r.picks, i, int(event.index)))

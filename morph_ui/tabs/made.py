@@ -3,8 +3,6 @@
 They are results of flora with the settings beside them (``assets/examples/made``, by ``python -m training.examples``).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """The *Morph* tab: two or more pictures, and DiffMorpher's way through them."""
 
-from __future__ import annotations
-
 import json
 import re
 import zipfile

@@ -1,9 +1,7 @@
 """The pose part of the *Interpolate* tab: both skeletons, found, read from files, moved by hand."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,10 @@ from engine.vision import images
 from engine.vision.keypoints import pose
 from morph_ui.components.skeleton import poses_of, side, skeletons, value_of
 from morph_ui.form import Form
-from morph_ui.panels import AT_ONCE, QUIET, Panel, Updates, show
+from morph_ui.panels import AT_ONCE, QUIET, Panel, Updates
 from morph_ui.panels.status import message, problem
 from morph_ui.session import Run, Session
+from morph_ui.tabs import Asked, maker
 
 SIDES = {"a": "From", "b": "To"}
 
@@ -44,29 +43,24 @@ class Poses(Panel):
     def wire(self, worker: Any) -> None:
         state = gr.State(Session(), delete_callback=Session.forget)
         given, out = self.form.components, self.components
-        self.make.click(partial(self.find, worker, state), {state, *given}, out, **QUIET)
+        found = self.make.click(maker(worker, state, self.form, self, self.ask), {state, *given}, out, **QUIET)
+        found.then(self.steer, given, out, **AT_ONCE)
         self.stop.click(Session.halt, state, **AT_ONCE)
-        self.shown.input(lambda given: self.steer(given) or self.still, given, out, **AT_ONCE)
+        self.shown.input(self.steer, given, out, **AT_ONCE)
         for name, button in self.opened.items():
-            button.upload(partial(self.open, name), {button, *given}, out, **QUIET)
+            opened = button.upload(partial(self.open, name), {button, *given}, out, **QUIET)
+            opened.then(self.steer, given, out, **AT_ONCE)
             self.form.inputs[name].change(partial(self.change, name), given, out, **AT_ONCE)
 
-    def find(self, worker: Any, state: gr.State, given: dict[Component, Any]) -> Iterator[Updates]:
-        """The handler of *Find people*."""
-        session, values = given[state], self.form.values(given)
-        try:
-            both = [read(values, name) for name in SIDES]
-            if None in both:
-                raise EngineError("pictures must be two, to look for people in them; drop them first")
-            detector = values["pose"] if values["pose"] in DETECTORS else session.loaded.get("detector", "dwpose")
-            session.loaded["detector"] = detector  # what was chosen before skeletons were shown
-            model = values["model"] if values["pose_rescue"] else "flora"
-            request = PoseRequest(tuple(both), detector, values["pose_rescue"], model)
-        except Exception as e:
-            yield self.refused(e)
-            return
-        for updates in show(worker, session, request, self):
-            yield updates | (self.steer(given) if self.shown in updates else {})
+    def ask(self, session: Session, values: dict[str, Any]) -> Asked:
+        """What *Find people* asks for."""
+        both = [read(values, name) for name in SIDES]
+        if None in both:
+            raise EngineError("pictures must be two, to look for people in them; drop them first")
+        detector = values["pose"] if values["pose"] in DETECTORS else session.loaded.get("detector", "dwpose")
+        session.loaded["detector"] = detector  # what was chosen before skeletons were shown
+        model = values["model"] if values["pose_rescue"] else "flora"
+        return PoseRequest(tuple(both), detector, values["pose_rescue"], model), {}
 
     def source(self, session: Session) -> Callable[..., str]:
         return lambda *picture: ""
@@ -88,11 +82,10 @@ class Poses(Panel):
             if picture is None:
                 raise EngineError(f"picture {name.upper()} must be there before its keypoints, got nothing")
             text = keypoints(given[self.opened[name]], picture.size)
-            out = self.put(given, name, side(picture, text))
+            out = {self.shown: exchange(given[self.shown], name, side(picture, text))}
         except Exception as e:
             return {self.status: problem(e)}
-        said = f"Keypoints are set: {count(text)} in {SIDES[name]}."
-        return out | self.steer(given) | {self.status: message(said)}
+        return out | {self.status: message(f"Keypoints are set: {count(text)} in {SIDES[name]}.")}
 
     def change(self, name: str, given: dict[Component, Any]) -> Updates:
         """Another picture: the keypoints of that side go, the other's stay. Those of loaded settings wait for it."""
@@ -105,25 +98,25 @@ class Poses(Panel):
         except EngineError:  # Make will say so
             picture = None
         waits = old.get("src") == "" and old["people"]
-        new = side(picture) | {"people": old["people"]} if waits else side(None)
-        out = self.put(given, name, new)
-        gone = not any(poses_of(out[self.shown])) and given[self.which] == "given"
-        return out | ({self.which: "off"} if gone else {})
-
-    def put(self, given: dict[Component, Any], name: str, new: dict[str, Any]) -> Updates:
-        """The skeletons with one side exchanged."""
-        sides = json.loads(given[self.shown] or value_of([None, None], ["", ""]))["sides"]
-        sides[[*SIDES].index(name)] = new
-        return {self.shown: json.dumps({"sides": sides})}
+        new = exchange(value, name, side(picture) | {"people": old["people"]} if waits else side(None))
+        gone = not any(poses_of(new)) and given[self.which] == "given"
+        return {self.shown: new} | ({self.which: "off"} if gone else {})
 
     def steer(self, given: dict[Component, Any]) -> Updates:
         """What is shown is what counts, on a network that bodies can steer."""
         try:
             choice = resolve(given[self.form.widgets["model"]])
             able = choice.beside("pose") or "pose" in choice.extras
+            return {self.which: "given"} if able and any(poses_of(given[self.shown])) else self.still
         except EngineError:  # Make will say so
-            able = False
-        return {self.which: "given"} if able else {}
+            return self.still
+
+
+def exchange(value: str | None, name: str, new: dict[str, Any]) -> str:
+    """The skeletons' value with one side exchanged."""
+    sides = json.loads(value or value_of([None, None], ["", ""]))["sides"]
+    sides[[*SIDES].index(name)] = new
+    return json.dumps({"sides": sides})
 
 
 def read(values: dict[str, Any], name: str) -> Image | None:

@@ -1,7 +1,5 @@
 """A shelf of examples to click, a row of one or more small pictures each; ``choose`` tells which one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

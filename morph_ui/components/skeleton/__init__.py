@@ -1,7 +1,5 @@
 """Body skeletons over two pictures, side by side, whose joints the artist moves. Its value is JSON text both ways."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -26,8 +24,9 @@ def skeletons(tab: str) -> gr.HTML:
     follows Python's setting as well); the value then holds no pictures. A side set without "src" keeps the picture it
     has, one with an empty "src" is not shown.
     """
-    facts = {"tab": tab, "facts": skeleton.describe(), "invitation": INVITATION}  # as props they are lost by visible=False
-    return component(__file__, f"{tab}-skeletons", before=f"const OWN = {json.dumps(facts)};")
+    # As props they are lost by visible=False.
+    own = json.dumps({"tab": tab, "facts": skeleton.describe(), "invitation": INVITATION})
+    return component(__file__, f"{tab}-skeletons", before=f"const OWN = {own};")
 
 
 def value_of(pictures: Iterable[Image.Image | None], poses: Iterable[str]) -> str:

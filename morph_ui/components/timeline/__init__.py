@@ -1,7 +1,5 @@
 """Pictures in a row, each with its words: add, remove, reorder by drag. Nothing that the browser sends is believed."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence

@@ -22,36 +22,29 @@ function divide() {
   stage.style.setProperty('--part', `${part.value / 10}%`);
 }
 function draw() {
-  let v = props.value;
-  if (typeof v === 'string') { try { v = JSON.parse(v); } catch { v = null; } }
+  const v = props.value && JSON.parse(props.value);
   if (!v) return;
   if (v.run !== run) { run = v.run; chosen = null; }
   cells = v.cells;
-  element.style.setProperty('--ratio', v.ratio);
-  element.style.setProperty('--columns', v.columns || 1);
-  strip.classList.toggle('grid', !!v.columns);
-  stage.classList.toggle('working', !!v.working);
+  element.style.setProperty('--ratio', v.ratio); element.style.setProperty('--columns', v.columns || 1);
+  strip.classList.toggle('grid', !!v.columns); stage.classList.toggle('working', !!v.working);
   if (v.before && under.getAttribute('src') !== v.before) under.src = v.before;
   const many = cells.length > 1 ? cells : [];
   while (strip.children.length > many.length) strip.lastChild.remove();
   while (strip.children.length < many.length) {
-    const b = document.createElement('button'), i = strip.children.length;
-    b.type = 'button'; b.className = 'cell'; b.setAttribute('role', 'option');
-    b.append(document.createElement('img'), document.createElement('span'));
-    b.addEventListener('click', () => choose(i));
+    const b = Object.assign(document.createElement('button'), { type: 'button', className: 'cell', role: 'option' }), i = strip.children.length;
+    b.append(document.createElement('img'), document.createElement('span')); b.addEventListener('click', () => choose(i));
     strip.append(b);
   }
   many.forEach((c, i) => {
     const b = strip.children[i], img = b.firstChild;
-    b.dataset.state = c.state;
-    b.setAttribute('aria-label', c.label || `Result ${i + 1}`);
+    b.dataset.state = c.state; b.setAttribute('aria-label', c.label || `Result ${i + 1}`);
     b.lastChild.textContent = c.label || '';
     if (c.src && img.getAttribute('src') !== c.src) img.src = c.src;
     img.style.visibility = c.src ? 'visible' : 'hidden';
   });
   const find = i => cells.findIndex(c => c.index === i);
-  show(Math.max(0, find(chosen) < 0 ? find(v.newest) : find(chosen)));
-  divide();
+  show(Math.max(0, find(chosen) < 0 ? find(v.newest) : find(chosen))); divide();
 }
 part.addEventListener('input', divide);
 compare.addEventListener('click', () => { comparing = !comparing; divide(); });
