@@ -1,5 +1,6 @@
 """The menu of networks in Chromium, over a hub on loopback: sizes, terms, a download stopped and gone on; poses."""
 
+import functools
 import shutil
 
 import pytest
@@ -9,8 +10,9 @@ from fakehub import FakeHub
 from playwright.sync_api import expect
 from test_page import DAISY, ROSE
 
-from engine.checkpoints.resolve import CATALOGUE, FAMILIES, chosen
+from engine.checkpoints.resolve import CATALOGUE, FAMILIES, resolve
 from engine.requests import EngineError
+from engine.requests.settings import Settings
 from engine.vision import video
 from engine.vision.keypoints import pose
 from morph_ui import networks
@@ -133,17 +135,17 @@ def upload(page, side, file):
 
 
 def test_the_note_of_a_name_that_is_none():
-    assert "must be one of flora" in networks.about("nonsense")
-    assert "free for any use" in networks.about("flora")
-    assert "4.1 GB" not in networks.about("sd15") and "2.1 GB" in networks.about("sd15")  # with TAESD
+    note = functools.partial(networks.describe, settings=Settings())
+    assert "must be one of flora" in note("nonsense")
+    assert "free for any use" in note("flora")
+    assert "4.1 GB" not in note("sd15") and "2.1 GB" in note("sd15")  # with TAESD
 
 
-def test_a_public_page_opens_no_files_but_those_of_its_folders(monkeypatch, tiny, tmp_path):
-    monkeypatch.setenv("CHRYSALIS_PATHS", "")
+def test_a_public_page_opens_no_files_but_those_of_its_folders(tiny, tmp_path):
     for name in (str(tiny), f"flora + {tiny}/unet/diffusion_pytorch_model.safetensors"):
         with pytest.raises(EngineError, match="must be one of"):
-            chosen(name)
-    monkeypatch.setenv("CHRYSALIS_PATHS", f"{tmp_path}:{tiny.parent}")
-    assert chosen(str(tiny)).base == tiny
+            resolve(name, ())
+    folders = (str(tmp_path), str(tiny.parent))
+    assert resolve(str(tiny), folders).base == tiny
     with pytest.raises(EngineError, match="must be one of"):
-        chosen(f"{tiny.parent}/../../etc")
+        resolve(f"{tiny.parent}/../../etc", folders)
