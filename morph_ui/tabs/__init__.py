@@ -41,9 +41,10 @@ def maker(worker: Any, state: gr.State, form: Form, panel: Panel, ask: Ask) -> C
 
 
 def wire(
-    worker: Any, state: gr.State, form: Form, panel: Any, ask: Ask, note: Callable[..., tuple[str, Updates]]
+    worker: Any, state: gr.State, form: Form, panel: Any, ask: Ask, note: Callable[..., tuple[str, Updates]], *own: str
 ) -> None:
-    """``note``: what is said of settings that were read from a file, and what they set beside the form."""
+    """``note``: what is said of settings that were read from a file, and what they set beside the form; ``own``: fields
+    that a run writes back, as it does the seed."""
 
     def load(session: Session, path: str) -> Updates:
         try:
@@ -56,6 +57,7 @@ def wire(
         return form.load(settings) | more | {panel.status: text}
 
     panel.join(form.make, form.stop, form.widgets["seed"])
+    panel.written |= {name: form.widgets[name] for name in own}
     panel.wire(state)
     handler, given = maker(worker, state, form, panel, ask), {state, *form.components}
     form.network.after(form.make.click(handler, given, panel.components, **QUIET))

@@ -49,8 +49,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
         where = gr.Radio(WHERE, value="paint", label=label, elem_id="edit-where", info=info)
     form.inputs |= {"canvas": pad, "where": where}
     note = "; open the same drawing on the canvas to make it again."
-    wire(worker, state, form, panel, partial(ask, form), lambda _: (note, {}))
-    panel.written["strength"] = form.widgets["strength"]
+    wire(worker, state, form, panel, partial(ask, form), lambda _: (note, {}), "strength")
     for button, up in ((faithful, False), (realistic, True)):
         run = maker(worker, state, form, panel, partial(bisect, form, up))
         button.click(restore(run, state, form), {state, *form.components}, panel.components, **QUIET)
