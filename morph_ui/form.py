@@ -26,7 +26,7 @@ class Form:
     def __init__(
         self, request: type, settings: Settings, beside: BlockContext | None = None, wants: tuple[str, ...] = ()
     ):
-        self.request, self.tab, self.fields = request, request.method, fields_of(request)
+        self.request, self.tab, self.fields, self.settings = request, request.method, fields_of(request), settings
         self.widgets: dict[str, Component] = {}
         self.inputs: dict[str, Component] = {}  # what else the handler of Make is given, by name
         self.places: dict[str, BlockContext] = {}

@@ -105,7 +105,7 @@ class Poses(Panel):
     def steer(self, given: dict[Component, Any]) -> Updates:
         """What is shown is what counts, on a network that bodies can steer."""
         try:
-            choice = resolve(given[self.form.widgets["model"]])
+            choice = resolve(given[self.form.widgets["model"]], self.form.settings.paths)
             able = choice.beside("pose") or "pose" in choice.extras
             return {self.which: "given"} if able and any(poses_of(given[self.shown])) else self.still
         except EngineError:  # Make will say so
