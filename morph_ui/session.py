@@ -39,6 +39,7 @@ class Run:
     made: dict[int, dict[str, Any]] = field(default_factory=dict)  # the settings that make that one again
     before: str = ""  # what the results were made from, as a URL
     ladder: Any = None  # how far the search for a strength has come
+    undo: dict[Any, Any] = field(default_factory=dict)  # widgets as they are to be if nothing comes of it
     ratio: float = 1.0  # width over height
     selected: int | None = None
     done: Done | None = None
@@ -116,6 +117,16 @@ class Session:
         if worth:
             self.kept = run
         self.run = self.kept
+
+    def view(self) -> dict[str, Any]:
+        """What the player and the viewer show: every cell of the newest run in its order, and which is meant."""
+        run, n = self.run, self.run.request.total if self.run.request else 0
+        order = sorted({*range(run.first, run.first + n), *run.cells}, key=lambda i: run.labels.get(i, (i, ""))[0])
+        own = {i: {"index": i, "label": run.labels.get(i, (i, ""))[1], "state": "waiting", "src": ""} for i in order}
+        values = {"run": self.number, "cells": [cell | run.cells.get(i, {}) for i, cell in own.items()]}
+        values |= {"ratio": run.ratio, "before": run.before, "newest": run.first, "working": not run.over}
+        values |= {"done": run.done is not None, "loop": bool(getattr(run.request, "loop", False))}
+        return values | {"columns": getattr(run.request, "columns", 0)}
 
     def halt(self) -> None:
         """Stop was pressed."""

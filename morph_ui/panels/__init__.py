@@ -3,6 +3,7 @@
 Updates are dictionaries, component → value; what is not in them stays as it is.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -32,6 +33,7 @@ class Panel:
     """
 
     status: gr.HTML
+    screen: gr.HTML
     lasting = False  # whether what was made before can be taken while a run goes on
 
     def join(self, make: gr.Button, stop: gr.Button, seed: gr.Number | None = None) -> None:
@@ -51,7 +53,7 @@ class Panel:
 
     def picture(self, session: Session) -> Updates:
         """What is seen of the newest run."""
-        return {}
+        return {self.screen: json.dumps(session.view())}
 
     def clear(self) -> Updates:
         """There is nothing to take."""
@@ -118,7 +120,7 @@ def show(worker: Any, session: Session, request: Any, panel: Panel, **how: Any) 
     session.end(run, worth=run.done is not None or panel.worth(run))
     if run.done is None and kind == "note":
         text = ". ".join(t for t in (text, panel.left(session, run)) if t)
-    yield panel.ended(session, text, kind)
+    yield panel.ended(session, text, kind) | ({} if run.done else run.undo)
 
 
 def follow(worker: Any, session: Session, run: Run, panel: Panel, clock: Clock) -> Iterator[bool]:

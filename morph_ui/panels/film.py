@@ -1,8 +1,6 @@
 """Frames on the way from picture to picture: the player, candidates of a frame, MP4, PNGs and LoRAs to take."""
 
-import json
 import zipfile
-from typing import Any
 
 import gradio as gr
 
@@ -34,9 +32,6 @@ class Film(Panel):
     def wire(self, state: gr.State) -> None:
         self.back.input(self.turn, [state, self.back], [self.film, self.status], **QUIET)
         self.screen.choose(self.choose, state, [self.again, self.tried], **AT_ONCE)
-
-    def picture(self, session: Session) -> Updates:
-        return {self.screen: json.dumps(strip(session))}
 
     def clear(self) -> Updates:
         return {self.film: NO_FILE, self.pngs: NO_FILE, self.again: OFF, self.tried: OFF, self.loras: OFF}
@@ -80,19 +75,6 @@ class Film(Panel):
         chosen = frame.chosen if several else None
         gallery = gr.update(visible=bool(several), value=several or None, selected_index=chosen)
         return {self.again: gr.update(visible=bool(inner)), self.tried: gallery}
-
-
-def strip(session: Session) -> dict[str, Any]:
-    """The player's value: every cell of the strip, in order."""
-    run = session.run
-    n = run.request.total if run.request else 9
-    return {
-        "run": session.number,
-        "cells": [run.cells.get(i, {"state": "waiting", "src": ""}) for i in range(n)],
-        "ratio": run.ratio,
-        "loop": bool(getattr(run.request, "loop", False)),
-        "done": run.done is not None,
-    }
 
 
 def measures(done: Done) -> list[str]:

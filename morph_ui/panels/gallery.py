@@ -1,6 +1,5 @@
 """Pictures beside a canvas: one large with its before and after, the others below; PNGs to take; where they go on."""
 
-import json
 from collections.abc import Callable
 
 import gradio as gr
@@ -37,9 +36,6 @@ class Gallery(Panel):
         for button, tab in ((self.under, self.tab), (self.send, self.onward.lower())):
             button.click(lambda session, tab=tab: pass_on(session, tab), state, self.feed, **AT_ONCE)
 
-    def picture(self, session: Session) -> Updates:
-        return {self.screen: json.dumps(results(session))}
-
     def clear(self) -> Updates:
         off = {"interactive": False, "__type__": "update"}
         return {self.png: NO_FILE, self.pngs: gr.update(value=None, visible=False), self.under: off, self.send: off}
@@ -65,23 +61,6 @@ class Gallery(Panel):
             return {self.png: gr.update(value=write(session), interactive=True) if session.run.frames else gr.skip()}
         except OSError:
             return {self.png: NO_FILE}
-
-
-def results(session: Session) -> dict:
-    """The viewer's value."""
-    run = session.run
-    n = run.request.total if run.request else 0
-    order = sorted({*range(run.first, run.first + n), *run.cells}, key=lambda i: run.labels.get(i, (i, ""))[0])
-    waiting = {"state": "waiting", "src": ""}
-    return {
-        "run": session.number,
-        "cells": [{"index": i, "label": run.labels.get(i, (i, ""))[1]} | run.cells.get(i, waiting) for i in order],
-        "ratio": run.ratio,
-        "before": run.before,
-        "columns": run.request.columns if run.request else 0,
-        "working": not run.over,
-        "newest": run.first,
-    }
 
 
 def large(run: Run) -> int:

@@ -1,6 +1,5 @@
 """The *Edit* tab: a painting made real, or a painted-over photograph made whole again."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from engine.requests.settings import Settings
 from morph_ui.api import PICTURES, api
 from morph_ui.components.canvas import canvas, read
 from morph_ui.form import Form
-from morph_ui.panels import QUIET, Updates
+from morph_ui.panels import QUIET
 from morph_ui.panels.gallery import Gallery
 from morph_ui.session import Session, inline
 from morph_ui.tabs import Asked, columns, maker, wire
@@ -51,22 +50,10 @@ def build(worker: Any, settings: Settings) -> gr.State:
     note = "; open the same drawing on the canvas to make it again."
     wire(worker, state, form, panel, partial(ask, form), lambda _: (note, {}), "strength")
     for button, up in ((faithful, False), (realistic, True)):
-        run = maker(worker, state, form, panel, partial(bisect, form, up))
-        button.click(restore(run, state, form), {state, *form.components}, panel.components, **QUIET)
+        handler = maker(worker, state, form, panel, partial(bisect, form, up))
+        button.click(handler, {state, *form.components}, panel.components, **QUIET)
     api(worker, R, ABOUT, PICTURES)
     return state
-
-
-def restore(run: Callable[..., Iterator[Updates]], state: gr.State, form: Form) -> Callable[..., Iterator[Updates]]:
-    """A handler after whose run, if that was stopped, the strength is where it was."""
-
-    def handle(given: dict[Any, Any]) -> Iterator[Updates]:
-        number = given[state].number + 1
-        yield from run(given)
-        if given[state].number == number != given[state].run.number:
-            yield {form.widgets["strength"]: given[form.widgets["strength"]]}
-
-    return handle
 
 
 def ask(form: Form, session: Session, values: dict[str, Any]) -> Asked:
@@ -126,5 +113,6 @@ def bisect(form: Form, up: bool, session: Session, values: dict[str, Any]) -> As
         got = f"got {bounds[0]:.3g} to {bounds[1]:.3g}, which look alike"
         raise EngineError(f"strength must leave something to try, {got}")
     request, keep = replace(request, strength=strength), set(kept.frames) if kept else set()
-    first = max(keep, default=-1) + 1
-    return request, how | {"keep": keep, "first": first, "labels": name(request, first), "ladder": (own, bounds)}
+    first, undo = max(keep, default=-1) + 1, {form.widgets["strength"]: values["strength"]}
+    how |= {"keep": keep, "first": first, "labels": name(request, first), "ladder": (own, bounds)}
+    return request, how | {"undo": undo}

@@ -62,6 +62,9 @@ class Poses(Panel):
         model = values["model"] if values["pose_rescue"] else "flora"
         return PoseRequest(tuple(both), detector, values["pose_rescue"], model), {}
 
+    def picture(self, session: Session) -> Updates:
+        return {}
+
     def source(self, session: Session) -> Callable[..., str]:
         return lambda *picture: ""
 
