@@ -1,7 +1,7 @@
 """What other programs call: a named endpoint a method, whose parameters are the fields of its request."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING
 from typing import Any
 
@@ -18,19 +18,15 @@ KINDS: dict[type, Any] = {str: gr.Textbox, bool: gr.Checkbox}
 FILM, LORAS, PICTURES = ("mp4", "zip", "report"), ("loras",), ("pictures", "report")
 
 
-def api(
-    worker: Any,
-    request: Any,
-    about: str,
-    outputs: tuple[str, ...],
-    more: Mapping[str, Component] | None = None,
-    read: Callable[[Any, dict[str, Any]], Any] | None = None,
-) -> None:
+Read = Callable[[Any, dict[str, Any]], Any]  # a request from its class and values by name
+
+
+def api(worker: Any, request: Any, about: str, outputs: tuple[str, ...], read: Read, **more: Component) -> None:
     """``/{method}``: pictures as files, ``more`` inputs, and the request's plain fields → ``outputs``.
 
-    ``read`` makes a request of all these, by name. The request is the one judge, and its sentences name the field.
+    The request is the one judge of its fields, and its sentences name them.
     """
-    inputs = {n: upload(n, f) for n, f in pictures_of(request).items()} | dict(more or {})
+    inputs = {n: upload(n, f) for n, f in pictures_of(request).items()} | more
     # Plain inputs of their own: the page's would check values before the request does.
     for n, f in fields_of(request).items():
         if f.type is not tuple:
@@ -40,7 +36,7 @@ def api(
     def call(*values: Any) -> Iterator[dict[Component, Any]]:
         session = Session(back=False)
         try:
-            run = session.begin((read or open_pictures)(request, dict(zip(inputs, values, strict=True))))
+            run = session.begin(read(request, dict(zip(inputs, values, strict=True))))
             for event in run.events(worker):
                 if isinstance(event, Frame | Done):
                     run.take(event, session.save)
@@ -55,11 +51,9 @@ def api(
 
     call.__doc__ = f"{about} Fields as in ``python -m engine {request.method} --help``."
     # None lets a file be left out; other defaults are the components' own.
-    needed = {n for n, f in pictures_of(request).items() if f.default is MISSING}
-    kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
-    call.__signature__ = inspect.Signature(
-        [inspect.Parameter(n, kind, default=empty if n in needed else None) for n in inputs]
-    )
+    needed = {n: inspect.Parameter.empty for n, f in pictures_of(request).items() if f.default is MISSING}
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    call.__signature__ = inspect.Signature([inspect.Parameter(n, kind, default=needed.get(n)) for n in inputs])
     own = {"api_name": request.method, "concurrency_limit": None, "show_progress": "hidden"}
     gr.Button(visible=False).click(call, list(inputs.values()), list(outs.values()), **own)
 
@@ -76,8 +70,7 @@ def open_pictures(request: Any, values: dict[str, Any]) -> Any:
     for name, field in pictures_of(request).items():
         path, mode = values.pop(name), field.spec.layer
         if path is not None:
-            kind = {"L": "mask"}.get(mode, "sketch" if name == "sketch" else "strokes")
-            opened[name] = images.read(path, field.spec.label) if mode == "RGB" else images.layer(path, name, kind)
+            opened[name] = images.read(path, field.spec.label) if mode == "RGB" else images.layer(path, name, name)
         elif field.default is MISSING:
             opened[name] = None
     return request(**opened, **settle(request, values))

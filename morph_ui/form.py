@@ -23,9 +23,7 @@ class Form:
     goes ``beside``, if that is given. ``places``: the groups, for what a tab has of its own; ``wants``: what its jobs
     ask for beside the network."""
 
-    def __init__(
-        self, request: type, settings: Settings, beside: BlockContext | None = None, wants: tuple[str, ...] = ()
-    ):
+    def __init__(self, request: Any, settings: Settings, beside: BlockContext | None = None, wants: Any = ()):
         self.request, self.tab, self.fields, self.settings = request, request.method, fields_of(request), settings
         self.widgets: dict[str, Component] = {}
         self.inputs: dict[str, Component] = {}  # what else the handler of Make is given, by name
@@ -106,11 +104,8 @@ class Form:
         suitable = SUITABLE.format(json.dumps(self.suits))
         presets = self.request.presets
         names = sorted({name for values in presets.values() for name in values})
-        # Null: what suits the network.
-        free = {"guidance": None} if self.suits else {}
-        whole = {
-            p: [({n: self.fields[n].default for n in names} | free | v)[n] for n in names] for p, v in presets.items()
-        }
+        start = {n: self.fields[n].default for n in names} | ({"guidance": None} if self.suits else {})  # what suits
+        whole = {p: [(start | values)[n] for n in names] for p, values in presets.items()}
         js = f"(name, model) => ({json.dumps(whole)})[name].map(v => v ?? ({suitable})(model))"
         self.preset.input(None, [self.preset, model], [self.widgets[n] for n in names], js=js, **quiet)
         if self.suits:

@@ -15,6 +15,7 @@ from morph_ui.session import Session
 
 Asked = tuple[Any, dict[str, Any]]  # a request, and how its run begins (`Session.begin`)
 Ask = Callable[[Session, dict[str, Any]], Asked]
+Note = Callable[[dict[str, Any]], tuple[str, Updates]]
 
 
 def columns(*scales: int) -> list[gr.Column]:
@@ -40,9 +41,7 @@ def maker(worker: Any, state: gr.State, form: Form, panel: Panel, ask: Ask) -> C
     return make
 
 
-def wire(
-    worker: Any, state: gr.State, form: Form, panel: Any, ask: Ask, note: Callable[..., tuple[str, Updates]], *own: str
-) -> None:
+def wire(worker: Any, state: gr.State, form: Form, panel: Any, ask: Ask, note: Note, *own: str) -> None:
     """``note``: what is said of settings that were read from a file, and what they set beside the form; ``own``: fields
     that a run writes back, as it does the seed."""
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from engine.requests import Done, DrawRequest
 from engine.requests.settings import Settings
-from morph_ui.api import PICTURES, api
+from morph_ui.api import PICTURES, api, open_pictures
 from morph_ui.components.canvas import canvas, read
 from morph_ui.components.feed import feed_value
 from morph_ui.components.shelf import EXAMPLES, examples, shelf
@@ -20,8 +20,9 @@ from morph_ui.session import Session, data_url, inline
 from morph_ui.tabs import Asked, columns, wire
 
 R = DrawRequest
-ABOUT = "A picture from lines (``sketch``: dark on white, or with alpha) and colours (``strokes``: what is transparent \
-stays free), over a ``photo`` if there is one. Ends with PNG files and the settings."
+ABOUT = (
+    "A picture of lines (``sketch``) and colours (``strokes``), over a ``photo`` if there is one: PNGs and a report."
+)
 AXES = {"sketch_scale": "lines", "stroke_scale": "colours", "realism": "realism"}
 
 
@@ -49,7 +50,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
     note = "; open the same drawing on the canvas to make it again."
     wire(worker, state, form, panel, partial(ask, form), lambda _: (note, {}))
     live(worker, state, pad, form, panel, partial(ask, form))
-    api(worker, R, ABOUT, PICTURES)
+    api(worker, R, ABOUT, PICTURES, open_pictures)
     return state
 
 

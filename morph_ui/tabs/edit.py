@@ -8,7 +8,7 @@ import gradio as gr
 
 from engine.requests import USEFUL, Done, EditRequest, EngineError
 from engine.requests.settings import Settings
-from morph_ui.api import PICTURES, api
+from morph_ui.api import PICTURES, api, open_pictures
 from morph_ui.components.canvas import canvas, read
 from morph_ui.form import Form
 from morph_ui.panels import QUIET
@@ -17,10 +17,7 @@ from morph_ui.session import Session, inline
 from morph_ui.tabs import Asked, columns, maker, wire
 
 R = EditRequest
-ABOUT = (
-    "Make a ``guide`` real: a painting, an edited photograph, or paint with alpha over a ``photo``. White (or alpha) \
-in ``mask`` is where it may change. Ends with PNG files and the settings."
-)
+ABOUT = "Make a ``guide`` real, or paint over a ``photo``; white in ``mask`` is where it may change: PNGs and a report."
 FINEST = 0.02  # strengths closer than this look alike
 WHERE = [("where it is painted, and around", "paint"), ("everywhere", "all")]
 
@@ -52,7 +49,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
     for button, up in ((faithful, False), (realistic, True)):
         handler = maker(worker, state, form, panel, partial(bisect, form, up))
         button.click(handler, {state, *form.components}, panel.components, **QUIET)
-    api(worker, R, ABOUT, PICTURES)
+    api(worker, R, ABOUT, PICTURES, open_pictures)
     return state
 
 

@@ -10,7 +10,7 @@ import gradio as gr
 from engine.requests import EngineError, InterpolateRequest, new_seed
 from engine.requests.settings import Settings
 from engine.vision import images
-from morph_ui.api import FILM, api
+from morph_ui.api import FILM, api, open_pictures
 from morph_ui.components.dropzone import dropzone
 from morph_ui.components.shelf import EXAMPLES, examples, shelf
 from morph_ui.components.skeleton import poses_of, value_of
@@ -23,8 +23,7 @@ from morph_ui.tabs import Asked, columns, made, wire
 from morph_ui.tabs.poses import Poses
 
 R = InterpolateRequest
-ABOUT = "Morph picture ``a`` into picture ``b``. Streams progress in the report; ends with an MP4, a zip of PNGs and \
-the settings."
+ABOUT = "Morph picture ``a`` into ``b``. Streams progress in the report; ends with an MP4, a zip of PNGs, the settings."
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -54,7 +53,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
     panel.again.click(alter(worker, panel, remake), state, panel.components, **QUIET)
     panel.tried.select(alter(worker, panel, pick), state, panel.components, **QUIET)
     poses.wire(worker)
-    api(worker, R, ABOUT, FILM)
+    api(worker, R, ABOUT, FILM, open_pictures)
     return state
 
 

@@ -11,7 +11,7 @@ import gradio as gr
 from engine.requests import MOST, EngineError, MorphRequest, settle
 from engine.requests.settings import Settings
 from engine.vision import images
-from morph_ui.api import FILM, LORAS, api
+from morph_ui.api import FILM, LORAS, api, upload
 from morph_ui.components.shelf import examples, shelf
 from morph_ui.components.timeline import example, keyframes, timeline
 from morph_ui.form import Form
@@ -21,10 +21,7 @@ from morph_ui.session import Session
 from morph_ui.tabs import Asked, columns, wire
 
 R = MorphRequest
-ABOUT = (
-    "Morph through ``pictures``, two or more files. ``prompts``: words for each, one a line. Streams progress in the \
-report; ends with an MP4, a zip of PNGs, the settings and a zip of the LoRAs."
-)
+ABOUT = "Morph through two ``pictures`` or more; ``prompts``: words for each, one a line. MP4, PNGs, report and LoRAs."
 LARGEST = 1.5e9  # bytes of LoRAs
 NUMBERED = re.compile(r"lora-(\d+)")
 
@@ -51,9 +48,8 @@ def build(worker: Any, settings: Settings) -> gr.State:
 
     tryout.choose(take, None, line, **QUIET)
     wire(worker, state, form, panel, ask, note)
-    texts = {"prompts": gr.Textbox("", visible=False, label="prompts")}
-    texts["loras"] = gr.File(file_count="multiple", visible=False, label="loras")
-    api(worker, R, ABOUT, FILM + LORAS, texts, lambda _, values: call(values))
+    more = {"prompts": gr.Textbox("", visible=False, label="prompts"), "loras": upload("loras", form.fields["loras"])}
+    api(worker, R, ABOUT, FILM + LORAS, lambda _, values: call(values), **more)
     return state
 
 
