@@ -12,7 +12,6 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, takewhile
 from typing import Any
@@ -22,7 +21,7 @@ from engine.requests import Cancelled, Event, Preview, Progress, Waiting
 HEARTBEAT = 0.25  # seconds between two `Waiting`s, so that a vanished reader is noticed
 _END = object()
 Run = Callable[[Any], Iterator[Event]]
-Fetch = Callable[[Any], Generator[Progress, None, Any]]
+Fetch = Callable[[Any], Iterator[Progress]]
 
 
 class Job:
@@ -30,6 +29,7 @@ class Job:
 
     def __init__(self, request: Any, place: Callable[[Job], int] = lambda job: 0):
         self.request, self.cancelled = request, False
+        self.model: str | None = getattr(request, "model", None)  # the network that it needs
         self._events: deque[Any] = deque()
         self._ready = threading.Condition()
         self._place, self._closed = place, False
@@ -47,8 +47,7 @@ class Job:
                 return
             if isinstance(event, Preview | Progress):  # only the newest of these is worth showing
                 kind = type(event), getattr(event, "index", 0)
-                kept = [e for e in self._events if (type(e), getattr(e, "index", 0)) != kind]
-                self._events = deque(kept)
+                self._events = deque(e for e in self._events if (type(e), getattr(e, "index", 0)) != kind)
             self._events.append(event)
             self._ready.notify_all()
 
@@ -84,7 +83,7 @@ class Worker:
     """
 
     def __init__(self, *runs: Run, fetch: Fetch | None = None):
-        self._fetch = fetch
+        self._fetch = fetch or (lambda request: iter(()))
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._free: dict[int, str | None] = dict.fromkeys(range(len(runs)))  # device → network it last served
@@ -96,15 +95,13 @@ class Worker:
         """Queues a request and returns at once."""
         job = Job(request, self._place)
         try:
-            events = self._fetch(request) if self._fetch else iter(())
-            first = next(events, None)
+            events = self._fetch(request)
+            whole = chain([next(events)], events)
+            threading.Thread(target=self._bring, args=(job, whole), daemon=True, name="fetch").start()
+        except StopIteration:  # there is nothing to fetch
+            self._join(job)
         except Exception as e:
             job.put(e)
-            return job
-        if first is None:
-            self._join(job)
-        else:
-            threading.Thread(target=self._bring, args=(job, first, events), daemon=True, name="fetch").start()
         return job
 
     def close(self) -> None:
@@ -115,19 +112,9 @@ class Worker:
                 job.cancel()
             self._changed.notify_all()
 
-    def _bring(self, job: Job, first: Progress, events: Generator[Progress, None, Any]) -> None:
-        def whole(request: Any) -> Iterator[Progress]:
-            with closing(events):
-                for event in chain([first], events):
-                    if self._closing:
-                        raise Cancelled
-                    yield event
-
-        end = forward(whole, job)
-        if end is _END:
-            self._join(job)
-        else:
-            job.put(end)
+    def _bring(self, job: Job, events: Iterator[Progress]) -> None:
+        end = forward(lambda request: takewhile(lambda event: not self._closing, events), job)
+        self._join(job) if end is _END else job.put(end)
 
     def _join(self, job: Job) -> None:
         with self._changed:
@@ -147,7 +134,7 @@ class Worker:
         """The next job, when its turn comes and it is for this device; None when the worker closes."""
 
         def mine() -> bool:
-            return bool(self._waiting) and prefer(network(self._waiting[0].request), self._free) == device
+            return bool(self._waiting) and prefer(self._waiting[0].model, self._free) == device
 
         with self._changed:
             self._changed.wait_for(lambda: self._closing or mine())
@@ -162,16 +149,11 @@ class Worker:
         while (job := self._take(device)) is not None:
             end: Any = Cancelled()
             if not job.cancelled:
-                end, last = forward(run, job), network(job.request)
+                end, last = forward(run, job), job.model
             with self._changed:
                 self._free[device] = last
                 self._changed.notify_all()
             job.put(end)  # only now, so that whoever has read the end finds the device free
-
-
-def network(request: Any) -> str | None:
-    """The name of the network that a request needs, if it says so."""
-    return getattr(request, "model", None)
 
 
 def prefer(model: str | None, free: Mapping[int, str | None]) -> int | None:

@@ -68,7 +68,7 @@ class ZeroWorker:
             yield Waiting(0)  # the GPU is there: the first chance to notice a cancelled job, before networks load
             yield from send(run, request)
 
-        self._estimate, self._fetch = estimate, fetch
+        self._estimate, self._fetch = estimate, fetch or (lambda request: ())
         self._call = spaces.GPU(duration=estimate)(call)
 
     def submit(self, request: Any) -> Job:
@@ -82,8 +82,7 @@ class ZeroWorker:
         job.put(forward(self._events, job))
 
     def _events(self, request: Any) -> Iterator[Event]:
-        if self._fetch:
-            yield from self._fetch(request)
+        yield from self._fetch(request)
         values = self._call(request)
         try:
             yield from receive(values)
