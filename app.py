@@ -32,7 +32,7 @@ def workers(settings: Settings) -> Any:
     """Where the jobs run: here, on several GPUs or machines (Ray), or by calls of a ZeroGPU Space."""
 
     def fetch(request: Any) -> Iterator[Event]:
-        from engine.jobs.run import fetch
+        from engine.jobs.fetch import fetch
 
         return fetch(request, settings)
 

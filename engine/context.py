@@ -71,6 +71,8 @@ class Context:
 
     def __init__(self, models: ModelManager, cache: Any = None):
         self.models, self.cache = models, cache
+        if cache is not None:
+            cache.trouble = ""  # which was the last job's
         self._model: LatentDiffusion | None = None
         self._own: tuple[Tensor, Tensor] | None = None  # the job's own latents and pictures
         self._look: Callable[[Tensor], Tensor] | None = None
@@ -79,6 +81,10 @@ class Context:
     def model(self) -> LatentDiffusion:
         assert self._model is not None, "a method asked for its model before `load`"
         return self._model
+
+    @property
+    def loaded(self) -> bool:
+        return self._model is not None
 
     @property
     def trouble(self) -> str:
@@ -139,12 +145,16 @@ class Context:
         self._own, self._look = (z, x), None
         return z
 
+    @torch.no_grad()  # it is called between a method's steps
     def look(self, latents: Tensor) -> list[Image]:
-        """Small, rough pictures of latents, in a moment."""
+        """Small, rough pictures of latents, in a moment; none where there is no memory even for that."""
         if self._own is None:
             return []
-        self._look = self._look or self.model.previewer(*self._own)
-        return images.to_pictures(self._look(latents))
+        try:
+            self._look = self._look or self.model.previewer(*self._own)
+            return images.to_pictures(self._look(latents))
+        except EngineError:
+            return []
 
     def embed(self, *prompts: str) -> Tensor:
         """Texts → (B, L, D), remembered: live drawing asks for the same several times a second."""
@@ -172,6 +182,8 @@ class Context:
 
     def detector(self, which: str) -> Generator[Progress, None, Detector]:
         """What finds people, fetched if it is not here."""
+        if known := self.models.tools.get(("detector", which)):
+            return known
         extra = DETECTORS[which]
         folder, *_ = yield from fetch([(extra.about, extra.source)])
         files, device = [folder / name for name in extra.source.files], self.models.device.type
@@ -190,12 +202,13 @@ def walk(
 
 def relay(steps: Generator[Any, None, T], say: Callable[[Any], Advance]) -> Generator[Advance, None, T]:
     """The steps of a fit as `Advance`s; returns what was fitted."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield say(step)
+    try:
+        while True:
+            yield say(next(steps))
+    except StopIteration as end:
+        return end.value
+    finally:
+        steps.close()
 
 
 def noise_source(shape: Sequence[int], keys: Sequence[tuple[int, ...]], device: torch.device) -> Noise:

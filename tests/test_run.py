@@ -141,6 +141,15 @@ def test_a_lack_of_memory_is_a_sentence_and_other_errors_are_themselves(job):
             list(job(fails(error)))
 
 
+class Full:
+    """A cache that cannot be written, whatever a job hopes."""
+
+    def __init__(self, said):
+        self.said = said
+
+    trouble = property(lambda self: self.said, lambda self, value: None)
+
+
 def test_what_a_lack_of_memory_has_changed_is_told_once_and_stays_a_note(job):
     def method(context):
         for doing in ("one", "two"):
@@ -148,7 +157,7 @@ def test_what_a_lack_of_memory_has_changed_is_told_once_and_stays_a_note(job):
             context.model.room.tell("it went on with 4 pictures a time")
         return Output([GUIDE], notes=["a note"])
 
-    said, trouble = list(job(method, cache=SimpleNamespace(trouble="no cache"))), "memory of cpu ran out; it went on"
+    said, trouble = list(job(method, cache=Full("no cache"))), "memory of cpu ran out; it went on"
     told = [e.doing.startswith(trouble) for e in said if isinstance(e, Progress)]
     assert told == [False] * 4 + [True, False]  # between "two" and "done"
     assert [note[: len(trouble)] for note in said[-1].notes] == ["a note", trouble, "no cache"]
@@ -161,7 +170,7 @@ def test_people_are_looked_for_without_a_network(job):
         return Output([GUIDE])
 
     said = list(job(method, PoseRequest((GUIDE,))))
-    assert [type(e) for e in said] == [Progress, Frame, Progress, Done] and said[-1].evaluations == 0
+    assert [type(e) for e in said] == [Frame, Progress, Done] and said[-1].evaluations == 0
 
 
 def test_loading_ahead_warms_up_and_makes_nothing(models, tiny):
@@ -175,7 +184,7 @@ def test_loading_ahead_warms_up_and_makes_nothing(models, tiny):
 def test_a_runner_makes_networks_and_cache_once_when_the_first_job_comes(models, tiny, monkeypatch, tmp_path):
     made, settings = [], Settings(device="cpu", memory=3.0, paths=(str(tiny.parent),), cache=tmp_path, cache_gb=0.5)
     monkeypatch.setattr(module, "ModelManager", lambda *given, **more: made.append((given, more)) or models)
-    monkeypatch.setattr(module, "Cache", lambda *given: made.append(given) or SimpleNamespace(trouble="full"))
+    monkeypatch.setattr(module, "Cache", lambda *given: made.append(given) or Full("full"))
     run = module.runner(settings)
     assert not made
     first, second = ([*run(LoadRequest(str(tiny)))][-1] for _ in "ab")
@@ -184,15 +193,17 @@ def test_a_runner_makes_networks_and_cache_once_when_the_first_job_comes(models,
 
 
 def test_what_a_job_has_to_fetch_is_fetched_beside_it(tiny, monkeypatch):
+    from engine.jobs import fetch as fetching
+
     asked = []
-    monkeypatch.setattr(module.resolve, "fetch", lambda needs: asked.extend(about for about, _ in needs) or iter(()))
+    monkeypatch.setattr(fetching.resolve, "fetch", lambda needs: asked.extend(about for about, _ in needs) or iter(()))
     for wanted, request in (
         (set(), EditRequest(GUIDE, model=str(tiny))),
         ({"DWPose"}, PoseRequest((GUIDE,), model="sd15")),  # no network is at work
         ({"DWPose", "sd15", "ControlNet 1.1 canny"}, PoseRequest((GUIDE,), rescue="photo", model="sd15")),
     ):
         asked.clear()
-        assert list(module.fetch(request, Settings())) == []
+        assert list(fetching.fetch(request, Settings())) == []
         assert set(asked) - {"quick previews (TAESD)"} == wanted
     with pytest.raises(EngineError, match="model must"):
-        list(module.fetch(LoadRequest(str(tiny)), Settings(paths=())))
+        list(fetching.fetch(LoadRequest(str(tiny)), Settings(paths=())))

@@ -137,6 +137,8 @@ def merge(parts: Parts, path: Path, strength: float, name: str) -> None:
     """Adds a LoRA (`lora_files`) to the weights of UNet and text encoder, ``strength`` times; EngineError if it does
     not fit."""
     layers = lora_files.parse(path, f"LoRA {path.name}")
+    if not any(layers):
+        raise EngineError(f"LoRA {path.name} must change some layer of {name}, got none")
     for module, part in zip((parts.unet, parts.text_encoder), layers, strict=True):
         for key, weight in _add(module, part, path, strength, name).items():
             module.get_parameter(key).data = weight

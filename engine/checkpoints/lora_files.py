@@ -63,7 +63,10 @@ def write(factors: Factors, about: dict[str, Any]) -> bytes:
 def parse(source: bytes | Path, name: str) -> tuple[Layers, Layers]:
     """What a file holds for the UNet and for the text encoder: a layer as it calls it → its "a", "b", "alpha", "note"
     (the LoraConfig). EngineError if it is none or of another kind."""
-    block = source if isinstance(source, bytes) else source.read_bytes()
+    try:
+        block = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as e:
+        raise EngineError(f"{name} must be a file that can be read, got {e.strerror}") from None
     try:
         tensors, note = load(block), _note(block)
     except SafetensorError as e:
@@ -92,6 +95,8 @@ def fit(module: nn.Module, layers: Layers, name: str, network: str) -> Factors:
             raise EngineError(f"{name} must fit {network}, got one for the layer {layer}, which it does not have")
         if "a" not in parts or "b" not in parts:
             raise EngineError(f"{name} must hold both factors of every layer, got one of {layer}")
+        if "alpha" in parts and parts["alpha"].numel() != 1:
+            raise EngineError(f"{name} must have one alpha a layer, got {parts['alpha'].numel()} for {layer}")
         a, b = parts["a"], parts["b"]
         if not isinstance(own, nn.Linear | nn.Conv2d) or min(a.ndim, b.ndim) < 2:
             raise EngineError(f"{name} must be for linear layers, got one for the {type(own).__name__} {layer}")

@@ -36,10 +36,7 @@ class LatentDiffusion:
         self.name, self.device, self.dtype = resident.name, resident.device, resident.dtype
         self.unet, self.vae, self.schedule = resident.unet, resident.vae, resident.schedule
         self.vae_scale_factor = resident.vae_scale_factor
-        self.channels = int(self.unet.config.out_channels)
-        self.concat_channels = int(self.unet.config.in_channels) - self.channels
-        if self.concat_channels % self.channels:
-            raise EngineError(f"model {self.name} must see noise, or drawings beside it, got a network for inpainting")
+        self.channels, self.concat_channels = resident.channels, resident.concat_channels
         self.size = int(self.unet.config.sample_size) * self.vae_scale_factor
         # The UNet halves its input between levels: frames must be whole at the deepest one.
         self.multiple = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
@@ -153,7 +150,7 @@ class LatentDiffusion:
         return self.schedule.few_step_sigmas(self.resident.few_step_times, top, steps)
 
     def denoiser(self, conditionings: Sequence[Conditioning]) -> Denoise:
-        """(x, σ) → x0, guided: Σ weightᵢ · x0(x, conditioningᵢ). Rows of all frames go as one batch, in chunks."""
+        """(x, σ) → x0, guided: Σ weightᵢ · x0(x, conditioningᵢ), Σ weightᵢ = 1. Rows of all frames go as one batch."""
 
         def denoise(x: Tensor, s: float) -> Tensor:
             out = self._output(x, torch.full((len(x),), s, dtype=torch.float64), conditionings)

@@ -43,6 +43,10 @@ class Resident:
         for module in (self.unet, self.vae, self.text_encoder):
             module.eval().requires_grad_(False)
         self.schedule = Schedule(parts.scheduler, self.name)
+        self.channels = int(self.unet.config.out_channels)
+        self.concat_channels = int(self.unet.config.in_channels) - self.channels
+        if self.concat_channels % self.channels:
+            raise EngineError(f"model {self.name} must see noise, or drawings beside it, got a network for inpainting")
         self.controls: dict[str, Any] = {}  # ControlNets and adapters, by what they are shown (control.py)
         self._few_step: Callable[[], dict[str, Tensor]] | None = None  # what loads LCM-LoRA's weights
         self._few_step_weights: dict[str, Tensor] = {}
@@ -172,7 +176,8 @@ class Resident:
             self.settle(self._limit)
         if self.plan.offload:  # both sets wait outside: only one is ever on the device
             self.unet.to("cpu")
-            self._few_step_weights = {n: t.cpu() for n, t in self._few_step_weights.items()}
+        place = CPU if self.plan.offload else self.device
+        self._few_step_weights = {n: t.to(place) for n, t in self._few_step_weights.items()}
         with swap(self.unet, self._few_step_weights):
             yield
 
@@ -221,7 +226,7 @@ def _merge(unet: nn.Module, folder: Path) -> dict[str, Tensor]:
 
 
 def _move(module: Any, device: torch.device) -> None:
-    if next(module.parameters()).device.type != device.type:
+    if any(p.device.type != device.type for p in module.parameters()):
         module.to(device)
     if any(p.ndim == 4 for p in module.parameters()):
         module.to(memory_format=torch.channels_last)

@@ -10,9 +10,11 @@ from typing import Any
 from engine.diffusion.geometry import noise_steps, tree
 from engine.methods.interpolate import tries_at
 from engine.methods.morph import PROBE_FRAMES, PROBE_STEPS
-from engine.requests import Cost, DrawRequest, EditRequest, InterpolateRequest, MorphRequest
+from engine.methods.pose import STEPS, T0
+from engine.requests import DETECTORS, Cost, DrawRequest, EditRequest, InterpolateRequest, MorphRequest, PoseRequest
 
 LIVE = 4  # steps of the live sampler at most
+PHOTOGRAPH = math.ceil(T0 * STEPS - 1e-9)  # steps of the photograph in which people are looked for once more
 FIT, DECODE = 3, 3  # a fitted row and a decoded picture count as so many rows
 
 
@@ -25,14 +27,21 @@ def plan(request: Any) -> Cost:
     """What will be walked, fitted and decoded when nothing is remembered.
 
     Exact but for what the pictures decide, where it is the most that can be: the live sampler of *Interpolate*, LoRAs
-    that have learnt enough before their time, drawings that cover the whole frame. People are looked for outside of it.
+    that have learnt enough before their time, drawings that cover the whole frame, photographs made to find people.
     """
     return PLANS.get(type(request), lambda r: Cost())(request)
+
+
+def people(r: PoseRequest) -> Cost:
+    """A photograph of every picture, at most: where there is nobody in it."""
+    return Cost(PHOTOGRAPH * r.total) if r.rescue else Cost()
 
 
 def interpolate(r: InterpolateRequest) -> Cost:
     rows = 1 if r.guidance == 1 else 2
     steps, pictures = SCHEMES[r.scheme](r)
+    if r.pose_rescue and r.pose in DETECTORS:
+        steps += PHOTOGRAPH * ((not r.pose_a) + (not r.pose_b))
     # Both pictures are fitted at once, each under its words and under the negative.
     return Cost(steps, rows, 2 * rows * r.invert_steps, pictures, r.pose != "off")
 
@@ -119,4 +128,5 @@ PLANS: dict[type, Callable[[Any], Cost]] = {
     MorphRequest: morph,
     DrawRequest: draw,
     EditRequest: edit,
+    PoseRequest: people,
 }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from time import perf_counter
 from typing import Any
 
 import torch
 
-from engine.checkpoints import resolve
 from engine.checkpoints.manager import ModelManager
 from engine.context import Advance, Context, Method, Output, Steps
 from engine.diffusion.guidance import Conditioning
@@ -69,11 +69,14 @@ def run(context: Context, request: Any) -> Iterator[Event]:
     steps = _steps(context, request)
     output = None
     try:
-        yield Progress(0.0, f"loading {request.model}")
+        if not isinstance(request, PoseRequest):
+            yield Progress(0.0, f"loading {request.model}")
         while output is None:
             event, output = _next(context, steps)
             if isinstance(event, Advance):
                 yield from bar.advance(event)
+            elif isinstance(event, Progress) and context.loaded:  # a download in the middle
+                yield replace(event, fraction=bar.fraction)
             elif event is not None:
                 yield event
             yield from bar.tell()
@@ -148,11 +151,3 @@ def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
         return models, Cache(settings.cache, int(settings.cache_gb * 1e9))
 
     return lambda request: run(Context(*resident()), request)
-
-
-def fetch(request: Any, settings: Settings) -> Generator[Progress, None, None]:
-    """Brings what a request needs and this machine lacks: a stage of the job, beside others that have the device."""
-    needs = resolve.resolve(request.model, settings.paths).needs(request.wants)
-    if isinstance(request, PoseRequest) and not request.rescue:  # no network is at work
-        needs = [n for n in needs if n[0] == resolve.DETECTORS[request.detector].about]
-    yield from resolve.fetch(resolve.missing(needs))

@@ -89,7 +89,7 @@ def detect(
         detector = yield from context.detector(which)
         found = detector.people(picture)
         if not found and rescue:
-            other = yield from context.models.loading(model, ("canny",))
+            other = context.model if context.loaded else (yield from context.load(model, ("canny",)))
             photo = yield from photograph(other, picture, rescue)
             found = unframe(detector.people(photo), picture.size, photo.size)
         context.put("people", key, found)

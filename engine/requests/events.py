@@ -65,7 +65,7 @@ class Cost:
     """What a job is going to take, known before it begins: what progress and a loan of a device are reckoned by.
 
     ``steps``: pictures × steps that the network walks; ``rows``: guidance rows in each; ``fits``: rows that go forward
-    and backward (LoRAs, inversion); ``pictures``: encoded or decoded; ``steered``: with a ControlNet beside it.
+    and backward (LoRAs, inversion); ``pictures``: decoded; ``steered``: with a ControlNet beside it.
     """
 
     steps: float = 0

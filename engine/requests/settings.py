@@ -50,7 +50,8 @@ class Settings:
         given = {n: v for n, v in vars(args or Namespace()).items() if n in fields_of(cls) and v is not None}
         for name, variables in VARIABLES.items():
             text = next((environ[v] for v in variables if environ.get(v)), "")
-            if text and name not in given:
+            own = name not in ("host", "port") or args is None or hasattr(args, name)  # those are the page's
+            if text and name not in given and own:
                 given[name] = _value(variables[0], fields_of(cls)[name].type, text)
         if environ.get("SPACE_ID"):
             given.setdefault("host", "0.0.0.0")

@@ -17,8 +17,6 @@ from PIL.Image import Image
 from engine.requests import EngineError
 from engine.vision.keypoints.pose import MOST, Person
 
-# until engine/context.py passes the files (resolve.DETECTORS[which].files())
-WEIGHTS = {"dwpose": ("", ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")), "openpose": ("", ("body_pose_model.pth",))}
 SURE = 0.3  # boxes and joints below are not believed
 OVERLAP = 0.45  # of two boxes that share more of their union, the surer one stays
 LEAST = 4  # joints; fewer are no person (OpenPose's own rule)
@@ -37,10 +35,9 @@ class Detector:
     package, is missing.
     """
 
-    def __init__(self, which: str, files: Sequence[Path] | Path, device: str = "cpu"):
+    def __init__(self, which: str, files: Sequence[Path], device: str = "cpu"):
         if which not in STARTS:
             raise EngineError(f"detector must be one of {', '.join(STARTS)}, got {which!r}")
-        files = [files / name for name in WEIGHTS[which][1]] if isinstance(files, Path) else files
         if missing := [f.name for f in files if not f.is_file()]:
             place = files[0].parent
             raise EngineError(f"{which} must have its weights in {place}, got none named {', '.join(missing)}")

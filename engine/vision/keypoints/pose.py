@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.requests import EngineError
-from engine.vision.keypoints import skeleton as _skeleton
 from engine.vision.keypoints.skeleton import JOINTS
 
 BODY_25 = (*range(8), *range(9, 19))  # where the 18 are among OpenPose's newer 25
@@ -184,7 +183,3 @@ def scale_at(t: float, scale: float, found: tuple[bool, bool] = (True, True)) ->
     """
     nearness = {(True, True): 1.0, (True, False): 1 - t, (False, True): t, (False, False): 0.0}[found]
     return nearness * (scale - 2 * abs(t - 0.5) * (scale - 1))
-
-
-# until every caller has the new name
-framed, along, between, drawn, skeleton = frame, people_at, person_at, _skeleton.draw, _skeleton.describe
