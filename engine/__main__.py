@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         _inputs(p, request)
         _outputs(p, name)
     m = verbs.add_parser("models", help="the catalogue: name, what it is, where from, present or not")
-    more = "sd15:sketch,stroke,pose with what belongs to it (live, canny, clip, clip-small, dwpose, openpose)"
+    more = "sd15:sketch,stroke,pose,live,canny with what belongs to it; clip, dwpose, openpose, hed, lineart, scribble"
     m.add_argument("--fetch", nargs="+", metavar="NAME", default=[], help=f"bring networks to this machine; {more}")
     c = verbs.add_parser("cache", help="what was learnt of pictures: LoRAs, inversions, features; newest first")
     c.add_argument("--clear", action="store_true", help="throw it away")
@@ -193,11 +193,16 @@ def _report(args: argparse.Namespace, request: Any, done: Done) -> dict[str, Any
 
 
 def list_models(args: argparse.Namespace) -> int:
-    from engine.checkpoints.resolve import available, fetch, missing, resolve
+    from engine.checkpoints.resolve import ANNOTATORS, CLIPS, DETECTORS, available, fetch, missing, resolve
+
+    tools = {**ANNOTATORS, **CLIPS, **DETECTORS}
 
     for text in args.fetch:
         name, _, kinds = text.partition(":")
-        needs = resolve(name, Settings.read(args).paths).needs([k for k in kinds.split(",") if k])
+        if name in tools:
+            needs = [(tools[name].about, tools[name].source)]
+        else:
+            needs = resolve(name, Settings.read(args).paths).needs([k for k in kinds.split(",") if k])
         for event in fetch(missing(needs)):
             _show(event)
     for e, here in available():
