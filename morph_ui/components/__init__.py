@@ -11,16 +11,12 @@ def component(file: str, elem_id: str, scripts: Sequence[str] = (), before: str 
     """The widget of the folder in which ``file`` lies. Its ``scripts`` (one, named like it, where none is given) make
     one closure, in this order; ``before`` comes first. Whatever else is given is in the script's ``props``."""
     folder = Path(file).parent
+    scripts = scripts or [folder.name]
 
-    def text(name: str) -> str:
-        path = folder / name
-        return path.read_text() if path.exists() else ""
+    def text(kind: str, *names: str) -> str:
+        paths = [folder / f"{name}.{kind}" for name in dict.fromkeys(names)]
+        return "\n".join(path.read_text() for path in paths if path.exists())
 
-    return gr.HTML(
-        html_template=props.pop("html", text(f"{folder.name}.html")),
-        css_template=text(f"{folder.name}.css"),
-        js_on_load="\n".join([before, *(text(f"{name}.js") for name in scripts or [folder.name])]),
-        elem_id=elem_id,
-        apply_default_css=False,
-        **{"value": None} | props,
-    )
+    own = {"html_template": text("html", folder.name), "value": None, "apply_default_css": False} | props
+    js = f"{before}\n{text('js', *scripts)}"
+    return gr.HTML(css_template=text("css", *scripts, folder.name), js_on_load=js, elem_id=elem_id, **own)

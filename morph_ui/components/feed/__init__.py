@@ -11,7 +11,7 @@ _FED = iter(range(1, 2**62))
 
 
 def feed(tab: str) -> gr.HTML:
-    return component(__file__, f"{tab}-feed", html="", visible="hidden")
+    return component(__file__, f"{tab}-feed", html_template="", visible="hidden")
 
 
 def feed_value(tab: str, layers: dict[str, str]) -> str:

@@ -6,4 +6,4 @@ from morph_ui.components import component
 
 
 def player(tab: str) -> gr.HTML:
-    return component(__file__, f"{tab}-player")
+    return component(__file__, f"{tab}-player", ("../strip", "player"))

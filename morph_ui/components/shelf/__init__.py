@@ -28,7 +28,7 @@ def shelf(tab: str, rows: Sequence[Sequence[str | Image.Image]]) -> gr.HTML:
         for i, row in enumerate(rows)
     )
     html = f'<div class="shelf"><span>try</span>{buttons}</div>'
-    return component(__file__, f"{tab}-examples", html=html, elem_classes="examples")
+    return component(__file__, f"{tab}-examples", html_template=html, elem_classes="examples")
 
 
 def thumbnail(picture: str | Image.Image, side: int) -> str:

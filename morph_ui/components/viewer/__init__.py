@@ -7,4 +7,4 @@ from morph_ui.components import component
 
 
 def viewer(tab: str, invitation: str) -> gr.HTML:
-    return component(__file__, f"{tab}-viewer", invitation=invitation)
+    return component(__file__, f"{tab}-viewer", ("../strip", "viewer"), invitation=invitation)

@@ -1,6 +1,5 @@
 // Results, one large; the slider lays what it was made from over it. Python sets the value and hears which was chosen.
-const q = s => element.querySelector(s);
-const stage = q('.stage'), big = q('.big'), under = q('.under'), part = q('.part'), strip = q('.strip'), compare = q('.compare');
+const under = q('.under'), part = q('.part'), compare = q('.compare');
 let cells = [], at = 0, run = -1, chosen = null, comparing = false;
 
 q('.empty').textContent = props.invitation || '';
@@ -10,8 +9,8 @@ function show(i) {
   if (cell && cell.src) { if (big.getAttribute('src') !== cell.src) big.src = cell.src; }
   else if (!cells.some(c => c.src) && !stage.classList.contains('working')) big.removeAttribute('src');  // a stopped first run
   stage.classList.toggle('has', !!big.getAttribute('src'));
-  q('.what').textContent = cell && cells.length > 1 ? cell.label || `${at + 1} / ${cells.length}` : (cell && cell.label) || '';
-  [...strip.children].forEach((c, k) => c.setAttribute('aria-selected', k === at));
+  q('.what').textContent = cell?.label || (cells.length > 1 ? `${at + 1} / ${cells.length}` : '');
+  mark(at);
 }
 function choose(i) { show(i); chosen = cells[at].index; trigger('choose', { index: chosen }); }
 function divide() {
@@ -29,20 +28,7 @@ function draw() {
   element.style.setProperty('--ratio', v.ratio); element.style.setProperty('--columns', v.columns || 1);
   strip.classList.toggle('grid', !!v.columns); stage.classList.toggle('working', !!v.working);
   if (v.before && under.getAttribute('src') !== v.before) under.src = v.before;
-  const many = cells.length > 1 ? cells : [];
-  while (strip.children.length > many.length) strip.lastChild.remove();
-  while (strip.children.length < many.length) {
-    const b = Object.assign(document.createElement('button'), { type: 'button', className: 'cell', role: 'option' }), i = strip.children.length;
-    b.append(document.createElement('img'), document.createElement('span')); b.addEventListener('click', () => choose(i));
-    strip.append(b);
-  }
-  many.forEach((c, i) => {
-    const b = strip.children[i], img = b.firstChild;
-    b.dataset.state = c.state; b.setAttribute('aria-label', c.label || `Result ${i + 1}`);
-    b.lastChild.textContent = c.label || '';
-    if (c.src && img.getAttribute('src') !== c.src) img.src = c.src;
-    img.style.visibility = c.src ? 'visible' : 'hidden';
-  });
+  lay(cells.length > 1 ? cells : [], 'Result', choose);
   const find = i => cells.findIndex(c => c.index === i);
   show(Math.max(0, find(chosen) < 0 ? find(v.newest) : find(chosen))); divide();
 }

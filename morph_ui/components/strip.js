@@ -1,0 +1,18 @@
+// What player and viewer have alike: the strip below the large picture, a button for each cell that Python sent.
+const q = s => element.querySelector(s), strip = q('.strip'), stage = q('.stage'), big = q('.big');
+function lay(cells, what, choose) {
+  while (strip.children.length > cells.length) strip.lastChild.remove();
+  while (strip.children.length < cells.length) {
+    const b = Object.assign(document.createElement('button'), { type: 'button', className: 'cell', role: 'option' }), i = strip.children.length;
+    b.append(document.createElement('img'), document.createElement('span')); b.addEventListener('click', () => choose(i));
+    strip.append(b);
+  }
+  cells.forEach((c, i) => {
+    const b = strip.children[i], img = b.firstChild;
+    b.dataset.state = c.state; b.setAttribute('aria-label', c.label || `${what} ${i + 1}`);
+    b.lastChild.textContent = c.label;
+    if (c.src && img.getAttribute('src') !== c.src) img.src = c.src;
+    img.style.visibility = c.src ? 'visible' : 'hidden';
+  });
+}
+const mark = at => [...strip.children].forEach((c, k) => c.setAttribute('aria-selected', k === at));
