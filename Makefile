@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PORT ?= 7860
 BIN = .venv/bin
+# Two processes of tests, a file at a time, in the order of tests/conftest.py.
+TWO = -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test check install system clean
 
@@ -14,13 +16,13 @@ test: .venv/installed-dev system
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pyright
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 check: .venv/installed-dev
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m pyright
-	$(BIN)/python -m pytest -x -m "not slow"
+	$(BIN)/python -m pytest $(TWO) -x -m "not slow"
 
 .venv/installed: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -31,6 +31,9 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 
 
 def pytest_configure():
+    # Tiny networks are fastest on one thread, and `make test` runs two processes of tests.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
     own = tempfile.mkdtemp(prefix="chrysalis-cache-")  # not the person's
     os.environ["CHRYSALIS_CACHE"], cache.home = own, lambda: Path(own)
     os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="chrysalis-hub-")
