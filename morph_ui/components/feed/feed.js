@@ -1,8 +1,7 @@
 watch('value', () => {
   const v = props.value && JSON.parse(props.value);
   if (!v) return;
-  const tab = [...document.querySelectorAll('[role=tab]')].find(b => b.textContent.trim().toLowerCase() === v.tab);
-  if (tab && tab.getAttribute('aria-selected') !== 'true') tab.click();
+  [...document.querySelectorAll('[role=tab]:not([aria-selected=true])')].find(b => b.textContent.trim().toLowerCase() === v.tab)?.click();
   const put = tries => {
     const place = document.querySelector(`#${v.tab}-canvas [data-ready], #${v.tab}-canvas[data-ready]`);
     if (place) place.dispatchEvent(new CustomEvent('chrysalis-open', { detail: v.layers }));

@@ -12,9 +12,8 @@ function show(i) {
 }
 function tick() {
   const n = cells.length, mode = q('.mode').value;
+  if (mode !== 'back') step = 1; else if (at + step < 0 || at + step >= n) step = -step;
   let next = at + step;
-  if (mode === 'back' && (next < 0 || next >= n)) { step = -step; next = at + step; }
-  if (mode !== 'back') step = 1;
   if (mode === 'loop' && next >= n) next = 0;
   if (mode === 'once' && next >= n) return pause();
   if (cells[next] && cells[next].state === 'done') show(next); else if (n) { step = -step; }
@@ -50,5 +49,4 @@ play.addEventListener('click', () => { touched = true; timer ? pause() : start()
 scrub.addEventListener('input', () => { touched = true; pause(); show(+scrub.value); });
 scrub.addEventListener('change', () => choose(+scrub.value));
 q('.fps').addEventListener('change', () => timer && start());
-watch('value', draw);
-draw();
+watch('value', draw); draw();

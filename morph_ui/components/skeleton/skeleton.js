@@ -37,18 +37,14 @@ const pair = s => sides[1 - s].people;
 
 function tell() {
   sent = JSON.stringify({ sides: sides.map(({ src, ...side }) => src ? side : { src, ...side }) });
-  props.value = sent;
-  foot();
-  trigger('input');
+  props.value = sent; foot(); trigger('input');
 }
-function remember() { past.push(JSON.stringify(sides.map(x => x.people))); if (past.length > 200) past.shift(); }
+function remember() { past = [...past, JSON.stringify(sides.map(x => x.people))].slice(-200); }
 function change(act, key) { remember(); act(); draw(key); tell(); }
 function undo() {
   if (!past.length) return;
-  const old = JSON.parse(past.pop());
-  sides.forEach((x, s) => { x.people = old[s]; });
-  held = null; stepped = false;
-  draw(); tell();
+  JSON.parse(past.pop()).forEach((people, s) => { sides[s].people = people; });
+  held = null; stepped = false; draw(); tell();
 }
 // The figure fills most of the picture's height, or of its width.
 function standing({ width: w, height: h }) {
@@ -69,16 +65,13 @@ function home(side, person, k) {
   return [0, 1].map(i => clamp(person[n][i] + (STANDING[k][i] - STANDING[n][i]) * tall / (i ? side.height : side.width)));
 }
 function svg(parent, name, attributes) {
-  const node = document.createElementNS('http://www.w3.org/2000/svg', name);
+  const node = parent.appendChild(document.createElementNS('http://www.w3.org/2000/svg', name));
   for (const [k, v] of Object.entries(attributes)) node.setAttribute(k, v);
-  parent.append(node);
   return node;
 }
 function button(parent, text, title, key, act) {
-  const b = document.createElement('button');
-  b.type = 'button'; b.textContent = text; b.dataset.key = key; b.setAttribute('aria-label', title);
-  b.addEventListener('click', act);
-  parent.append(b);
+  const b = parent.appendChild(Object.assign(document.createElement('button'), { type: 'button', textContent: text, ariaLabel: title, onclick: act }));
+  b.dataset.key = key;
 }
 function place(s, p, k) {
   const { width: w, height: h } = sides[s], [x, y] = joint([s, p, k]), { dots, lines, number } = parts[s].nodes[p];
@@ -103,8 +96,7 @@ function person(s, p) {
     const g = svg(root, 'g', { class: hollow ? 'joint hollow' : 'joint', tabindex: 0, role: 'button', 'data-key': `${s}.${p}.${k}`,
       'aria-label': label(s, p, k) + (hollow ? `, missing in ${SIDES[1 - s]}` : ''), style: `--own: ${rgb(k)}` });
     svg(g, 'circle', { class: 'dot', r: 5.5 * unit, fill: rgb(k) });
-    svg(g, 'circle', { class: 'ring', r: 9 * unit });
-    svg(g, 'circle', { class: 'hit', r: 5.5 * unit });
+    for (const [name, r] of [['ring', 9], ['hit', 5.5]]) svg(g, 'circle', { class: name, r: r * unit });
     return g;
   });
   parts[s].nodes[p] = { dots, lines, number };
@@ -194,10 +186,8 @@ function follow(e, s) {
 }
 function let_go(e) {
   if (!held || e.pointerId !== held.id) return;
-  const { at, moved } = held;
-  held = null;
-  parts[at[0]].frame.classList.remove('held');
-  if (moved) tell();
+  parts[held.at[0]].frame.classList.remove('held');
+  if (held.moved) { held = null; tell(); } else held = null;
 }
 function move([s, p, k], x, y, first) {
   if (first) remember();
@@ -225,14 +215,12 @@ element.addEventListener('focusin', e => {
   if (on) { chosen = split(on.dataset.key); foot(); caption(chosen); }
 });
 element.addEventListener('focusout', () => { settle(); if (!held) caption(); });
-q('.undo').dataset.key = 'undo'; q('.off').dataset.key = 'off';
 q('.undo').addEventListener('click', undo);
 q('.off').addEventListener('click', () => { if (chosen) remove(chosen); });
 q('.empty').textContent = OWN.invitation;
 function read() {
   if (props.value === sent && sent !== null) return;
-  let v = props.value;
-  if (typeof v === 'string') { try { v = JSON.parse(v); } catch { v = null; } }
+  const v = props.value && JSON.parse(props.value);
   sides = SIDES.map((_, s) => {
     const { src, width, height, people } = v?.sides?.[s] || { src: '' };
     kept[s] = src ?? kept[s];
@@ -242,5 +230,4 @@ function read() {
   for (const part of parts) part.frame.classList.remove('held');
   draw();
 }
-watch('value', read);
-read();
+watch('value', read); read();

@@ -6,8 +6,7 @@ let items = [], waiting = [], sent = null, held = null, before = null;
 function tell() {
   const there = items.filter(k => k.path).map(({ path, url, words }) => ({ path, url: url.startsWith('blob:') ? '' : url, words }));
   sent = JSON.stringify({ items: there, coming: items.length - there.length });
-  props.value = sent;
-  trigger('change');
+  props.value = sent; trigger('change');
 }
 function say(text, back = null) { trouble.textContent = text; before = back; undo.hidden = !back; }
 function cell(key) {
@@ -21,9 +20,8 @@ function cell(key) {
   pic.src = key.url || '';
   words.value = key.words || '';
   words.addEventListener('input', () => { key.words = words.value; tell(); });
-  div.querySelector('.off').addEventListener('click', () => remove(key));
-  div.querySelector('.left').addEventListener('click', () => step(key, -1));
-  div.querySelector('.right').addEventListener('click', () => step(key, 1));
+  for (const [name, act] of [['off', () => remove(key)], ['left', () => step(key, -1)], ['right', () => step(key, 1)]])
+    div.querySelector(`.${name}`).addEventListener('click', act);
   grip.addEventListener('keydown', e => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[e.key];
     if (by) { e.preventDefault(); step(key, by); grip.focus(); }
@@ -52,10 +50,8 @@ function remove(key) {
 }
 function step(key, by) { move(key, items.indexOf(key) + by); tell(); }
 function move(key, to) {
-  const from = items.indexOf(key);
-  if (to < 0 || to >= items.length || to === from) return;
-  items.splice(from, 1); items.splice(to, 0, key);
-  draw();
+  if (to < 0 || to >= items.length) return;
+  items.splice(items.indexOf(key), 1); items.splice(to, 0, key); draw();
 }
 function carry(x, y) {
   const over = items.findIndex(k => { const r = k.cell.getBoundingClientRect(); return x >= r.left && x < r.right && y >= r.top && y < r.bottom; });
@@ -76,11 +72,9 @@ function draw() {
     const part = s => k.cell.querySelector(s);
     part('.num').textContent = i + 1;
     k.cell.classList.toggle('coming', !k.path);
-    part('.grip').setAttribute('aria-label', `Picture ${i + 1} of ${items.length}; arrow keys move it`);
-    part('.off').setAttribute('aria-label', `Remove picture ${i + 1}`);
-    part('.left').setAttribute('aria-label', `Move picture ${i + 1} to the left`);
-    part('.right').setAttribute('aria-label', `Move picture ${i + 1} to the right`);
-    part('input').setAttribute('aria-label', `Words for picture ${i + 1}`);
+    const one = `picture ${i + 1}`, said = { off: `Remove ${one}`, left: `Move ${one} to the left`, right: `Move ${one} to the right` };
+    for (const [name, text] of Object.entries(said)) part(`.${name}`).ariaLabel = text;
+    part('.grip').ariaLabel = `Picture ${i + 1} of ${items.length}; arrow keys move it`; part('input').ariaLabel = `Words for ${one}`;
   });
   add.style.display = items.length < MOST ? '' : 'none';
   add.querySelector('span').textContent = items.length ? 'add' : 'Drop, paste or choose pictures, two or more';
@@ -107,7 +101,7 @@ async function take(files) {
 function read() {
   const v = props.value;
   if (!v || v === sent) return;
-  let found; try { found = typeof v === 'string' ? JSON.parse(v) : v; } catch { return; }
+  const found = JSON.parse(v);
   if (found.words) {
     items.forEach((k, i) => { k.words = found.words[i] || ''; k.cell.querySelector('input').value = k.words; });
     waiting = found.words.slice(items.length);
@@ -115,8 +109,7 @@ function read() {
   } else {
     const old = items.filter(k => !k.example);
     items = (found.items || []).map(k => ({ ...k, example: true }));
-    waiting = [];
-    say('', old.length ? [...old] : null);
+    waiting = []; say('', old.length ? old : null);
   }
   draw(); tell();
 }
@@ -137,5 +130,4 @@ document.addEventListener('paste', e => {
   if (!files.length || !element.offsetParent || (typing && [...data.types].includes('text/plain'))) return;
   e.preventDefault(); take(files);
 });
-watch('value', read);
-read(); draw();
+watch('value', read); read(); draw();

@@ -39,5 +39,4 @@ strip.addEventListener('keydown', e => {
   if (!by || !cells.length) return;
   e.preventDefault(); choose(at + by); strip.children[at]?.focus();
 });
-watch('value', draw);
-draw(); divide();
+watch('value', draw); draw(); divide();
