@@ -16,7 +16,7 @@ from engine.requests import Cancelled, Done, Frame, Preview
 from morph_ui.panels.status import Clock, human, message, problem, sentence
 from morph_ui.session import Run, Session
 
-Updates = dict[Component, Any]
+Updates = dict[Any, Any]  # component → value
 # For every handler of ours: Gradio's own veil over what is being made would flicker.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 AT_ONCE: dict[str, Any] = QUIET | {"queue": False}
@@ -125,26 +125,23 @@ def show(worker: Any, session: Session, request: Any, panel: Panel, **how: Any) 
 
 def follow(worker: Any, session: Session, run: Run, panel: Panel, clock: Clock) -> Iterator[bool]:
     """Notes a run's events: True when there is something new to see, False when the line has changed."""
-    source = panel.source(session)
-    shown, drawn = 0.0, 0.0
-    late: dict[int, Preview] = {}  # previews that came too soon after the last ones
+    source, shown = panel.source(session), 0.0
+    late: dict[int, Preview] = {}  # previews that came too soon after the last look
     for event in run.events(worker):
         clock.see(event)
         if isinstance(event, Preview):
             late[event.index] = event
         else:
             run.take(event, source)
-        if isinstance(event, Frame):
+        finished = isinstance(event, Frame)
+        if finished:
             late.pop(event.index, None)
-        if isinstance(event, Frame) or (late and monotonic() - drawn > OFTEN):
+        if finished or monotonic() - shown > OFTEN:
+            shown, new = monotonic(), finished or bool(late)
             for preview in late.values():
                 run.take(preview, source)
             late.clear()
-            drawn = monotonic()
-            yield True
-        elif not isinstance(event, Preview | Done) and monotonic() - shown > OFTEN:
-            shown = monotonic()
-            yield False
+            yield new
 
 
 def summary(done: Done, many: str, one: str = "") -> str:

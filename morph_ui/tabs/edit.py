@@ -71,7 +71,8 @@ def ask(form: Form, session: Session, values: dict[str, Any]) -> Asked:
     else:
         layers = {"guide": flat}
     request = form.read(values | layers)
-    return request, {"before": inline(flat), "labels": name(request), "ladder": (basis(request), (0.0, 1.0))}
+    basis = replace(request, strength=0.0, count=1)  # what a ladder belongs to: the pictures and all other settings
+    return request, {"before": inline(flat), "labels": name(request), "ladder": (basis, (0.0, 1.0))}
 
 
 def describe(done: Done) -> str:
@@ -84,12 +85,6 @@ def name(request: R, first: int = 0) -> dict[int, tuple[float, str]]:
     """What each result is called: its strength, which also orders the ladder, and its number if there are several."""
     text, several = f"strength {request.strength:.3g}", request.count > 1
     return {first + i: (request.strength + 1e-6 * i, text + f" · {i + 1}" * several) for i in range(request.count)}
-
-
-def basis(request: R) -> tuple[Any, ...]:
-    """What a ladder belongs to: the pictures and all settings but the strength."""
-    layers = [p and (p.mode, p.size, hash(p.tobytes())) for p in (request.guide, request.photo, request.mask)]
-    return *layers, *sorted((k, v) for k, v in request.settings().items() if k not in ("strength", "count"))
 
 
 def halve(bounds: tuple[float, float], strength: float, up: bool) -> tuple[tuple[float, float], float]:
