@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import gradio as gr
 import numpy as np
 import pytest
+from conftest import done as finish
 
-from engine.jobs.run import run
 from engine.requests import Done, Frame
 from engine.requests.settings import Settings
 from engine.vision import images, video
@@ -169,7 +169,7 @@ def test_they_are_as_old_as_the_weights():
 def test_the_studio_makes_them(models):
     """One of them once more, on this machine: the same but for WebP and bfloat16."""
     found = entry(3)
-    done = next(e for e in run(models, made.request_of(found["settings"], PAIRS[3])) if isinstance(e, Done))
+    done = finish(models, made.request_of(found["settings"], PAIRS[3]))
     gaps = [apart(x, y) for x, y in zip(done.frames, made.frames_of(found), strict=True)]
     assert max(gaps) < 1.5 * LOSS, gaps
     assert done.settings | found["settings"] | NONE == done.settings
