@@ -127,7 +127,7 @@ def read(values: dict[str, Any], name: str) -> Image | None:
 
 
 def count(text: str) -> str:
-    people = len(pose.read(text))
+    people = len(pose.read(text)) if text else 0
     return {0: "nobody", 1: "one person"}.get(people, f"{people} people")
 
 
