@@ -28,7 +28,7 @@ def describe(model: str, settings: Settings, wants: tuple[str, ...] = ()) -> str
     e = choice.entry
     lines = [f"{e.about[0].upper()}{e.about[1:]}, {e.size} px. {e.licence}: {e.terms}." if e else "Of your own."]
     if absent:
-        sizes = {x.about: x.gb for x in (choice.extras | CLIPS | DETECTORS).values()}
+        sizes = {x.about: x.gb for x in ({**choice.extras} | CLIPS | DETECTORS).values()}
         names = ", ".join(n for n, _ in absent)
         gigabytes = sum(e.gb if e and n == e.name else sizes.get(n, 0.0) for n, _ in absent)
         lines.append(f"The first job with it fetches {names}: {gigabytes:.1f} GB, kept on this machine.")

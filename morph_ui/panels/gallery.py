@@ -1,6 +1,7 @@
 """Pictures beside a canvas: one large with its before and after, the others below; PNGs to take; where they go on."""
 
 from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
 
@@ -69,7 +70,7 @@ def large(run: Run) -> int:
     return i if i in run.frames else run.first if run.first in run.frames else min(run.frames)
 
 
-def pass_on(session: Session, tab: str) -> str:
+def pass_on(session: Session, tab: str) -> Any:
     """The result that is shown large as the photograph of a tab's canvas."""
     run = session.run
     return feed_value(tab, {"photo": data_url(run.frames[large(run)].picture, "PNG")}) if run.frames else gr.skip()
