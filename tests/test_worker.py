@@ -172,8 +172,8 @@ def cluster():
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     patch = pytest.MonkeyPatch()
     patch.setenv("PYTHONPATH", path)  # the actors' too: they import the scripts from here
-    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False,
-             logging_level="ERROR", _temp_dir=folder)  # fmt: skip
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init("local", num_cpus=2, object_store_memory=80 * 2**20, _temp_dir=folder, **quiet)
     yield ray
     ray.shutdown()
     patch.undo()

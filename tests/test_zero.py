@@ -223,21 +223,23 @@ DRAWN = DrawRequest(LAYER, LAYER, count=4)
 EDITED = EditRequest(PICTURE, count=4)
 
 
-@pytest.mark.parametrize(
-    ("request_", "more"),
-    [
-        (replace(WAYS, size=256), {"frames": 129}), (replace(WAYS, size=256), {"candidates": 16, "frames": 33}),
-        (WAYS, {"steps": 200, "frames": 33}), (WAYS, {"invert_steps": 100}), (WAYS, {"high": 0.9, "frames": 17}),
-        (WAYS, {"size": 768, "frames": 17}),
-        (MORPH, {"lora_steps": 200}), (replace(MORPH, lora="none"), {"lora": "mix"}), (MORPH, {"lora_draws": 4}),
-        (MORPH, {"steps": 60}), (replace(MORPH, reschedule=False), {"reschedule": True}),
-        (replace(MORPH, lora="none"), {"pictures": (PICTURE,) * 3}), (replace(MORPH, lora="none"), {"loop": True}),
-        (MORPH, {"loras": (b"", b"")}),
-        (DRAWN, {"count": 8}), (DRAWN, {"steps": 100}), (replace(DRAWN, count=1), {"sheet": "sketch-realism"}),
-        (replace(DRAWN, steps=100, sampler="live", count=16), {"sampler": "ddim"}),
-        (EDITED, {"count": 8}), (EDITED, {"steps": 200}), (EDITED, {"repeats": 4}), (EDITED, {"strength": 1.0}),
-    ],
-)  # fmt: skip
+MORE = [
+    (replace(WAYS, size=256), {"frames": 129}),
+    (replace(WAYS, size=256), {"candidates": 16, "frames": 33}),
+    (replace(MORPH, lora="none"), {"lora": "mix"}),
+    (replace(MORPH, reschedule=False), {"reschedule": True}),
+    (replace(MORPH, lora="none"), {"pictures": (PICTURE,) * 3}),
+    (replace(MORPH, lora="none"), {"loop": True}),
+    (replace(DRAWN, count=1), {"sheet": "sketch-realism"}),
+    (replace(DRAWN, steps=100, sampler="live", count=16), {"sampler": "ddim"}),
+]
+MORE += [(WAYS, m) for m in ({"steps": 200, "frames": 33}, {"invert_steps": 100}, {"high": 0.9, "frames": 17})]
+MORE += [(WAYS, {"size": 768, "frames": 17}), (DRAWN, {"count": 8}), (DRAWN, {"steps": 100})]
+MORE += [(MORPH, m) for m in ({"lora_steps": 200}, {"lora_draws": 4}, {"steps": 60}, {"loras": (b"", b"")})]
+MORE += [(EDITED, m) for m in ({"count": 8}, {"steps": 200}, {"repeats": 4}, {"strength": 1.0})]
+
+
+@pytest.mark.parametrize(("request_", "more"), MORE)
 def test_more_work_asks_for_more(request_, more):
     little, much = (seconds(r) for r in (request_, replace(request_, **more)))
     assert all(type(s) is int and LEAST <= s <= MOST for s in (little, much))
