@@ -73,7 +73,8 @@ def beside(tab: str, what: str) -> str:
 def phase_of(value: Any) -> tuple[int, str]:
     """How often the hand has changed the drawing (0 … 2³¹), and what is wanted of it: "change" is nothing until Make is
     pressed, "live" a picture in few steps, "rest" one in full."""
-    turn, phase = (value.get("turn"), value.get("phase")) if isinstance(value, dict) else (0, "")
+    found: dict[str, Any] = value if isinstance(value, dict) else {}
+    turn, phase = found.get("turn", 0), found.get("phase", "")
     sound = type(turn) is int and 0 <= turn < 2**31 and phase in PHASES
     return (turn, phase) if sound else (0, "change")
 
@@ -111,7 +112,7 @@ def from_photograph(asked: Any) -> dict[str, str]:
         if not isinstance(asked, dict):
             raise EngineError(f"question must be an object, got {str(asked)[:40]!r}")
         size = _side(asked, "width"), _side(asked, "height")
-        c = asked.get("coarseness")
+        c: Any = asked.get("coarseness")
         if type(c) not in (int, float) or not 0 <= c <= 1:
             raise EngineError(f"coarseness must be a number from 0 to 1, got {repr(c)[:40]}")
         with _DRAWING:  # it is asked outside of Gradio's queue, and takes a core
@@ -131,11 +132,13 @@ def _lines(photo: np.ndarray, kind: Any, coarseness: float) -> np.ndarray:
     if kind == "xdog":
         return sketch_of(photo, coarseness)
     extra = ANNOTATORS.get(kind) if isinstance(kind, str) else None
-    folder = extra and hub.where(extra.source)
-    if extra and not folder:
+    if extra is None:
+        return lines(photo, kind)  # which says that there is none of that name
+    folder = hub.where(extra.source)
+    if folder is None:
         text = f"got none; python -m engine models --fetch {kind} brings them"
         raise EngineError(f"lines by {kind} must have their weights on this machine, {text}")
-    return lines(photo, kind, [folder / name for name in extra.source.files] if extra else ())
+    return lines(photo, kind, [folder / name for name in extra.source.files])
 
 
 def _side(found: dict[str, Any], name: str) -> int:
