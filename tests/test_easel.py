@@ -170,8 +170,8 @@ class Job:
         self.painter.running += 1
         self.painter.most = max(self.painter.most, self.painter.running)
         try:
-            for i in range(2 if self.live else 30):
-                yield Progress(i / 30, "painting")
+            for i in range(2 if self.live else 16):
+                yield Progress(i / 16, "painting")
                 time.sleep(0.05)
                 if self.cancelled:
                     raise Cancelled
