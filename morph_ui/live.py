@@ -18,7 +18,7 @@ from morph_ui.panels import AT_ONCE, NO_FILE, QUIET, Updates, show
 from morph_ui.panels.gallery import Gallery
 from morph_ui.panels.status import message
 from morph_ui.session import Run, Session, inline
-from morph_ui.tabs import Asked
+from morph_ui.tabs import Ask
 
 ONE = {"count": 1, "sheet": "none"}
 PHASES = {"live": DrawRequest.presets["live"] | ONE, "rest": ONE}
@@ -44,14 +44,7 @@ class Glimpse(Gallery):
         return f"live · {run.done.seconds:.2f} s" if run.done else ""
 
 
-def live(
-    worker: Any,
-    state: gr.State,
-    pad: gr.HTML,
-    form: Form,
-    panel: Gallery,
-    ask: Callable[[Session, dict[str, Any]], Asked],
-) -> None:
+def live(worker: Any, state: gr.State, pad: gr.HTML, form: Form, panel: Gallery, ask: Ask) -> None:
     """Wires the canvas ``pad``, which is an input of the form; ``state`` and ``ask``: as for *Make* (`tabs.wire`)."""
 
     def follow(given: dict[Component, Any]) -> Iterator[Updates]:

@@ -74,7 +74,7 @@ def phase_of(value: Any) -> tuple[int, str]:
     """How often the hand has changed the drawing (0 … 2³¹), and what is wanted of it: "change" is nothing until Make is
     pressed, "live" a picture in few steps, "rest" one in full."""
     found: dict[str, Any] = value if isinstance(value, dict) else {}
-    turn, phase = found.get("turn", 0), found.get("phase", "")
+    turn, phase = found.get("turn"), found.get("phase")
     sound = type(turn) is int and 0 <= turn < 2**31 and phase in PHASES
     return (turn, phase) if sound else (0, "change")
 

@@ -33,15 +33,13 @@ function curve(p, c, n) {
   let x = p.x, y = p.y;
   for (let i = 1; i <= parts; i++) {
     const t = i / parts, u = 1 - t, nx = u * u * p.x + 2 * u * t * c.x + t * t * n.x, ny = u * u * p.y + 2 * u * t * c.y + t * t * n.y;
-    g.lineWidth = p.w + (n.w - p.w) * t; g.beginPath(); g.moveTo(x, y); g.lineTo(nx, ny); g.stroke();
-    x = nx; y = ny;
+    g.lineWidth = p.w + (n.w - p.w) * t; g.beginPath(); g.moveTo(x, y); g.lineTo(nx, ny); g.stroke(); x = nx; y = ny;
   }
 }
 function wipe() { buffer.g.clearRect(0, 0, W, H); stroke = null; paint(); }
 function finish() {
   const s = stroke;
-  segment(s.end);
-  curve(s.m, s.a, s.a);
+  segment(s.end); curve(s.m, s.a, s.a);
   const changed = edit(s.layer, ...s.box, (g, x, y, w, h) => {
     g.save(); g.globalCompositeOperation = s.erase ? 'destination-out' : 'source-over'; g.globalAlpha = s.ink;
     g.drawImage(buffer, x, y, w, h, x, y, w, h); g.restore();

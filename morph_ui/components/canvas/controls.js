@@ -45,8 +45,7 @@ for (const f of all('input[type=file]')) f.addEventListener('change', () => { ta
 q('.size').addEventListener('input', e => { layers[active].size = +e.target.value; refresh(); });
 q('.opacity').addEventListener('input', e => { layers[active].ink = +e.target.value; refresh(); });
 q('.smoothing').addEventListener('input', e => { smoothing = Math.min(.9, +e.target.value); });
-q('.tolerance').addEventListener('input', refresh);
-q('.colour').addEventListener('input', e => colour(e.target.value));
+q('.tolerance').addEventListener('input', refresh);  q('.colour').addEventListener('input', e => colour(e.target.value));
 q('.shape').addEventListener('change', e => { if (+e.target.value) shape(+e.target.value); });
 function swatch(c, title) {
   const b = button('', title, '', () => colour(c));

@@ -55,9 +55,8 @@ function cover(p) {
 }
 function resize(w, h) {
   const other = w !== W || h !== H;
-  W = w; H = h;
+  W = w; H = h; buffer = blank(); mix = blank();
   for (const n of names) { layers[n].c = blank(); touch(layers[n]); }
-  buffer = blank(); mix = blank();
   if (photo) cover(photo);
   surface.style.aspectRatio = `${W} / ${H}`;
   if (other) fit(); else paint();
@@ -125,8 +124,7 @@ function edit(layer, x0, y0, x1, y1, change) {
   const x = clamp(Math.floor(x0), 0, W), y = clamp(Math.floor(y0), 0, H), w = clamp(Math.ceil(x1), 0, W) - x, h = clamp(Math.ceil(y1), 0, H) - y;
   if (w <= 0 || h <= 0) return false;
   const before = layer.c.g.getImageData(x, y, w, h);
-  change(layer.c.g, x, y, w, h);
-  touch(layer);
+  change(layer.c.g, x, y, w, h); touch(layer);
   const after = layer.c.g.getImageData(x, y, w, h);
   if (same(before, after)) return false;
   push({ bytes: 8 * w * h, undo: () => put(layer, before, x, y), redo: () => put(layer, after, x, y) });
@@ -143,9 +141,7 @@ function restore(s) {
 }
 function whole(change) {
   if (stroke) finish();
-  const before = snap();
-  change();
-  const after = snap();
+  const before = snap(), after = (change(), snap());
   push({ bytes: before.bytes + after.bytes, undo: () => restore(before), redo: () => restore(after) });
   paint(); tell();
 }

@@ -2,9 +2,8 @@
 function box() { const w = patch.img.width * patch.k, h = patch.img.height * patch.k; return { x: patch.x - w / 2, y: patch.y - h / 2, w, h }; }
 function float(img) {
   patch = { img, x: W / 2, y: H / 2, k: Math.min(W * .6 / img.width, H * .6 / img.height) };
-  surface.dataset.is = 'patch';
+  surface.dataset.is = 'patch'; surface.focus({ preventScroll: true }); paint();
   say('Drag it into place; a corner scales it.', [['✓ Set', settle, 'set'], ['× Drop', unfloat, 'drop']]);
-  surface.focus({ preventScroll: true }); paint();
 }
 function grasp(p) {
   const b = box(), r = 16 / view.k, corner = [b.x, b.x + b.w].some(x => Math.abs(p.x - x) < r) && [b.y, b.y + b.h].some(y => Math.abs(p.y - y) < r);
@@ -136,7 +135,7 @@ async function reopen(saved) {
 }
 
 // The last drawing is kept in this browser: a reload, a server that starts again or a discarded tab costs nothing.
-const PLACE = (element.closest('[id$=-canvas]') || element).id;
+const PLACE = (element.closest('[id$=-canvas]') || element).id, BEFORE = PLACE + '-before';
 const settled = r => new Promise((ok, no) => { r.onsuccess = r.oncomplete = () => ok(r.result); r.onerror = r.onabort = () => no(r.error); });
 async function shelf(how, work) {
   const asked = indexedDB.open('chrysalis', 1);
@@ -144,8 +143,7 @@ async function shelf(how, work) {
   const kept = await settled(asked);
   try {
     const done = kept.transaction('drawings', how), got = work(done.objectStore('drawings'));
-    await settled(done);
-    return got && got.result;
+    return (await settled(done), got && got.result);
   } finally { kept.close(); }
 }
 const bare = () => !photo && names.every(n => empty(layers[n]));
@@ -162,7 +160,6 @@ async function keep() {
 }
 document.addEventListener('visibilitychange', () => { if (document.hidden && keeping) keep(); });
 const forget = key => { offered = false; say(''); shelf('readwrite', s => s.delete(key)).catch(() => {}); };
-const BEFORE = PLACE + '-before';
 (async () => {
   const newest = await shelf('readonly', s => s.get(PLACE)), key = newest ? PLACE : BEFORE, kept = newest || await shelf('readonly', s => s.get(BEFORE));
   offered = !!kept && bare();

@@ -4,8 +4,7 @@ function fit() {
   wide = surface.clientWidth; high = surface.clientHeight;
   if (!wide) return;
   const k = Math.min(wide / W, high / H);
-  view = { k, x: (wide - W * k) / 2, y: (high - H * k) / 2 }; fitted = true;
-  paint();
+  view = { k, x: (wide - W * k) / 2, y: (high - H * k) / 2 }; fitted = true; paint();
 }
 function zoom(by, x = wide / 2, y = high / 2) {
   const least = Math.min(wide / W, high / H) * .5, k = clamp(view.k * by, least, 24);
@@ -26,8 +25,7 @@ function show() {
   g.setTransform(view.k * r, 0, 0, view.k * r, view.x * r, view.y * r);
   g.imageSmoothingEnabled = view.k * r < 3; g.imageSmoothingQuality = view.k * r < 1 ? 'high' : 'low';
   g.save(); g.beginPath(); g.rect(0, 0, W, H); g.clip();
-  compose(g, dim, true);
-  g.restore();
+  compose(g, dim, true); g.restore();
   if (patch) {
     const { x, y, w, h } = box(), u = 1 / view.k;
     g.drawImage(patch.img, x, y, w, h);
