@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.tiny import done
 from engine.checkpoints.manager import ModelManager
 from engine.requests import DrawRequest, EditRequest
-from engine.vision.drawing import followed, sketch_of, strokes_of
+from engine.vision.drawing import faithfulness, sketch_of, strokes_of
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 REALISM = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -57,7 +57,7 @@ def curves(models: ModelManager, model: str, photos: np.ndarray) -> Iterator[tup
     base = [DrawRequest(sketch=a, strokes=b, seed=i, **common) for i, (a, b) in enumerate(layers)]
 
     def measured(pictures: np.ndarray) -> dict[str, float]:
-        own = [followed(p, a, b) for p, a, b in zip(pictures, lines, paints, strict=True)]
+        own = [faithfulness(p, a, b) for p, a, b in zip(pictures, lines, paints, strict=True)]
         found = inception_features(pictures, models.device)
         out = {k: float(np.mean([o[k] for o in own])) for k in ("lines", "colours")}
         return out | {"FID": fid(found, real), "KID": kid(found, real)}

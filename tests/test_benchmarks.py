@@ -2,10 +2,11 @@
 
 import json
 import sys
+from importlib import import_module
 
 import pytest
 import torch
-from conftest import make_network, picture
+from conftest import ROOT, make_network, picture
 from diffusers import UNet2DConditionModel
 
 from benchmarks.__main__ import main
@@ -17,6 +18,12 @@ from benchmarks.tiny import make_few_steps
 from engine.diffusion import lora
 from engine.requests import EngineError, MorphRequest
 from engine.vision import images
+
+
+@pytest.mark.parametrize("package", ["benchmarks", "training"])
+def test_every_module_finds_what_it_imports(package):
+    for file in (ROOT / package).glob("*.py"):
+        import_module(f"{package}.{file.stem}")
 
 
 def test_interpolate_prints_its_keys(tiny, monkeypatch, capsys):
