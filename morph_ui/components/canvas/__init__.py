@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import os
 import threading
@@ -74,7 +73,7 @@ def phase_of(value: Any) -> tuple[int, str]:
     """How often the hand has changed the drawing (0 … 2³¹), and what is wanted of it: "change" is nothing until Make is
     pressed, "live" a picture in few steps, "rest" one in full."""
     found: dict[str, Any] = value if isinstance(value, dict) else {}
-    turn, phase = found.get("turn"), found.get("phase")
+    turn, phase = found.get("turn", -1), found.get("phase", "")
     sound = type(turn) is int and 0 <= turn < 2**31 and phase in PHASES
     return (turn, phase) if sound else (0, "change")
 
@@ -111,8 +110,7 @@ def from_photograph(asked: Any) -> dict[str, str]:
     try:
         if not isinstance(asked, dict):
             raise EngineError(f"question must be an object, got {str(asked)[:40]!r}")
-        size = _side(asked, "width"), _side(asked, "height")
-        c: Any = asked.get("coarseness")
+        size, c = (_side(asked, "width"), _side(asked, "height")), asked.get("coarseness", -1)
         if type(c) not in (int, float) or not 0 <= c <= 1:
             raise EngineError(f"coarseness must be a number from 0 to 1, got {repr(c)[:40]}")
         with _DRAWING:  # it is asked outside of Gradio's queue, and takes a core
@@ -134,8 +132,7 @@ def _lines(photo: np.ndarray, kind: Any, coarseness: float) -> np.ndarray:
     extra = ANNOTATORS.get(kind) if isinstance(kind, str) else None
     if extra is None:
         return lines(photo, kind)  # which says that there is none of that name
-    folder = hub.where(extra.source)
-    if folder is None:
+    if not (folder := hub.where(extra.source)):
         text = f"got none; python -m engine models --fetch {kind} brings them"
         raise EngineError(f"lines by {kind} must have their weights on this machine, {text}")
     return lines(photo, kind, [folder / name for name in extra.source.files])
@@ -168,7 +165,7 @@ def _layer(block: Any, name: str, size: tuple[int, int], small: bool) -> Image.I
             return png.convert("RGBA")
     except EngineError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, binascii.Error, Image.DecompressionBombError) as e:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as e:
         raise EngineError(f"{name} must be a whole PNG, got a broken one ({str(e)[:60]})") from None
 
 
