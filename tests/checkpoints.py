@@ -12,8 +12,14 @@ import torch
 from diffusers import ControlNetModel, T2IAdapter, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-          "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}  # fmt: skip
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
@@ -38,8 +44,11 @@ def adapter(network: Path, kind: str, seed: int = 2) -> Path:
 def halved(network: Path, copy: Path) -> Path:
     """The same network with half-precision files only, as a download of ours leaves it."""
     shutil.copytree(network, copy)
-    for part, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"),
-                       ("text_encoder", "model")):  # fmt: skip
+    for part, name in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
         (copy / part / f"{name}.safetensors").rename(copy / part / f"{name}.fp16.safetensors")
     return copy
 
@@ -80,11 +89,19 @@ def single(network: Path, file: Path, openclip: bool = False) -> Path:
 
 
 def _openclip(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    names = {"embeddings.token_embedding.weight": "token_embedding.weight",
-             "embeddings.position_embedding.weight": "positional_embedding",
-             "final_layer_norm.weight": "ln_final.weight", "final_layer_norm.bias": "ln_final.bias"}  # fmt: skip
-    own = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
-           "self_attn.out_proj": "attn.out_proj"}  # fmt: skip
+    names = {
+        "embeddings.token_embedding.weight": "token_embedding.weight",
+        "embeddings.position_embedding.weight": "positional_embedding",
+        "final_layer_norm.weight": "ln_final.weight",
+        "final_layer_norm.bias": "ln_final.bias",
+    }
+    own = {
+        "layer_norm1": "ln_1",
+        "layer_norm2": "ln_2",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+        "self_attn.out_proj": "attn.out_proj",
+    }
     out = {names[n]: t for n, t in text.items() if n in names}
     for n, t in text.items():
         if m := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", n):
@@ -110,13 +127,17 @@ def _unet(name: str, n: int) -> str:
         return f"output_blocks.{int(m[1]) * (n + 1) + int(m[3])}.{part.index(m[2])}"
 
     name = re.sub(r"^down_blocks\.(\d)\.(resnets|attentions)\.(\d)", down, name)
-    name = re.sub(r"^down_blocks\.(\d)\.downsamplers\.0\.conv",
-                  lambda m: f"input_blocks.{(int(m[1]) + 1) * (n + 1)}.0.op", name)  # fmt: skip
+    name = re.sub(
+        r"^down_blocks\.(\d)\.downsamplers\.0\.conv", lambda m: f"input_blocks.{(int(m[1]) + 1) * (n + 1)}.0.op", name
+    )
     name = re.sub(r"^up_blocks\.(\d)\.(resnets|attentions)\.(\d)", up, name)
     # After the attention where the block has one: the tiny network's first block does.
     end = {"0": 2}
-    name = re.sub(r"^up_blocks\.(\d)\.upsamplers\.0\.conv",
-                  lambda m: f"output_blocks.{int(m[1]) * (n + 1) + n}.{end.get(m[1], 1)}.conv", name)  # fmt: skip
+    name = re.sub(
+        r"^up_blocks\.(\d)\.upsamplers\.0\.conv",
+        lambda m: f"output_blocks.{int(m[1]) * (n + 1) + n}.{end.get(m[1], 1)}.conv",
+        name,
+    )
     name = re.sub(r"^mid_block\.resnets\.(\d)", lambda m: f"middle_block.{2 * int(m[1])}", name)
     name = name.replace("mid_block.attentions.0", "middle_block.1")
     if re.match(r"(input|output|middle)_block", name) and "transformer_blocks" not in name:

@@ -62,10 +62,12 @@ def test_a_scribble_is_black_or_white(photo, weights):
 
 def test_what_is_missing_or_broken_is_said(photo, weights, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"no weights")
-    for kind, files, why in (("charcoal", (), f"one of {', '.join(ANNOTATORS)}, got 'charcoal'"),
-                             ("hed", (), "hed must have its weights on this machine"),
-                             ("lineart", [tmp_path / "gone"], "lineart must have its weights"),
-                             ("hed", [tmp_path / "x.pth"], r"x\.pth must be weights of hed, got"),
-                             ("hed", weights["lineart"][:1], r"sk_model\.pth must be weights of hed")):  # fmt: skip
+    for kind, files, why in (
+        ("charcoal", (), f"one of {', '.join(ANNOTATORS)}, got 'charcoal'"),
+        ("hed", (), "hed must have its weights on this machine"),
+        ("lineart", [tmp_path / "gone"], "lineart must have its weights"),
+        ("hed", [tmp_path / "x.pth"], r"x\.pth must be weights of hed, got"),
+        ("hed", weights["lineart"][:1], r"sk_model\.pth must be weights of hed"),
+    ):
         with pytest.raises(EngineError, match=why):
             lines(photo, kind, files)

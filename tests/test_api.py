@@ -92,8 +92,9 @@ def test_cancel_frees_the_device_for_the_next(studio, pair, tiny):
         if (update[2] or {}).get("progress"):
             break
     long.cancel()
-    short = Client(studio, verbose=False).submit(*pair, frames=3, model=str(tiny), scheme="interpolate",
-                                                 api_name="/interpolate")  # fmt: skip
+    short = Client(studio, verbose=False).submit(
+        *pair, frames=3, model=str(tiny), scheme="interpolate", api_name="/interpolate"
+    )
     assert short.result(timeout=60)[2]["frames"] == 3
 
 

@@ -59,8 +59,9 @@ def test_drawing_and_interpolating_with_an_entry(tmp_path, stuff):
         return sheet
 
     def drawn(**more):
-        request = DrawRequest(sketch=layer("black"), strokes=layer("red"), prompt="a rose", steps=4, model="sd15",
-                              seed=3, **more)  # fmt: skip
+        request = DrawRequest(
+            sketch=layer("black"), strokes=layer("red"), prompt="a rose", steps=4, model="sd15", seed=3, **more
+        )
         return done(models, request)
 
     both, free = drawn(combine="sum"), drawn(combine="sum", sketch_scale=0.0, stroke_scale=0.0, refine="off")
@@ -89,8 +90,11 @@ def test_what_a_network_needs_beside_it():
     needs = [name for name, _ in resolve("sd15 + smooth:0.5").needs(("sketch", "live", "nothing"))]
     assert needs == ["sd15", "ControlNet 1.1 scribble", "LCM-LoRA", "quick previews (TAESD)", "Smooth Diffusion LoRA"]
     assert resolve("sd15 + smooth:0.5").loras[0][1] == 0.5
-    assert [name for name, _ in resolve("sd15-smooth").needs()] == ["sd15-smooth", "quick previews (TAESD)",
-                                                                   "Smooth Diffusion LoRA"]  # fmt: skip
+    assert [name for name, _ in resolve("sd15-smooth").needs()] == [
+        "sd15-smooth",
+        "quick previews (TAESD)",
+        "Smooth Diffusion LoRA",
+    ]
     assert not resolve("flora").needs(("sketch", "live"))
 
 

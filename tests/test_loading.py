@@ -39,8 +39,9 @@ def test_half_precision_files_serve_where_no_others_are(tmp_path, tiny):
     same(read(tiny, torch.float32, "one"), read(halved(tiny, tmp_path / "half"), torch.float32, "half"))
 
 
-@pytest.mark.parametrize(("family", "unet", "text"), [("sd1", 859_520_964, 123_060_480),
-                                                      ("sd2", 865_910_724, 340_387_840)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "unet", "text"), [("sd1", 859_520_964, 123_060_480), ("sd2", 865_910_724, 340_387_840)]
+)
 def test_the_shapes_are_the_published_ones(tmp_path, family, unet, text):
     """Numbers of parameters as the hub's pages list them; the tokenizer is CLIP's, by what it is known to give."""
     folder = skeleton(tmp_path / family, family)
@@ -84,16 +85,23 @@ def test_a_file_says_its_kind_by_the_shapes_of_its_tensors(tmp_path):
 def test_what_a_single_file_predicts(tmp_path):
     (tmp_path / "custom.yaml").write_text('model:\n  params:\n    parameterization: "v" # as in 2.1\n')
     (tmp_path / "old.yaml").write_text("model:\n  params:\n    base: 1\n")
-    cases = {("custom", "sd1"): "v_prediction", ("old", "sd2"): "epsilon", ("ink", "sd1"): "epsilon",
-             ("v2-1_768", "sd2"): "v_prediction", ("v2-1_512-base", "sd2"): "epsilon"}  # fmt: skip
+    cases = {
+        ("custom", "sd1"): "v_prediction",
+        ("old", "sd2"): "epsilon",
+        ("ink", "sd1"): "epsilon",
+        ("v2-1_768", "sd2"): "v_prediction",
+        ("v2-1_512-base", "sd2"): "epsilon",
+    }
     for (name, family), expected in cases.items():
         assert _prediction(tmp_path / f"{name}.safetensors", family, {}) == expected, name
     assert _prediction(tmp_path / "ink.safetensors", "sd1", {"modelspec.prediction_type": "v"}) == "v_prediction"
 
 
 def test_names_that_are_none(tiny, tmp_path):
-    for name, why in ((f"{tiny} + nothing", "must be one of smooth or a .safetensors file, got 'nothing'"),
-                      (f"{tiny} + smooth:9", "must be a number from -4 to 4, got 9"),
-                      (str(tmp_path / "gone"), "diffusers network or a .safetensors file, got '.*gone")):  # fmt: skip
+    for name, why in (
+        (f"{tiny} + nothing", "must be one of smooth or a .safetensors file, got 'nothing'"),
+        (f"{tiny} + smooth:9", "must be a number from -4 to 4, got 9"),
+        (str(tmp_path / "gone"), "diffusers network or a .safetensors file, got '.*gone"),
+    ):
         with pytest.raises(EngineError, match=why):
             resolve(name)

@@ -125,9 +125,14 @@ def of_layer(unet, name, kernel):
 
 def test_layers_of_other_shapes(unet):
     """kohya's LoRAs also change 1 × 1 convolutions, and layers whose input is no sequence."""
-    for name, kernel in (("down_blocks.1.attentions.0.proj_in", 1 if isinstance(
-            unet.down_blocks[1].attentions[0].proj_in, torch.nn.Conv2d) else 0),
-            ("down_blocks.1.resnets.0.time_emb_proj", 0), ("time_embedding.linear_1", 0)):  # fmt: skip
+    for name, kernel in (
+        (
+            "down_blocks.1.attentions.0.proj_in",
+            1 if isinstance(unet.down_blocks[1].attentions[0].proj_in, torch.nn.Conv2d) else 0,
+        ),
+        ("down_blocks.1.resnets.0.time_emb_proj", 0),
+        ("time_embedding.linear_1", 0),
+    ):
         tensors, delta = of_layer(unet, name, kernel)
         (a, b) = read(unet, save(tensors), "LoRA", "tiny")[0][name]
         assert torch.allclose((b[0] @ a[0]).reshape(delta.shape), delta, atol=1e-6)
@@ -146,8 +151,16 @@ def test_a_network_takes_the_lora_of_all_its_parts(tiny, factors, tmp_path):
     save_file(file | convolution, tmp_path / "all.safetensors")
     expected_conv = parts.unet.down_blocks[1].resnets[0].conv1.weight + 0.7 * delta
     theirs = read_network(tiny, torch.float32, "tiny")
-    pipe = StableDiffusionPipeline(theirs.vae, theirs.text_encoder, theirs.tokenizer, theirs.unet, theirs.scheduler,
-                                   None, None, requires_safety_checker=False)  # fmt: skip
+    pipe = StableDiffusionPipeline(
+        theirs.vae,
+        theirs.text_encoder,
+        theirs.tokenizer,
+        theirs.unet,
+        theirs.scheduler,
+        None,
+        None,
+        requires_safety_checker=False,
+    )
     pipe.load_lora_weights(dict(file), adapter_name="one")
     pipe.fuse_lora(lora_scale=0.7)
     changed = tensors(SimpleNamespace(unet=parts.unet, name="tiny"), tmp_path / "all.safetensors", 0.7)
@@ -165,8 +178,10 @@ def test_a_network_takes_the_lora_of_all_its_parts(tiny, factors, tmp_path):
 
 def wrong_size(unet):
     name, layer = next((n, m) for n, m in unet.named_modules() if ATTENTION.search(n))
-    return {f"unet.{name}.lora_A.weight": torch.zeros(2, layer.in_features + 8),
-            f"unet.{name}.lora_B.weight": torch.zeros(layer.out_features, 2)}  # fmt: skip
+    return {
+        f"unet.{name}.lora_A.weight": torch.zeros(2, layer.in_features + 8),
+        f"unet.{name}.lora_B.weight": torch.zeros(layer.out_features, 2),
+    }
 
 
 @pytest.mark.parametrize(

@@ -91,19 +91,34 @@ def test_the_25_drop_to_the_18():
     assert found.joints == tuple((order.index(j) / 100, order.index(j) / 50) for j in pose.JOINTS)
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", "[]", "[{}, {}]", "3", "null", '{"people": 4}', '{"people": [3]}', '{"people": [{}]}', b"\xff\xfe\xfa",
-    '{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', '{"people": [{"pose_keypoints_2d": null}]}', "[" * 100000,
-    json.dumps({"people": [body([["a", 1, 1]] * 18)]}), json.dumps({"people": [body([[True, 1, 1]] * 18)]}),
-    json.dumps({"people": [body([[float("nan"), 1, 1]] * 18)]}),
-    json.dumps({"people": [body([[5, 1, 1]] * 18)]}).replace("5", "1e999"),
-    json.dumps({"people": [body([[5, 1, 1]] * 18)]}).replace("5", "1" + "0" * 400),
-    json.dumps({"people": [body([[5, 1, 1]] * 18)]}).replace("5", "1" + "0" * 5000),
-    json.dumps({"people": [body([[5, 1, 1]] * 18)], "canvas_width": 0, "canvas_height": 9}),
-    json.dumps({"people": [body([[5, 1, 1]] * 18)], "canvas_width": 9}),
-    json.dumps({"people": [body([[5000, 1, 1]] * 18)], "canvas_width": 1, "canvas_height": 1}),
-    json.dumps({"people": [body([[0, 0, 0]] * 18)] * 65}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "[{}, {}]",
+        "3",
+        "null",
+        '{"people": 4}',
+        '{"people": [3]}',
+        '{"people": [{}]}',
+        b"\xff\xfe\xfa",
+        '{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}',
+        '{"people": [{"pose_keypoints_2d": null}]}',
+        "[" * 100000,
+        json.dumps({"people": [body([["a", 1, 1]] * 18)]}),
+        json.dumps({"people": [body([[True, 1, 1]] * 18)]}),
+        json.dumps({"people": [body([[float("nan"), 1, 1]] * 18)]}),
+        json.dumps({"people": [body([[5, 1, 1]] * 18)]}).replace("5", "1e999"),
+        json.dumps({"people": [body([[5, 1, 1]] * 18)]}).replace("5", "1" + "0" * 400),
+        json.dumps({"people": [body([[5, 1, 1]] * 18)]}).replace("5", "1" + "0" * 5000),
+        json.dumps({"people": [body([[5, 1, 1]] * 18)], "canvas_width": 0, "canvas_height": 9}),
+        json.dumps({"people": [body([[5, 1, 1]] * 18)], "canvas_width": 9}),
+        json.dumps({"people": [body([[5000, 1, 1]] * 18)], "canvas_width": 1, "canvas_height": 1}),
+        json.dumps({"people": [body([[0, 0, 0]] * 18)] * 65}),
+    ],
+)
 def test_refusals_name_what_is_wrong(text):
     with pytest.raises(EngineError) as e:
         pose.read(text, "pose A")
@@ -253,9 +268,12 @@ def save(path, nodes, inputs, outputs, constants):
         return [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
 
     graph = helper.make_graph(
-        [helper.make_node(op, i, o, **kw) for op, i, o, kw in nodes], "g", values(inputs), values(outputs),
+        [helper.make_node(op, i, o, **kw) for op, i, o, kw in nodes],
+        "g",
+        values(inputs),
+        values(outputs),
         [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()],
-    )  # fmt: skip
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
 
 
@@ -358,9 +376,25 @@ def test_marks_are_found_where_they_are(networks):
     people = detector.people(Image.fromarray(pixels))
     assert len(people) == 2
     assert detector.bytes == sum(f.stat().st_size for f in networks.glob("*.onnx"))
-    coco = {"nose": 0, "left eye": 1, "right eye": 2, "left ear": 3, "right ear": 4, "left shoulder": 5,
-            "right shoulder": 6, "left elbow": 7, "right elbow": 8, "left wrist": 9, "right wrist": 10, "left hip": 11,
-            "right hip": 12, "left knee": 13, "right knee": 14, "left ankle": 15, "right ankle": 16}  # fmt: skip
+    coco = {
+        "nose": 0,
+        "left eye": 1,
+        "right eye": 2,
+        "left ear": 3,
+        "right ear": 4,
+        "left shoulder": 5,
+        "right shoulder": 6,
+        "left elbow": 7,
+        "right elbow": 8,
+        "left wrist": 9,
+        "right wrist": 10,
+        "left hip": 11,
+        "right hip": 12,
+        "left knee": 13,
+        "right knee": 14,
+        "left ankle": 15,
+        "right ankle": 16,
+    }
     for n, found in enumerate(people):
         for name, at in zip(pose.JOINTS, found.seen, strict=True):
             x, y = np.mean([marks[c][n] for c in (2, 0)], 0) if name == "neck" else marks[coco[name] % 3][n]
@@ -430,9 +464,31 @@ def test_openpose_reads_its_maps(monkeypatch, tmp_path, aux):
     """The weights' file holds the answer: a network that gives it, read by OpenPose's own reader of maps."""
     import torch
 
-    shown = Person(tuple((0.5 + 0.06 * (x - 3), 0.1 + 0.12 * y) for x, y in [
-        (3, 1), (3, 2), (1, 2), (1, 3), (1, 4), (5, 2), (5, 3), (5, 4), (2, 5), (2, 6), (2, 7), (4, 5), (4, 6), (4, 7),
-        (2, 0), (4, 0), (1, 1), (5, 1)]))  # fmt: skip
+    shown = Person(
+        tuple(
+            (0.5 + 0.06 * (x - 3), 0.1 + 0.12 * y)
+            for x, y in [
+                (3, 1),
+                (3, 2),
+                (1, 2),
+                (1, 3),
+                (1, 4),
+                (5, 2),
+                (5, 3),
+                (5, 4),
+                (2, 5),
+                (2, 6),
+                (2, 7),
+                (4, 5),
+                (4, 6),
+                (4, 7),
+                (2, 0),
+                (4, 0),
+                (1, 1),
+                (5, 1),
+            ]
+        )
+    )
     shown = Person((*shown.joints[:10], None, *shown.joints[11:]))  # the right ankle is out of sight
     ys, xs = (np.mgrid[:23, :23] + 0.5) / 23  # 512 pixels at 184 / 512, in cells of 8
     heat, ways = np.zeros((1, 19, 23, 23), np.float32), np.zeros((1, 38, 23, 23), np.float32)

@@ -21,10 +21,25 @@ FACTS = skeleton.describe()
 NAMES, LIMBS, COLOURS = FACTS["joints"], FACTS["limbs"], FACTS["colours"]
 NECK, ELBOW, WRIST, ANKLE = (NAMES.index(n) for n in ("neck", "left elbow", "left wrist", "left ankle"))
 ANNA = [
-    [0.5, 0.14], [0.5, 0.25], [0.4, 0.25], [0.36, 0.4], [0.34, 0.54], [0.6, 0.25], [0.66, 0.4], [0.7, 0.53],
-    [0.44, 0.55], [0.43, 0.74], [0.42, 0.93], [0.56, 0.55], [0.57, 0.74], [0.58, 0.93], [0.48, 0.12], [0.52, 0.12],
-    [0.46, 0.13], [0.54, 0.13],
-]  # fmt: skip
+    [0.5, 0.14],
+    [0.5, 0.25],
+    [0.4, 0.25],
+    [0.36, 0.4],
+    [0.34, 0.54],
+    [0.6, 0.25],
+    [0.66, 0.4],
+    [0.7, 0.53],
+    [0.44, 0.55],
+    [0.43, 0.74],
+    [0.42, 0.93],
+    [0.56, 0.55],
+    [0.57, 0.74],
+    [0.58, 0.93],
+    [0.48, 0.12],
+    [0.52, 0.12],
+    [0.46, 0.13],
+    [0.54, 0.13],
+]
 BERT = [[round(x + 0.05, 2), round(y - 0.02, 2)] for x, y in ANNA[:ANKLE]] + [None] + ANNA[ANKLE + 1 :]
 TURNS = itertools.count()
 HEARD = {n: queue.Queue() for n in ("input", "change")}

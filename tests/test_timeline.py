@@ -46,9 +46,14 @@ def test_uploads_and_examples_make_a_request(upload):
 
 @pytest.mark.parametrize(
     "pictures",
-    [line("/etc/passwd", "/etc/passwd"), line("/etc/../etc/hostname", "x"), ["/etc/passwd", "/etc/passwd"],
-     {"items": [{"path": "/etc/passwd"}] * 2}, json.dumps({"items": [{"path": "/etc/passwd\0"}] * 2})],
-)  # fmt: skip
+    [
+        line("/etc/passwd", "/etc/passwd"),
+        line("/etc/../etc/hostname", "x"),
+        ["/etc/passwd", "/etc/passwd"],
+        {"items": [{"path": "/etc/passwd"}] * 2},
+        json.dumps({"items": [{"path": "/etc/passwd\0"}] * 2}),
+    ],
+)
 def test_no_other_file_of_the_server_is_read(pictures):
     with pytest.raises(EngineError, match=r"must be uploaded here|must be a timeline"):
         ask(Session(), values(pictures=pictures))
