@@ -1,20 +1,28 @@
-"""The photographs: one uint8 block in memory-mapped form, their split, and captions made by looking at them."""
+"""What is learnt from: the photographs as one memory map, what can be seen in them, captions, drawings made of them."""
 
 from __future__ import annotations
 
 import colorsys
 import csv
+import json
 import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
-from training.loop import WORK
+from engine.vision.drawing import sketch_of, strokes_of
+from training.loop import WORK, doing
 
 ROOT = Path(os.environ.get("CHRYSALIS_DATA", Path(__file__).parents[2] / "shared/data/flowers256"))
+SIDE = 256
+KINDS = ("photo", "photo-m", "half", "half-m", "sketch", "sketch-m", "strokes", "strokes-m")  # -m: of the mirror image
+PALETTES = [(23, 6), (13, 16), (31, 4), (17, 10)]  # (median kernel, colours): strengths of strokes, in turn
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,20 @@ class Row:
 def rows() -> list[Row]:
     """The rows of ``index.csv``, in its order (which is the order of `photographs`)."""
     if not (ROOT / "index.csv").exists():
-        raise FileNotFoundError(f"CHRYSALIS_DATA must name a folder with an index.csv, got {ROOT}")
+        raise FileNotFoundError(
+            f"CHRYSALIS_DATA must name a folder of {SIDE} × {SIDE} pictures with an index.csv "
+            f"(columns file, label, source, split), got {ROOT}"
+        )
     with (ROOT / "index.csv").open() as f:
         return [Row(r["file"], r["label"], r["source"], r["split"]) for r in csv.DictReader(f)]
+
+
+def split(index: list[Row], name: str, count: int = 0) -> np.ndarray:
+    """Numbers of the rows of a split, "train" or "val"; about ``count`` of them, evenly spread, if it is given."""
+    found = np.array([i for i, r in enumerate(index) if r.split == name])
+    if not len(found):
+        raise ValueError(f"{ROOT / 'index.csv'} must have rows of split {name}, got none")
+    return found[:: max(1, round(len(found) / count))][:count] if count else found
 
 
 def photographs() -> np.ndarray:
@@ -39,12 +58,21 @@ def photographs() -> np.ndarray:
     if not path.exists():
         WORK.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npy")
-        block = np.lib.format.open_memmap(part, "w+", np.uint8, (len(index), 256, 256, 3))
+        block = np.lib.format.open_memmap(part, "w+", np.uint8, (len(index), SIDE, SIDE, 3))
         for i, row in enumerate(index):
+            if i % 100 == 0:
+                doing(f"photographs, {i} of {len(index)}")
             block[i] = np.asarray(Image.open(ROOT / row.file).convert("RGB"))
         block.flush()
         part.replace(path)
-    return np.load(path, mmap_mode="r")
+    return fitting(np.load(path, mmap_mode="r"), path, index)
+
+
+def fitting(block: np.ndarray, path: Path, index: list[Row]) -> np.ndarray:
+    """``block`` as read from ``path``, if it has one entry for every row; ValueError otherwise."""
+    if len(block) != len(index):
+        raise ValueError(f"{path} must hold {len(index)} pictures, as {ROOT} does, got {len(block)}: remove it")
+    return block
 
 
 HUES = [(0.045, "red"), (0.115, "orange"), (0.19, "yellow"), (0.45, "green"), (0.53, "turquoise")]
@@ -100,6 +128,15 @@ def look(picture: np.ndarray) -> Look:
     return Look(flower, ground or "grey", close)
 
 
+def looks(block: np.ndarray) -> list[Look]:
+    """`look` of every photograph (N, H, W, 3), measured once."""
+    path = WORK / "looks.json"
+    if not path.exists():
+        doing("looks of the photographs")
+        path.write_text(json.dumps([vars(look(p)) for p in block]))
+    return [Look(**v) for v in json.loads(path.read_text())]
+
+
 def caption(label: str, seen: Look, rng: random.Random) -> str:
     """A caption such as "a close-up photograph of a pink rose, dark green background"; one in ten is empty."""
     if rng.random() < 0.1:
@@ -130,3 +167,40 @@ def worded(label: str, seen: Look, rng: random.Random) -> str:
     while not (text := caption(label, seen, rng)):
         pass
     return text
+
+
+def picture_of(kind: str, i: int, photo: np.ndarray) -> np.ndarray:
+    """Photograph number ``i`` (256, 256, 3) as one of `KINDS`: itself, half as large, its sketch or its strokes.
+
+    The mirror image's drawings are others too: coarser lines with regions left out, as people draw; another palette.
+    """
+    mirrored, kind = kind.endswith("-m"), kind.removesuffix("-m")
+    if mirrored:
+        photo = np.ascontiguousarray(photo[:, ::-1])
+    if kind == "half":
+        return cv2.resize(photo, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
+    if kind == "strokes":
+        return strokes_of(photo, *PALETTES[(i + 2 * mirrored) % 4])
+    if kind == "sketch":
+        lines = sketch_of(photo, 2.6 if mirrored else 1.6)
+        if mirrored:
+            amount = np.random.default_rng(i).random((5, 5)).astype(np.float32)
+            drawn = cv2.resize(amount, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) > 0.35
+            lines = np.where(drawn, lines, 255).astype(np.uint8)
+        return np.repeat(lines[..., None], 3, 2)
+    return photo
+
+
+def pixels(block: np.ndarray) -> Tensor:
+    """(B, H, W, 3) uint8 → (B, 3, H, W) float32 in [−1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(block)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def arrays(x: Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [−1, 1], clamped → (B, H, W, 3) uint8."""
+    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def sheet(lines: list[np.ndarray], path: Path) -> None:
+    """Writes rows of pictures, each (B, H, W, 3) uint8, one under the other."""
+    Image.fromarray(np.concatenate([np.concatenate(list(line), 1) for line in lines])).save(path)

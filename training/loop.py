@@ -1,149 +1,229 @@
-"""What both trainings share: a time budget, a checkpoint to resume from, an average of the weights and a log.
+"""What every step of the training shares: its time, its record, its checkpoints and the precision of its weights.
 
-A step writes ``<work>/<name>.pt`` (model, EMA, optimiser, counters) and ``<work>/<name>.jsonl`` (one line a
-hundred steps). Learning rate: linear warm-up, then cosine over ``horizon`` samples, so that a resumed run
-goes on where the last one stopped, whatever its batch size or machine.
+A step writes ``WORK/<name>.pt``, a line of ``WORK/training.jsonl`` twice a minute, and the one progress bar. Stopped by
+SIGTERM or Ctrl-C it saves first; called again it goes on from there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor
+from tqdm import tqdm
 
-FLORA = Path(__file__).resolve().parents[1] / "assets" / "models" / "flora"
-WORK = Path(os.environ.get("CHRYSALIS_WORK", Path.home() / ".cache" / "chrysalis" / "training"))
-
-SHIPPED = {"autoencoder": "vae", "unet": "unet", "text": "text_encoder"}  # where export puts each module
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` → CUDA, then MPS, then CPU; any other name as torch understands it."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+FLORA = Path(os.environ.get("CHRYSALIS_FLORA", Path(__file__).resolve().parents[1] / "assets" / "models" / "flora"))
+WORK = Path(os.environ.get("CHRYSALIS_WORK", Path.home() / ".cache" / "chrysalis" / "flora2"))
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+# A processor that does not multiply in bf16 imitates it, seven times slower than float32.
+FAST = CUDA or (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+BF16 = torch.bfloat16 if FAST else torch.float32  # of the working weights
+STOP = threading.Event()  # asked to end: save, then end
 
 
-def autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+def put(state: dict[str, Any], name: str) -> None:
+    """Saves ``WORK/<name>.pt``; a kill in the middle leaves the old one whole."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    torch.save(state, WORK / f"{name}.part")
+    (WORK / f"{name}.part").replace(WORK / f"{name}.pt")
+
+
+def get(name: str) -> dict[str, Any] | None:
+    """What `put` saved under ``name``, on `DEVICE`; None where nothing was."""
+    path = WORK / f"{name}.pt"
+    # Counters and rates are numpy's now and then, which the restricted reader refuses; the files are one's own.
+    return torch.load(path, map_location=DEVICE, weights_only=False) if path.exists() else None
+
+
+def working(x: Tensor) -> Tensor:
+    """``x`` (B, C, H, W) as the working weights want it: on `DEVICE`, in `BF16`, channels last."""
+    return x.to(DEVICE, BF16).contiguous(memory_format=torch.channels_last)
 
 
 def spent(what: str, samples: int, seconds: float) -> None:
-    """Notes beside the weights what a part of them cost, for the model card."""
+    """Notes beside the exported weights what a part of them cost, for the model card."""
     path = FLORA / "training.json"
     noted = json.loads(path.read_text()) if path.exists() else {}
     noted[what] = {"samples": samples, "minutes": round(seconds / 60, 1)}
     path.write_text(json.dumps(noted, indent=1) + "\n")
 
 
-class Trainer:
-    """The state of one training: modules, optimiser, EMA, samples seen."""
+class Weights:
+    """Working copies of ``params`` in ``dtype``, with float32 masters, averages and AdamW.
 
-    def __init__(self, name: str, modules: dict[str, nn.Module], device, lr: float, horizon: int, ema_samples: int):
-        self.name, self.modules, self.device, self.lr, self.horizon = name, modules, device, lr, horizon
-        self.ema_samples = ema_samples
-        self.path = WORK / f"{name}.pt"
-        self.samples, self.seconds = 0, 0.0
-        for module in modules.values():
-            module.to(device, memory_format=torch.channels_last)
-        params = [p for m in modules.values() for p in m.parameters()]
-        self.params = params
-        self.optimiser = torch.optim.AdamW(
-            params, lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=device.type in ("cuda", "cpu")
-        )
-        if self.path.exists():
-            state = torch.load(self.path, map_location=device, weights_only=True)
-            for key, module in modules.items():
-                module.load_state_dict(state["modules"][key])
-            self.optimiser.load_state_dict(state["optimiser"])
-            for group in self.optimiser.param_groups:  # what the checkpoint's machine chose is not this one's choice
-                group["fused"] = device.type in ("cuda", "cpu")
-            self.samples, self.seconds = state["samples"], state["seconds"]
-            self.ema = [e.to(device) for e in state["ema"]]
-            print(f"{name}: resumed after {self.samples} samples, {self.seconds / 60:.0f} min", flush=True)
-        else:
-            for key, module in modules.items():  # no checkpoint here: go on from what is shipped
-                if key in SHIPPED and (shipped := next((FLORA / SHIPPED[key]).glob("*.safetensors"), None)):
-                    module.load_state_dict({k: v.float() for k, v in load_file(shipped).items()})
-                    print(f"{name}: {key} starts from {shipped}", flush=True)
-            self.ema = [p.detach().clone() for p in params]
-            noted = FLORA / "training.json"  # what the shipped weights have seen counts on
-            if (
-                any(key in SHIPPED for key in modules)
-                and noted.exists()
-                and name in (seen := json.loads(noted.read_text()))
-            ):
-                self.samples, self.seconds = seen[name]["samples"], seen[name]["minutes"] * 60
-        self.begun = 0 if self.path.exists() else self.samples  # a fresh optimiser warms up from here
+    ``averages``: the lengths, in samples, of the exponential averages. An update of bf16 weights themselves would be
+    lost in rounding: the masters take it, and the working copies follow.
+    """
 
-    def save(self) -> None:
-        WORK.mkdir(parents=True, exist_ok=True)
-        state = {
-            "modules": {k: m.state_dict() for k, m in self.modules.items()},
-            "optimiser": self.optimiser.state_dict(),
-            "ema": self.ema,
-            "samples": self.samples,
-            "seconds": self.seconds,
-        }
-        torch.save(state, self.path.with_suffix(".part"))
-        self.path.with_suffix(".part").replace(self.path)  # a kill in the middle leaves the old one whole
+    def __init__(
+        self,
+        params: Sequence[torch.nn.Parameter],
+        lr: float,
+        averages: Sequence[int] = (20_000,),
+        decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.99),
+        dtype: torch.dtype = BF16,
+    ):
+        self.params = list(params)
+        self.masters = [p.detach().float().clone() for p in self.params]
+        self.averages = {length: [m.clone() for m in self.masters] for length in averages}
+        self.optimiser = torch.optim.AdamW(self.masters, lr=lr, betas=betas, weight_decay=decay, fused=True)
+        for p in self.params:
+            p.data = p.data.to(dtype)
 
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The modules carry the averaged weights inside this block."""
-        kept = [p.detach().clone() for p in self.params]
-        with torch.no_grad():
-            for p, e in zip(self.params, self.ema, strict=True):
-                p.copy_(e)
+    def step(self, lr: float, batch: int, seen: int) -> None:
+        """One step along the gradients, which were summed over ``batch`` samples after ``seen`` others."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        for m, p in zip(self.masters, self.params, strict=True):
+            m.grad = None if p.grad is None else p.grad.float()
+            p.grad = None
+        torch.nn.utils.clip_grad_norm_([m for m in self.masters if m.grad is not None], 1.0)
+        self.optimiser.step()
+        self.show(None)
+        for length, average in self.averages.items():
+            keep = min(1 - batch / length, seen / (seen + 20 * batch))
+            torch._foreach_lerp_(average, self.masters, 1 - keep)
+
+    @torch.no_grad()
+    def show(self, length: int | None) -> None:
+        """The working copies become the average of ``length``, or the masters (None)."""
+        torch._foreach_copy_(self.params, self.masters if length is None else self.averages[length])
+
+    @contextmanager
+    def shown(self, length: int | None) -> Iterator[None]:
+        """The working copies are the average of ``length`` inside this block."""
+        self.show(length)
         try:
             yield
         finally:
-            with torch.no_grad():
-                for p, k in zip(self.params, kept, strict=True):
-                    p.copy_(k)
+            self.show(None)
 
-    def step(self, loss: torch.Tensor, batch: int) -> float:
-        """One optimiser step on ``loss`` (a scalar over ``batch`` samples). Returns the learning rate used."""
-        progress = min(self.samples / self.horizon, 1.0)
-        warm = min(1.0, (self.samples - self.begun + batch) / min(200 * batch, 0.05 * self.horizon))
-        lr = self.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.params, 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+    def state(self) -> dict[str, Any]:
+        return {"m": self.masters, "ema": self.averages, "o": self.optimiser.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        pairs = [(self.masters, state["m"]), *((own, state["ema"][k]) for k, own in self.averages.items())]
+        for own, saved in pairs:
+            for t, value in zip(own, saved, strict=True):
+                t.copy_(value)
+        self.optimiser.load_state_dict(state["o"])
+        self.show(None)
+
+
+class Run:
+    """One step's time, counters and record: ``for _ in run.until(save): …; run.count(batch, loss=loss)``.
+
+    ``minutes``: of this call. ``samples``, ``steps``, ``seconds``: what earlier calls did. ``total``: minutes over
+    which `cosine` falls, all calls together (0: the earlier ones and this one).
+    """
+
+    bar: tqdm = tqdm(disable=True)  # the one of the whole call, see `progress`
+
+    def __init__(
+        self, name: str, minutes: float, samples: int = 0, steps: int = 0, seconds: float = 0.0, total: float = 0.0
+    ):
+        self.name, self.minutes = name, minutes
+        self.samples, self.steps, self.before = samples, steps, seconds
+        self.total = total or seconds / 60 + minutes
+        self.began = self._flushed = time.time()
+        self._from, self._values = samples, {}
+
+    @property
+    def seconds(self) -> float:
+        """Of all calls of this step."""
+        return self.before + time.time() - self.began
+
+    @property
+    def share(self) -> float:
+        """Of this call's minutes, 0 … 1."""
+        return min(1.0, (self.seconds - self.before) / max(60 * self.minutes, 1e-9))
+
+    def cosine(self, floor: float) -> float:
+        """1 at the beginning, falling to ``floor`` at the end of `total`."""
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, self.seconds / (60 * self.total))))
+
+    def until(self, save: Callable[[], None], every: float = 240.0) -> Iterator[None]:
+        """Yields until the minutes are over or the process is asked to end; saves every so many seconds and last."""
+        self.began = self._flushed = saved = shown = time.time()
+        with stopping():
+            while self.share < 1 and not STOP.is_set():
+                yield
+                now = time.time()
+                Run.bar.set_description_str(self.name)
+                Run.bar.update((now - shown) / 60)
+                shown = now
+                if now - self._flushed > 30:
+                    self.flush()
+                if now - saved > every:
+                    save()
+                    saved = time.time()
+            save()
+        if self._values:
+            self.flush()
+
+    def count(self, batch: int, **values: Any) -> None:
+        """One step over ``batch`` samples; ``values`` (numbers, tensors of one) are averaged into the next line."""
         self.samples += batch
-        decay = min(1 - batch / self.ema_samples, self.samples / (self.samples + 20 * batch))
-        torch._foreach_lerp_(self.ema, [p.detach() for p in self.params], 1 - decay)
-        return lr
+        self.steps += 1
+        self.note(**values)
 
-    def run(self, minutes: float, save_every: float = 240.0) -> Iterator[None]:
-        """Yields until the budget is spent; saves now and then, and at the end."""
-        started = last = saved = time.monotonic()
-        while time.monotonic() - started < minutes * 60:
-            yield
-            now = time.monotonic()
-            self.seconds, last = self.seconds + min(now - last, 60), now  # a long pause is no training
-            if now - saved > save_every:
-                self.save()
-                saved = time.monotonic()
-        self.save()
+    def note(self, **values: Any) -> None:
+        for key, value in values.items():
+            self._values.setdefault(key, []).append(value.detach() if isinstance(value, Tensor) else value)
 
-    def log(self, **values: float) -> None:
-        WORK.mkdir(parents=True, exist_ok=True)
-        line = {"samples": self.samples, "minutes": round(self.seconds / 60, 2)}
-        line |= {k: float(f"{v:.5g}") for k, v in values.items()}
-        with (WORK / f"{self.name}.jsonl").open("a") as f:
-            f.write(json.dumps(line) + "\n")
-        print(json.dumps(line), flush=True)
+    def flush(self) -> None:
+        now = time.time()
+        means = {k: float(f"{sum(map(float, v)) / len(v):.4g}") for k, v in self._values.items()}
+        rate = (self.samples - self._from) / max(now - self._flushed, 1e-9)
+        self._values, self._flushed, self._from = {}, now, self.samples
+        record(self.name, samples=self.samples, minutes=round(self.seconds / 60, 1), per_s=round(rate, 1), **means)
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """SIGTERM and Ctrl-C only set `STOP` inside this block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(s, lambda *_: STOP.set()) for s in asked]
+    try:
+        yield
+    finally:
+        for s, handler in zip(asked, before, strict=True):
+            signal.signal(s, handler)
+
+
+def record(step: str, **values: Any) -> None:
+    """One line of ``WORK/training.jsonl``; shown on the bar, or printed where nobody watches a bar."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"step": step} | values)
+    with (WORK / "training.jsonl").open("a") as f:
+        f.write(line + "\n")
+    Run.bar.set_postfix({k: v for k, v in values.items() if k not in ("samples", "minutes")})
+    if Run.bar.disable:
+        print(line, flush=True)
+
+
+def doing(what: str) -> None:
+    """Says on the bar what is made before a step can begin."""
+    Run.bar.set_description_str(what)
+
+
+@contextmanager
+def progress(minutes: float) -> Iterator[None]:
+    """The one bar over all minutes of a call."""
+    shape = "{desc} {percentage:3.0f}% |{bar}| {n:.1f} of {total:.1f} min {postfix}"
+    with tqdm(total=minutes, bar_format=shape, disable=None) as Run.bar:
+        yield

@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from training.data import Look, Row, caption, look
-from training.loop import WORK
+from training.data import Look, Row, caption, looks, photographs, rows
+from training.loop import DEVICE, FLORA, WORK
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 32  # tokens a prompt, start and end included
+WIDTH = 192
 
 
-def looks(block: np.ndarray) -> list[Look]:
-    """`look` of every photograph, measured once."""
-    path = WORK / "looks.json"
-    if not path.exists():
-        path.write_text(json.dumps([vars(look(p)) for p in block]))
-    return [Look(**v) for v in json.loads(path.read_text())]
-
-
-def build_tokenizer(folder: Path, rows: list[Row], seen: list[Look]) -> CLIPTokenizer:
+def build_tokenizer(folder: Path, index: list[Row], seen: list[Look]) -> CLIPTokenizer:
     """Learns a byte-pair vocabulary of at most 900 pieces from many captions and saves it to ``folder``.
 
     ``vocab.json`` and ``merges.txt`` are written besides, which every version of transformers reads.
     """
     rng = random.Random(0)
-    corpus = [caption(r.label, s, rng) for r, s in zip(rows, seen, strict=True) for _ in range(2)]
+    corpus = [caption(r.label, s, rng) for r, s in zip(index, seen, strict=True) for _ in range(2)]
     corpus += [
         "a painting of flowers in a vase, a drawing, a field of poppies, blossom, petals, leaves, stem, garden"
     ] * 4
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
-    bpe.pre_tokenizer = pre_tokenizers.Split(__import__("tokenizers").Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "isolated")
+    bpe.pre_tokenizer = pre_tokenizers.Split(Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "isolated")
     alphabet = [chr(c) for c in range(33, 127)]
     # CLIP wants every character as it is and as it ends a word; the trainer only knows the former.
     trainer = trainers.BpeTrainer(
@@ -63,7 +57,8 @@ def build_tokenizer(folder: Path, rows: list[Row], seen: list[Look]) -> CLIPToke
     return tokenizer
 
 
-def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
+def build_text_encoder(tokenizer: CLIPTokenizer, width: int = WIDTH) -> CLIPTextModel:
+    """4 layers; its last hidden state (B, 32, width) is what the network attends to."""
     ends = tokenizer.eos_token_id
     return CLIPTextModel(
         CLIPTextConfig(
@@ -79,3 +74,24 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
             pad_token_id=ends,
         )
     )
+
+
+def find_tokenizer(start: Path | None, learn: bool) -> CLIPTokenizer:
+    """That of the work folder, of ``start`` or of flora; where there is none, a new one if it may ``learn``.
+
+    Checkpoints were trained on one vocabulary: ValueError where that is lost.
+    """
+    for folder in (WORK / "tokenizer", *([start / "tokenizer"] if start else []), FLORA / "tokenizer"):
+        if (folder / "vocab.json").exists() or (folder / "tokenizer.json").exists():
+            return CLIPTokenizer.from_pretrained(folder)
+    if not learn:
+        raise ValueError(f"the network's tokenizer must lie in {WORK / 'tokenizer'} or {FLORA / 'tokenizer'}, got none")
+    return build_tokenizer(WORK / "tokenizer", rows(), looks(photographs()))
+
+
+def tokens(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
+    """(B, 32) token numbers on `DEVICE`."""
+    ids = tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
+    ).input_ids
+    return ids.to(DEVICE)
