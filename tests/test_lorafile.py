@@ -1,18 +1,21 @@
 """LoRA files: diffusers and peft load ours, we load theirs and kohya's; what does not fit is refused with a reason."""
 
 import copy
+import json
 import re
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import ROOT
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors.torch import load, save, save_file
 
 from engine.checkpoints.load import merge, tensors
 from engine.checkpoints.load import read as read_network
-from engine.checkpoints.lora_files import read, write
+from engine.checkpoints.lora_files import FIRST_FLORA, fingerprint, read, write
+from engine.checkpoints.shapes import FAMILY_OF
 from engine.requests import EngineError
 
 ATTENTION = re.compile(r"\.to_(q|k|v|out\.0)$")
@@ -50,7 +53,7 @@ def added(unet, factors):
 
 
 def test_diffusers_and_peft_load_ours_and_it_comes_back(unet, factors, tmp_path):
-    block, expected = write(factors, {"prompt": "a rose"}), said(added(unet, factors))
+    block, expected = write(factors, unet, "tiny", prompt="a rose"), said(added(unet, factors))
     assert not torch.allclose(said(unet), expected, atol=1e-2)
     (tmp_path / "lora.safetensors").write_bytes(block)
     theirs = copy.deepcopy(unet)
@@ -163,13 +166,16 @@ def test_a_network_takes_the_lora_of_all_its_parts(tiny, factors, tmp_path):
     )
     pipe.load_lora_weights(dict(file), adapter_name="one")
     pipe.fuse_lora(lora_scale=0.7)
-    changed = tensors(SimpleNamespace(unet=parts.unet, name="tiny"), tmp_path / "all.safetensors", 0.7)
+    plain = copy.deepcopy(parts.unet)
+    changed = tensors(SimpleNamespace(unet=plain, name="tiny"), tmp_path / "all.safetensors")
     merge(parts, tmp_path / "all.safetensors", 0.7, "tiny")
     for name, weight in expected.items():
         assert torch.allclose(parts.text_encoder.get_submodule(name).weight, weight, atol=1e-5)
     assert torch.allclose(parts.unet.down_blocks[1].resnets[0].conv1.weight, expected_conv, atol=1e-6)
-    own = dict(parts.unet.named_parameters())
-    assert len(changed) == len(factors) + 1 and all(torch.equal(own[n], t) for n, t in changed.items())
+    assert len(changed) == len(factors) + 1
+    for n, whole in changed.items():
+        own, before = parts.unet.get_parameter(n), plain.get_parameter(n)
+        assert torch.allclose(own - before, 0.7 * (whole - before), atol=1e-6)
     parts.unet.down_blocks[1].resnets[0].conv1.weight.data -= 0.7 * delta
     assert torch.allclose(said(parts.unet), said(theirs.unet), atol=1e-4)
     words = torch.tensor([[1, 2, 3]])
@@ -201,6 +207,59 @@ def test_what_does_not_fit_is_refused_with_the_reason(unet, tensors, sentence):
     with pytest.raises(EngineError) as e:
         read(unet, save(tensors(unet)), "LoRA of picture 2", "tiny")
     assert re.search("^LoRA of picture 2 .*" + sentence, str(e.value))
+
+
+def of_base(block, **change):
+    """The same file, with something else said of its base; None: nothing."""
+    about = {"model": "tiny", "base": "0123456789abcdef"} | change
+    own = {"chrysalis": json.dumps({k: v for k, v in about.items() if v is not None})}
+    return save(load(block), own)
+
+
+def test_a_fingerprint_is_a_networks_own_in_every_precision_and_under_any_lora(unet, factors):
+    own = fingerprint(unet)
+    assert fingerprint(added(unet, factors)) == own
+    assert {fingerprint(copy.deepcopy(unet).to(d)) for d in (torch.bfloat16, torch.float16, torch.float64)} == {own}
+    trained = copy.deepcopy(unet)
+    trained.mid_block.resnets[0].norm1.bias.data[3] = -trained.mid_block.resnets[0].norm1.bias.data[3] - 1e-6
+    assert fingerprint(trained) != own
+
+
+def test_a_lora_of_another_network_of_these_shapes_is_refused(unet, factors, tiny, tmp_path):
+    block, why = write(factors, unet, "tiny"), "must be fitted to tiny as it is here, got one fitted to"
+    assert read(unet, block, "LoRA", "tiny")[1] == ""
+    assert read(unet, of_base(block, model="old", base=None), "LoRA", "tiny")[1] == ""  # ours of earlier, of any other
+    for change, got in (
+        ({}, r"tiny of other weights \(0123456789abcdef\); fit it again"),
+        ({"model": "flora", "base": None}, "the first flora; fit it again"),
+        ({"model": "flora + /a/b.safetensors:0.5", "base": None}, "the first flora"),
+        ({"base": FIRST_FLORA}, "the first flora"),
+        ({"base": 7}, "tiny of other weights"),
+    ):
+        (tmp_path / "other.safetensors").write_bytes(other := of_base(block, **change))
+        with pytest.raises(EngineError, match=f"^LoRA {why} {got}"):
+            read(unet, other, "LoRA", "tiny")
+        with pytest.raises(EngineError, match=f"^LoRA other.safetensors {why} {got}"):
+            merge(read_network(tiny, torch.float32, "tiny"), tmp_path / "other.safetensors", 1.0, "tiny")
+
+
+def test_stable_diffusions_kin_take_each_others_loras_with_a_word(unet, factors, monkeypatch):
+    """They descend from one network, and a fine-tuned one has another fingerprint."""
+    monkeypatch.setitem(FAMILY_OF, unet.config.cross_attention_dim, "sd1")
+    found, note = read(unet, of_base(write(factors, unet, "x"), model="sd15"), "LoRA", "mine")
+    assert set(found) == set(factors) and "fitted to another network than mine (sd15)" in note
+
+
+@pytest.mark.slow
+def test_a_lora_of_the_first_flora_is_not_for_this_one():
+    """Their shapes are equal: nothing but the fingerprint tells them apart."""
+    flora = UNet2DConditionModel.from_pretrained(ROOT / "assets/models/flora/unet")
+    layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    width = flora.get_submodule(layer).in_features
+    block = write({layer: (torch.zeros(1, 2, width), torch.zeros(1, width, 2))}, flora, "flora")
+    assert read(flora, block, "LoRA", "flora")[1] == "" and fingerprint(flora) != FIRST_FLORA
+    with pytest.raises(EngineError, match="must be fitted to flora as it is here, got one fitted to the first flora"):
+        read(flora, of_base(block, model="flora", base=None), "LoRA", "flora")
 
 
 def test_what_is_no_safetensors_file_is_refused(unet, tmp_path):

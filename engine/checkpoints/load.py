@@ -136,17 +136,18 @@ def _prediction(path: Path, family: str, about: dict[str, str]) -> str:
 def merge(parts: Parts, path: Path, strength: float, name: str) -> None:
     """Adds a LoRA (`lora_files`) to the weights of UNet and text encoder, ``strength`` times; EngineError if it does
     not fit."""
-    layers = lora_files.parse(path, f"LoRA {path.name}")
-    if not any(layers):
+    file = lora_files.parse(path, f"LoRA {path.name}")
+    lora_files.suits(parts.unet, file, f"LoRA {path.name}", name)
+    if not file.unet and not file.text:
         raise EngineError(f"LoRA {path.name} must change some layer of {name}, got none")
-    for module, part in zip((parts.unet, parts.text_encoder), layers, strict=True):
+    for module, part in ((parts.unet, file.unet), (parts.text_encoder, file.text)):
         for key, weight in _add(module, part, path, strength, name).items():
             module.get_parameter(key).data = weight
 
 
-def tensors(net: Any, path: Path, strength: float = 1.0) -> dict[str, torch.Tensor]:
+def tensors(net: Any, path: Path) -> dict[str, torch.Tensor]:
     """The UNet's parameters that a few-step LoRA file changes, changed, by name (``net`` has a unet and a name)."""
-    return _add(net.unet, lora_files.parse(path, f"LoRA {path.name}")[0], path, strength, net.name)
+    return _add(net.unet, lora_files.parse(path, f"LoRA {path.name}").unet, path, 1.0, net.name)
 
 
 def _add(module: Any, layers: Any, path: Path, strength: float, name: str) -> dict[str, torch.Tensor]:

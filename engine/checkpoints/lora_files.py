@@ -4,21 +4,24 @@ A file is safetensors with the names ``unet.<layer>.lora_A.weight`` and ``lora_B
 and `load_lora_adapter` want them (peft's `set_peft_model_state_dict`: without ``unet.``), and the LoraConfig in its
 header. peft's own files say ``base_model.model.`` in front and keep α elsewhere, so it is taken for the rank; kohya's
 say ``lora_unet_<layer>.lora_down.weight``, ``lora_up`` and ``alpha``; the first of diffusers (0.17, which DiffMorpher
-used) ``<attention>.processor.to_q_lora.down.weight``.
+used) ``<attention>.processor.to_q_lora.down.weight``. Ours also say which network they were fitted to (`fingerprint`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from engine.checkpoints.shapes import FAMILY_OF
 from engine.requests import EngineError
 
 KEY = re.compile(
@@ -28,6 +31,16 @@ KEY = re.compile(
 SIDES = {"A": "a", "down": "a", "B": "b", "up": "b", None: "alpha"}
 Factors = dict[str, tuple[Tensor, Tensor]]
 Layers = dict[str, dict[str, Any]]
+FIRST_FLORA = "6c4407b4674511ac"  # its fingerprint: what files that name flora and no base were fitted to
+
+
+class File(NamedTuple):
+    """What a file holds for the UNet and for the text encoder: a layer as it calls it → its "a", "b", "alpha", "note"
+    (the LoraConfig). ``about``: what `write` was told, {} in others' files."""
+
+    unet: Layers
+    text: Layers
+    about: dict[str, Any]
 
 
 def read(unet: nn.Module, source: bytes | Path, name: str, network: str) -> tuple[Factors, str]:
@@ -36,39 +49,64 @@ def read(unet: nn.Module, source: bytes | Path, name: str, network: str) -> tupl
     A layer's name → A (1, r, in) and B (1, out, r), float32 on the CPU, all of one rank r. EngineError if it does not
     fit, saying why.
     """
-    layers, text = parse(source, name)
-    if not layers:
-        raise EngineError(f"{name} must hold weights for a UNet, got {'a text encoder only' if text else 'none'}")
-    found = fit(unet, layers, name, network)
+    file = parse(source, name)
+    other = suits(unet, file, name, network)
+    if not file.unet:
+        raise EngineError(f"{name} must hold weights for a UNet, got {'a text encoder only' if file.text else 'none'}")
+    found = fit(unet, file.unet, name, network)
     for layer in found:
         if getattr(module := unet.get_submodule(layer), "kernel_size", (1, 1)) != (1, 1):
             raise EngineError(f"{name} must be for linear layers, got one for the {type(module).__name__} {layer}")
     rank = max(len(a) for a, _ in found.values())
     missing = {n: rank - len(a) for n, (a, _) in found.items()}
     factors = {n: (pad(a, (0, 0, 0, missing[n]))[None], pad(b, (0, missing[n]))[None]) for n, (a, b) in found.items()}
-    return factors, f"the text encoder's part of {name} is left out" if text else ""
+    return factors, "; ".join(filter(None, (f"the text encoder's part of {name} is left out" * bool(file.text), other)))
 
 
-def write(factors: Factors, about: dict[str, Any]) -> bytes:
-    """One LoRA (see `read`) as a safetensors file; ``about`` goes into its header."""
+def write(factors: Factors, unet: nn.Module, network: str, **about: str) -> bytes:
+    """One LoRA (see `read`) as a safetensors file; its header says to what ``unet`` it was fitted, of what name, and
+    what else is told ``about`` it."""
     tensors = {}
     for name, (a, b) in factors.items():
         tensors[f"unet.{name}.lora_A.weight"] = a[0].detach().cpu().contiguous()
         tensors[f"unet.{name}.lora_B.weight"] = b[0].detach().cpu().contiguous()
     rank = next(iter(factors.values()))[0].shape[1]
     config = {"unet.r": rank, "unet.lora_alpha": rank, "unet.target_modules": sorted(factors)}
+    about |= {"model": network, "base": fingerprint(unet)}
     return save(tensors, {"lora_adapter_metadata": json.dumps(config), "chrysalis": json.dumps(about)})
 
 
-def parse(source: bytes | Path, name: str) -> tuple[Layers, Layers]:
-    """What a file holds for the UNet and for the text encoder: a layer as it calls it → its "a", "b", "alpha", "note"
-    (the LoraConfig). EngineError if it is none or of another kind."""
+def fingerprint(unet: nn.Module) -> str:
+    """What tells a network from another of the same shapes, the same on every device: a hash of the signs of its biases
+    and norms. No precision changes a sign, so the half and the full files of a network have one; and no LoRA touches
+    them, so a network with LoRAs has its base's."""
+    signs = torch.cat([p.data.signbit() for p in unet.parameters() if p.ndim == 1])
+    return hashlib.blake2b(signs.cpu().numpy().tobytes(), digest_size=8).hexdigest()
+
+
+def suits(unet: nn.Module, file: File, name: str, network: str) -> str:
+    """A note if a file of ours was fitted to another network, "" if to this or if it does not say; EngineError where
+    it would fit silently and do harm."""
+    model = str(file.about.get("model", ""))[:60]
+    base = file.about.get("base", FIRST_FLORA if model.split(" ")[0] == "flora" else None)
+    if base is None or base == fingerprint(unet):
+        return ""
+    # All networks of Stable Diffusion's shapes descend from it, and artists use a LoRA of one on the others. Those of
+    # other shapes, as the two floras, were each trained from nothing.
+    if getattr(unet, "config", {}).get("cross_attention_dim") in FAMILY_OF:
+        return f"{name} was fitted to another network than {network} ({model}) and may change pictures otherwise"
+    other = "the first flora" if base == FIRST_FLORA else f"{model} of other weights ({base})"
+    raise EngineError(f"{name} must be fitted to {network} as it is here, got one fitted to {other}; fit it again")
+
+
+def parse(source: bytes | Path, name: str) -> File:
+    """The layers of a file, whatever it is for. EngineError if it is none or of another kind."""
     try:
         block = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as e:
         raise EngineError(f"{name} must be a file that can be read, got {e.strerror}") from None
     try:
-        tensors, note = load(block), _note(block)
+        tensors, note = load(block), _said(block, "lora_adapter_metadata")
     except SafetensorError as e:
         raise EngineError(f"{name} must be a safetensors file, got {len(block)} bytes that are none ({e})") from None
     unet, text = Layers(), Layers()
@@ -79,7 +117,7 @@ def parse(source: bytes | Path, name: str) -> tuple[Layers, Layers]:
         head = "text_encoder." if found[1] else "unet."
         config = {k.removeprefix(head): v for k, v in note.items()}
         (text if found[1] else unet).setdefault(found[2], {"note": config})[SIDES[found[3]]] = value.float()
-    return unet, text
+    return File(unet, text, _said(block, "chrysalis"))
 
 
 def fit(module: nn.Module, layers: Layers, name: str, network: str) -> Factors:
@@ -118,11 +156,11 @@ def _name(said: str, plain: dict[str, str]) -> str:
     return plain.get(key) or plain.get(re.sub(r"to_(q|k|v|out)(_0)?$", r"\1_proj", key), said)  # the latter: old CLIPs
 
 
-def _note(block: bytes) -> dict[str, Any]:
-    """What diffusers writes beside the weights: the LoraConfig, where α stands."""
+def _said(block: bytes, key: str) -> dict[str, Any]:
+    """What stands beside the weights: diffusers' LoraConfig, where α is, or what `write` was told."""
     size = int.from_bytes(block[:8], "little")
     try:
-        return dict(json.loads(json.loads(block[8 : 8 + size])["__metadata__"]["lora_adapter_metadata"]))
+        return dict(json.loads(json.loads(block[8 : 8 + size])["__metadata__"][key]))
     except (ValueError, KeyError, TypeError):
         return {}
 

@@ -183,10 +183,10 @@ def redraw(job: Job, noise: Tensor, whose: list[Any]) -> Generator[Advance, None
 
 def files(job: Job) -> dict[str, bytes]:
     """The LoRAs fitted here, one file a different picture."""
-    r, out = job.request, {}
+    r, model, out = job.request, job.context.model, {}
     for k, stack in enumerate(job.loras):
         i = job.of.index(k)
         if not (i < len(r.loras) and r.loras[i]):
-            about = {"model": job.context.model.name, "prompt": r.words()[i], "picture": job.names[k][2:26]}
-            out[f"lora-{i + 1}.safetensors"] = lora_files.write(stack.factors, about)
+            about = {"prompt": r.words()[i], "picture": job.names[k][2:26]}
+            out[f"lora-{i + 1}.safetensors"] = lora_files.write(stack.factors, model.unet, model.name, **about)
     return out
