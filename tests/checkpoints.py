@@ -58,7 +58,7 @@ def cached(hub: Path, source: Any, folder: Path) -> None:
     place = hub / ("models--" + source.repos[0].replace("/", "--"))
     shutil.copytree(folder, place / "snapshots" / ("0" * 40), dirs_exist_ok=True)
     (place / "refs").mkdir(exist_ok=True)
-    (place / "refs" / source.revision).write_text("0" * 40)
+    (place / "refs" / "main").write_text("0" * 40)
 
 
 def single(network: Path, file: Path, openclip: bool = False) -> Path:

@@ -119,7 +119,6 @@ def test_what_is_not_there_is_named(hub):
     assert not hub.gets(CONFIG)
     text = refused(Source(("gone/gone", "gone/too"), SOURCE.files))
     assert "gone/gone, gone/too" in text and "no such repository" in text
-    assert "at v9, got no such" in refused(Source(("a/one",), SOURCE.files, "v9"))
 
 
 def test_no_network_offline_and_a_hub_that_fails(hub, monkeypatch):

@@ -22,6 +22,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from engine.requests import EngineError, Progress
 
+REVISION = "main"
 PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")  # loading one runs whatever code is in it
 TICK, PATIENCE, SILENCE, TRIES = 0.2, 10, 5, 4  # seconds: between events, for an answer, without a byte; tries
 
@@ -36,7 +37,6 @@ class Source:
 
     repos: tuple[str, ...]
     files: tuple[str, ...]
-    revision: str = "main"
     pickled: bool = False
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ def where(source: Source) -> Path | None:
     """The folder of the first repository in which every group that is not optional has a whole file; asks nobody."""
 
     def folder(repo: str, group: str) -> Path | None:
-        found = {file: try_to_load_from_cache(repo, file, cache(), source.revision) for file in names(group)}
+        found = {file: try_to_load_from_cache(repo, file, cache(), REVISION) for file in names(group)}
         return next((Path(p).parents[file.count("/")] for file, p in found.items() if isinstance(p, str)), None)
 
     needed = [group for group in source.files if not group.endswith("?")]
@@ -97,7 +97,7 @@ def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
         files = list[_File]()
         try:
             yield Progress(best, f"fetching {name}: asking the hub")
-            info = HfApi().model_info(repo, revision=source.revision, files_metadata=True, timeout=PATIENCE)
+            info = HfApi().model_info(repo, revision=REVISION, files_metadata=True, timeout=PATIENCE)
             place, commit = cache() / f"models--{repo.replace('/', '--')}", str(info.sha)
             files = _list(source, repo, name, info.siblings or (), place, commit)
             began, first, total = time.monotonic(), sum(f.came() for f in files), sum(f.size for f in files)
@@ -109,7 +109,7 @@ def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
                 best = max(best, 0.999 * have / max(total, 1))
                 yield Progress(best, f"fetching {name}: {_say(have, total, began, first)}")
             (place / "refs").mkdir(exist_ok=True)
-            (place / "refs" / source.revision).write_text(commit)
+            (place / "refs" / REVISION).write_text(commit)
             yield Progress(1.0, f"{name} is here")
             return place / "snapshots" / commit
         except Exception as e:
@@ -219,8 +219,8 @@ def _explain(e: Exception, source: Source, repo: str, name: str, started: bool) 
             terms = f"accept its terms on https://huggingface.co/{repo} and log in with `hf auth login`"
             return 1, f"model {name} must be open to you on the hub, got a gated repository; {terms}"
         case errors.RevisionNotFoundError() | errors.RepositoryNotFoundError() | errors.HFValidationError():
-            gone = "got no such repository or version, or one that is not open"
-            return 3, f"model {name} must be on the hub as {repo} at {source.revision}, {gone}"
+            gone = "got no such repository, or one that is not open"
+            return 3, f"model {name} must be on the hub as {repo}, {gone}"
         case OSError() if not status:
             return 0, f"folder {cache()} must have room and be writable for model {name}, got {e}; {kept}"
     if started:
