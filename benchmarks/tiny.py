@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, T2IAdapter, UNet2DConditionModel
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    ControlNetModel,
+    DDIMScheduler,
+    T2IAdapter,
+    UNet2DConditionModel,
+)
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from engine.context import Context
@@ -43,6 +52,8 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
         "text": {"hidden_size": 64, "intermediate_size": 128},
     },
 }
+# How flora's second generation counts its noise (Lin et al. 2024); its first had ε-prediction and the leading steps.
+ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 # What LCM-LoRA changes.
 FEW_STEPS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2"]
 FEW_STEPS += ["conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj"]
@@ -97,6 +108,39 @@ def make_network(
         part.save_pretrained(folder / name)
     index = {n: ["transformers" if n[0] == "t" else "diffusers", type(part).__name__] for n, part in parts.items()}
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"} | index))
+    return folder
+
+
+def make_flora(folder: Path, generation: int = 2, seed: int = 0) -> Path:
+    """A tiny network as flora's of a ``generation`` (1 or 2) are: it sees drawings beside the noise, AutoencoderDC's
+    latents, few-step weights and a CLIP beside it."""
+    make_network(folder, extra=8, seed=seed)
+    three = {"block_types": "ResBlock", "block_out_channels": (8, 8, 16, 16), "layers_per_block": (1, 1, 1, 1)}
+    own = {f"{side}_{k}": v for side in ("encoder", "decoder") for k, v in three.items()}
+    own |= {"encoder_qkv_multiscales": ((),) * 4, "decoder_qkv_multiscales": ((),) * 4}
+    vae: Any = AutoencoderDC(latent_channels=4, attention_head_dim=8, scaling_factor=0.22, **own)
+    for name, part in (("vae", vae), ("scheduler", schedule(**(ZERO_SNR if generation == 2 else {})))):
+        for file in (folder / name).iterdir():
+            file.unlink()
+        part.save_pretrained(folder / name)
+    make_few_steps(UNet2DConditionModel.from_pretrained(folder / "unet"), folder)
+    make_clip(folder / "clip", folder / "tokenizer")
+    return folder
+
+
+def make_clip(folder: Path, tokenizer: Path) -> Path:
+    """A CLIP of random weights in open_clip's own format, with the tokenizer of the folder ``tokenizer``."""
+    from open_clip.model import CLIP
+
+    shutil.copytree(tokenizer, folder)
+    torch.manual_seed(0)
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    text: dict[str, Any] = {"context_length": 24, "vocab_size": len(TOKENS), "width": 32, "heads": 2, "layers": 1}
+    weights = CLIP(16, vision, text).state_dict()  # type: ignore[arg-type]
+    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "open_clip_model.safetensors")
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text | {"hf_tokenizer_name": "here"}}
+    whole = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(whole))
     return folder
 
 

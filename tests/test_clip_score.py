@@ -1,15 +1,11 @@
 """CLIP scores, on a tiny CLIP in open_clip's own folder format."""
 
-import json
-import shutil
-
-import open_clip
 import pytest
 import torch
 from checkpoints import cached
 from conftest import done, events, make_network, picture
-from safetensors.torch import save_file
 
+from benchmarks.tiny import make_clip
 from engine.checkpoints.manager import ModelManager
 from engine.checkpoints.resolve import CLIPS
 from engine.context import Context
@@ -23,18 +19,7 @@ PICTURES = [picture(i) for i in range(3)]
 def with_clip(tmp_path_factory):
     """A tiny network with a tiny CLIP of random weights beside it."""
     folder = make_network(tmp_path_factory.mktemp("clip") / "net")
-    shutil.copytree(folder / "tokenizer", folder / "clip")
-    torch.manual_seed(0)
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-        "text_cfg": {"context_length": 24, "vocab_size": 190, "width": 32, "heads": 2, "layers": 1},
-    }
-    weights = open_clip.model.CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"]).state_dict()
-    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "clip" / "open_clip_model.safetensors")
-    config["text_cfg"]["hf_tokenizer_name"] = "here"
-    whole = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
-    (folder / "clip" / "open_clip_config.json").write_text(json.dumps(whole))
+    make_clip(folder / "clip", folder / "tokenizer")
     return folder
 
 
