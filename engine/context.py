@@ -26,7 +26,7 @@ from engine.vision.clip_score import Ranker
 from engine.vision.keypoints.detectors import Detector
 
 T = TypeVar("T")
-VERSION = 1  # of what the cache keeps: with another one, nothing kept before is found
+VERSION = 2  # of what the cache keeps: with another one, nothing kept before is found
 ON_DISK = ("lora", "inversion", "features")
 
 

@@ -10,7 +10,7 @@ from conftest import done, events, picture
 from pictures import block, distance
 
 from engine.context import Context
-from engine.diffusion import attention, lora, memory
+from engine.diffusion import attention, lora, memory, sampling
 from engine.jobs.cache import Cache
 from engine.jobs.run import run
 from engine.methods import learn, morph
@@ -128,13 +128,13 @@ def test_any_number_of_steps(make, ask, steps):
 
 def test_fitting_and_inversion_see_the_same_picture(models, make, ask, monkeypatch):
     """The published code fits to an undistorted picture and inverts a squashed one."""
-    fitted, walked, fit, walk = [], [], lora.fit, learn.walk
+    fitted, inverted, fit, invert = [], [], lora.fit, sampling.invert
     monkeypatch.setattr(lora, "fit", lambda model, z, *rest: fitted.append(z) or fit(model, z, *rest))
-    monkeypatch.setattr(learn, "walk", lambda d, *way: walked.append(way) or walk(d, *way))
+    monkeypatch.setattr(sampling, "invert", lambda d, *way: inverted.append(way) or invert(d, *way))
     wide, tall = picture(3, (120, 60)), picture(4, (60, 120))
     frames = make(ask(wide, tall)).frames
-    x, sigmas, *_ = walked[0]
-    assert sigmas[0] < sigmas[-1] and torch.equal(fitted[0], x)  # rising: the inversion
+    x, sigmas = inverted[0]
+    assert sigmas[0] == 0 and torch.equal(fitted[0], x)
     ends = [images.fit_frame(p, frames[0].size, "fit") for p in (wide, tall)]
     with torch.no_grad():
         z = models.load(ask().model).encode(images.to_tensor(ends))

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from engine.diffusion.control import ControlInput
 
+STRONG, RESCALE = 4.0, 0.7
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -45,10 +47,18 @@ def classifier_free(cond: Tensor, uncond: Tensor, scale: float) -> list[Conditio
     return [Conditioning(cond, scale), Conditioning(uncond, 1 - scale)]
 
 
-def combine(outputs: Tensor, conditionings: Sequence[Conditioning]) -> Tensor:
-    """Outputs (rows, B, C, h, w) → Σ weightᵢ · outputᵢ (B, C, h, w)."""
+def combine(outputs: Tensor, conditionings: Sequence[Conditioning], rescaled: bool = False) -> Tensor:
+    """Outputs (rows, B, C, h, w) → Σ weightᵢ · outputᵢ (B, C, h, w).
+
+    ``rescaled``: classifier-free guidance above `STRONG` keeps the deviation of the positive row, or pictures of a
+    network with zero terminal SNR would be overexposed (Lin et al. 2024, arXiv 2305.08891, eq. 14 to 16, with φ = .7).
+    """
     weights = [c.weight.to(outputs) if isinstance(c.weight, Tensor) else c.weight for c in conditionings]
-    return torch.stack([w * o for w, o in zip(weights, outputs, strict=True)]).sum(0)
+    out = torch.stack([w * o for w, o in zip(weights, outputs, strict=True)]).sum(0)
+    if rescaled and len(weights) == 2 and bool(torch.as_tensor(weights[0] > STRONG).all()):
+        own, guided = (t.std((1, 2, 3), keepdim=True) for t in (outputs[0], out))
+        out = out * (RESCALE * own / guided.clamp(min=1e-6) + 1 - RESCALE)
+    return out
 
 
 def carried(conditionings: Sequence[Conditioning], name: str, n: int) -> Tensor | None:

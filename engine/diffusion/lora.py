@@ -162,12 +162,9 @@ class Fit:
         return torch.tensor(self.active).repeat_interleave(n), t.repeat(m), eps.repeat(m, 1, 1, 1).to(self.model.device)
 
     def errors(self, who: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """(B,) mean squared errors of the noise (DiffMorpher eq. 3)."""
-        s = self.model.schedule.training[t]
-        noisy = self.z[who] + s.to(self.z).view(-1, 1, 1, 1) * eps
-        weights = torch.eye(len(self.z))[who]
-        found = self.model.eps(noisy, s, [Conditioning(self.prompt_embeds[who], lora_weights=weights)])
-        return (found - eps).square().mean((1, 2, 3))
+        """(B,) mean squared errors (DiffMorpher eq. 3; of v where the network predicts that)."""
+        row = Conditioning(self.prompt_embeds[who], lora_weights=torch.eye(len(self.z))[who])
+        return self.model.errors(self.z[who], eps, self.model.schedule.training[t], [row])
 
     @torch.no_grad()
     def look(self, draw: torch.Generator, patience: float, astray: Exception) -> None:

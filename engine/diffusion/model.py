@@ -161,12 +161,21 @@ class LatentDiffusion:
         return denoise
 
     def eps(self, x: Tensor, s: Tensor, conditionings: Sequence[Conditioning]) -> Tensor:
-        """The noise in pictures ``x`` (B, C, h, w), each at a sigma of its own, ``s`` (B,): what training compares."""
+        """The noise in pictures ``x`` (B, C, h, w), each at a sigma of its own, ``s`` (B,)."""
         out = self._output(x, s, conditionings)
         if self.schedule.prediction == "v_prediction":  # ε = √ā·v + √(1−ā)·x
             s = s.to(x).view(-1, 1, 1, 1)
             out = (out + s * x / (1 + s * s).sqrt()) / (1 + s * s).sqrt()
         return out
+
+    def errors(self, z: Tensor, noise: Tensor, s: Tensor, conditionings: Sequence[Conditioning]) -> Tensor:
+        """(B,) mean squared errors of what the network itself predicts, ε or v, of ``z`` (B, C, h, w) under ``noise``
+        of sigmas ``s`` (B,): what is trained. A step in v counts as 1/ā of one in ε, so that large noise counts too.
+        """
+        own = s.to(z).view(-1, 1, 1, 1)
+        out = self._output(z + own * noise, s, conditionings)
+        target = noise if self.schedule.prediction == "epsilon" else (noise - own * z) / (1 + own * own).sqrt()
+        return (out - target).square().mean((1, 2, 3))
 
     def _output(self, x: Tensor, s: Tensor, conditionings: Sequence[Conditioning]) -> Tensor:
         """What the UNet says of ``x`` (B, C, h, w) at ``s`` (B,), guided."""
@@ -195,7 +204,7 @@ class LatentDiffusion:
 
         out = self.room.chunk(one, (inputs, prompts, times.repeat(rows), *own.values()), self.rows, "rows")
         self.evaluations += out.shape[0]
-        return combine(out.unflatten(0, (rows, n)), conditionings)
+        return combine(out.unflatten(0, (rows, n)), conditionings, self.schedule.zero_terminal_snr)
 
     def _steer(self, conditionings: Sequence[Conditioning], n: int) -> Any:
         inputs, controls = [c.control or {} for c in conditionings], self.resident.controls

@@ -2,11 +2,12 @@
 
 Everything is in sigma scale: x = x0 + σ·eps. ``denoise(x, σ)`` is the clean picture in mind, x0 (as k-diffusion has it,
 Karras et al. 2022): eps = (x − x0)/σ, and an Euler step is exactly a DDIM step with η = 0 (Song et al. 2020, eq. 12).
-Falling sigmas denoise; the same sigmas reversed invert.
+Falling sigmas denoise; `invert` finds where such a walk began.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from torch import Tensor
 Denoise = Callable[[Tensor, float], Tensor]  # (x, σ) → x0, both (B, C, h, w)
 StepRule = Callable[[Tensor, Tensor, float, float], Tensor]  # (x, x0, σ, next σ) → x at the next σ
 Noise = Callable[[], Tensor]
+ITERATIONS = 1  # of `invert`: flora then comes back within .007 of its deviation in 50 steps, .016 in 30, .06 in 12
 
 
 class Step(NamedTuple):
@@ -31,10 +33,29 @@ def euler(x: Tensor, x0: Tensor, s: float, s_next: float) -> Tensor:
 
 
 def sample(denoise: Denoise, x: Tensor, sigmas: Sequence[float], step: StepRule = euler) -> Iterator[Step]:
-    """Walks ``x`` (B, C, h, w) along ``sigmas`` and shows every step. Fall to denoise, rise to invert."""
+    """Walks ``x`` (B, C, h, w) down falling ``sigmas`` and shows every step."""
     for s, s_next in pairwise(sigmas):
         x0 = denoise(x, s)
         yield Step(x0, x=(x := step(x, x0, s, s_next)))
+
+
+def invert(denoise: Denoise, x: Tensor, sigmas: Sequence[float], iterations: int = ITERATIONS) -> Iterator[Step]:
+    """Walks a clean ``x`` (B, C, h, w) up rising ``sigmas``, from 0, to the noise of which `sample` makes it again.
+
+    Every step is solved for the x' from which an Euler step leads to x, by fixed-point iterations of one evaluation
+    each (Pan et al. 2023, arXiv 2309.04907; Garibi et al. 2024, *ReNoise*, arXiv 2403.14602), the first of which begins
+    where the last step's v leads. A `Step` an evaluation. It is done on the unit circle (Salimans & Ho 2022, app. D:
+    σ = tan φ, and an Euler step turns x/√(1+σ²) by −δ towards v), where no level is too small or too large for it.
+    """
+    v = torch.zeros_like(x)
+    for s, up in pairwise(sigmas):
+        turn = math.atan(up) - math.atan(s)
+        here, c = x / (1 + s * s) ** 0.5, 1 / (1 + up * up) ** 0.5
+        x = (math.cos(turn) * here + math.sin(turn) * v) / c
+        for _ in range(iterations):
+            x0 = denoise(x, up)
+            v = (c * c * x - x0) / (up * c)
+            yield Step(x0, x=(x := (here + math.sin(turn) * v) / (math.cos(turn) * c)))
 
 
 def ancestral(eta: float, generators: Sequence[torch.Generator]) -> StepRule:

@@ -18,7 +18,9 @@ class Schedule:
     """What a diffusers scheduler's config says, in sigma scale: x = x0 + σ·eps, σ = √((1 − ā)/ā).
 
     ``training`` holds the sigmas of all training timesteps, rising, float64. ``prediction``: "epsilon" or
-    "v_prediction"; EngineError for another.
+    "v_prediction"; EngineError for another. ``zero_terminal_snr``: whether the last level shows nothing of the picture
+    (Lin et al. 2024, *Common diffusion noise schedules*, §3.1); it then stands at σ = 4096, where x0 is −v but for
+    what half precision rounds away.
     """
 
     def __init__(self, scheduler: Any, name: str):
@@ -26,7 +28,9 @@ class Schedule:
         self.prediction: str = scheduler.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction"):
             raise EngineError(f"model {name} must predict epsilon or v_prediction, got {self.prediction}")
-        abar = scheduler.alphas_cumprod.double().clamp(min=2**-24)  # some end at 0, where σ has no number
+        least, abar = 2**-24, scheduler.alphas_cumprod.double()
+        self.zero_terminal_snr = bool(abar[-1] <= least)
+        abar = abar.clamp(min=least)
         self.training = ((1 - abar) / abar).sqrt()
         self._logs = self.training.log()
 

@@ -19,8 +19,8 @@ def invert_text(
     """Fits the embeddings of two pictures ``x`` (2, 3, H, W), and the shared unconditional one, by Adam at ``rate``.
 
     ``prompt_embeds`` (3, L, D) is where it starts, the unconditional one last; so it returns them, and yields number
-    and loss of every step: squared error of the *guided* noise at the middle third of the noise levels, on jittered
-    and re-cropped pictures. Both pictures go as one batch, so Adam steps once, not twice, an iteration.
+    and loss of every step: squared error of what is predicted, *guided*, at the middle third of the noise levels, on
+    jittered and re-cropped pictures. Both pictures go as one batch, so Adam steps once, not twice, an iteration.
     """
     free = prompt_embeds.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([free], lr=rate)
@@ -37,8 +37,7 @@ def invert_text(
         at = torch.full((2,), s, dtype=torch.float64)
         with torch.enable_grad():
             rows = classifier_free(free[:2], free[2:], guidance)
-            eps = model.eps(z + s * noise, at, rows)
-            loss = (eps - noise).square().mean()
+            loss = model.errors(z, noise, at, rows).mean()
             (boost * loss).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

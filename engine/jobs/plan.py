@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from engine.diffusion.geometry import noise_steps, tree
+from engine.diffusion.sampling import ITERATIONS
 from engine.methods.interpolate import tries_at
 from engine.methods.morph import PROBE_FRAMES, PROBE_STEPS
 from engine.methods.pose import STEPS, T0
@@ -87,7 +88,7 @@ def morph(r: MorphRequest) -> Cost:
     different, ways = len(files), keyframes if r.loop else keyframes - 1
     learnt = 0 if r.lora == "none" else different - sum(files.values())
     look, inner = ways * PROBE_FRAMES * r.reschedule, ways * (r.frames - 2)
-    steps = different * (2 * r.steps - 1) + look * min(PROBE_STEPS, r.steps) + inner * r.steps
+    steps = different * (1 + ITERATIONS) * r.steps + look * min(PROBE_STEPS, r.steps) + inner * r.steps
     return Cost(steps, 1, learnt * r.lora_steps * r.lora_draws, look + inner + keyframes * (not r.exact_ends))
 
 

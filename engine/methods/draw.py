@@ -132,14 +132,16 @@ def scales(model: LatentDiffusion, r: DrawRequest, plan: Plan, name: str) -> Ten
 def begin(
     model: LatentDiffusion, r: DrawRequest, drawing: Drawing, sigmas: Sequence[float], plan: Plan
 ) -> tuple[Tensor, StepRule]:
-    """Where the walk starts, with the strokes under the largest noise, which does not quite hide them; and its step."""
+    """Where the walk starts, with the strokes under the largest noise where that does not quite hide them; and its
+    step."""
     noise = noise_source((model.channels, *drawing.grid), [(p["seed"], 0) for p in plan], model.device)()
     painted = drawing.painted(scales(model, r, plan, "stroke_scale"))
-    if model.sees_drawings:
+    shows = not model.schedule.zero_terminal_snr
+    if model.sees_drawings and shows:
         x = compositing.without_coarse(noise, sigmas[0], painted)
     else:  # of Stable Diffusion's noise the coarse part stays: it knows what to do with it
         x = noise * (1 + sigmas[0] ** 2) ** 0.5
-    if drawing.strokes is not None:
+    if drawing.strokes is not None and shows:
         x = x + painted * drawing.strokes
     own = [generator(p["seed"], 1) for p in plan]
     lcm = r.sampler == "live" and model.resident.lcm

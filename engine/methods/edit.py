@@ -72,8 +72,10 @@ def rounds(context: Context, r: EditRequest, z: Tensor, mask: np.ndarray | None)
     for k in range(r.repeats):
         noise = noise_source(z.shape[1:], [(s, k) for s in seeds], model.device)
         eps = noise()
-        # At t0 = 1 nothing of the guide is left, not even the mean colour that the last level still shows.
-        up = x + sigmas[0] * eps if r.strength < 1 else compositing.without_coarse(eps, sigmas[0], 1.0)
+        up = x + sigmas[0] * eps
+        if r.strength == 1 and not model.schedule.zero_terminal_snr:
+            # At t0 = 1 nothing of the guide is left, not even the mean colour that the last level still shows.
+            up = compositing.without_coarse(eps, sigmas[0], 1.0)
         step = ancestral(r.eta, [generator(s, k, 1) for s in seeds]) if r.eta else euler
         if mask is not None:
             # Kept is the guide, which is the photograph where nothing may change at all.

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from engine.checkpoints import lora_files
 from engine.context import Advance, Context, relay, walk
-from engine.diffusion import attention, lora
+from engine.diffusion import attention, lora, sampling
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.lora import LoraStack
+from engine.diffusion.sampling import ITERATIONS
 from engine.requests import MorphRequest
 from engine.vision import images
 
@@ -146,11 +147,14 @@ def invert(job: Job) -> Generator[Advance, None, tuple[Tensor, list[Any]]]:
     own, context = [job.inversion_key(k) for k in range(len(job.names))], job.context
     found = {k: t["noise"].to(job.z) for k, key in enumerate(own) if (t := context.get("inversion", key))}
     missing = [k for k in range(len(own)) if k not in found]
-    rising, doing = job.sigmas[-2::-1], "finding each picture's noise"
-    yield Advance(doing, steps=len(found) * (len(rising) - 1))
+    doing = "finding each picture's noise"
+    yield Advance(doing, steps=len(found) * ITERATIONS * job.request.steps)
     if missing:
         rows = job.conditionings(job.prompt_embeds[missing], torch.eye(len(own))[missing])
-        x = yield from walk(context.model.denoiser(rows), job.z[missing], rising, doing)
+        x = job.z[missing]
+        for state in sampling.invert(context.model.denoiser(rows), x, job.sigmas[::-1]):
+            x = state.x
+            yield Advance(doing, steps=len(x))
         for k, noise in zip(missing, x.split(1), strict=True):
             found[k] = noise
             context.put("inversion", own[k], {"noise": noise}, job.about(k))
