@@ -1,37 +1,155 @@
-"""What the training stands on: measures in closed form, words from looks, batches, the LoRA that the engine reads."""
+"""The training from nothing to a folder that the studio loads, interrupted once; and what it stands on."""
 
+import csv
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import events, make_network, picture
-from diffusers import UNet2DConditionModel
+from conftest import ROOT, done
+from PIL import Image, ImageOps
 
 from engine.checkpoints.manager import ModelManager
-from engine.diffusion.guidance import Conditioning
-from engine.requests import EngineError, Frame, InterpolateRequest, Progress
-from training.data import Look, caption, colour_name, look
-from training.distil import adapted, save, target_of
-from training.loop import Trainer
-from training.measures import fid, kid
-from training.unet import drop, pick_batch
+from engine.requests import DrawRequest
+from training import network
+from training.data import KINDS, Look, caption, colour_name, look, picture_of
+from training.latents import drop
+from training.loop import BF16, STOP, Run, Weights
+
+# The steps themselves on networks of a few channels, where the judge of the decoder speaks at once.
+TINY = """
+from training import autoencoder, network
+autoencoder.ENCODER, autoencoder.DECODER, autoencoder.WARM = (8, 8, 16, 32), (8, 8, 16, 32), 2
+network.CHANNELS = (32, 32, 64, 64)
+from training.__main__ import main
+main()
+"""
 
 
-def test_kid_and_fid_are_zero_for_the_same_and_known_for_a_shift():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(2, 4000, 8))
-    assert abs(kid(x, y)) < 0.02 and abs(fid(x, y)) < 0.1
-    assert abs(fid(x, y + 2) - 8 * 4) < 1  # equal covariances: the squared distance of the means
-    # E k(x, y) of (x·y/d + 1)³ for a mean m on one side only is 1 + 3·E(x·y/d)²; with m on both it is more: KID rises.
-    assert kid(x, y + 0.5) > 5 * abs(kid(x, y))
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    """The tree's 20 photographs and their mirror images as a set to learn from."""
+    folder = tmp_path_factory.mktemp("flowers")
+    with (folder / "index.csv").open("w") as f:
+        table = csv.writer(f)
+        table.writerow(["file", "label", "source", "split"])
+        for n, file in enumerate(sorted((ROOT / "assets" / "examples").glob("*.webp"))):
+            photo = Image.open(file).convert("RGB")
+            for name, one in ((file.name, photo), (f"m-{file.name}", ImageOps.mirror(photo))):
+                one.save(folder / name)
+                table.writerow([name, file.name.split("-")[0], "flower_photos", "val" if n % 4 == 0 else "train"])
+    return folder
 
 
-def test_kid_is_unbiased_by_the_number_of_samples():
-    rng = np.random.default_rng(1)
-    small = [kid(*rng.normal(size=(2, 30, 8))) for _ in range(200)]
-    assert abs(np.mean(small)) < 3 * np.std(small) / 200**0.5
+def start(flowers: Path, work: Path, *arguments: str) -> subprocess.Popen:
+    env = {"CHRYSALIS_DATA": flowers, "CHRYSALIS_WORK": work, "CHRYSALIS_FLORA": work / "flora"}
+    plain = {"OMP_NUM_THREADS": "1", "TORCH_COMPILE_DISABLE": "1"}  # compiling takes longer than these few steps
+    env = os.environ | {k: str(v) for k, v in env.items()} | plain
+    command = [sys.executable, "-c", TINY, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def lines(work: Path) -> list[dict]:
+    path = work / "training.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_picture_through_an_interrupt(flowers, tmp_path):
+    arguments = ("all", "--minutes", "0.6", "--batch", "10")
+    first, until = start(flowers, tmp_path, *arguments), time.monotonic() + 90
+    while not any(line["step"] == "joint, val" for line in lines(tmp_path)):
+        assert first.poll() is None and time.monotonic() < until, first.stdout.read()
+        time.sleep(0.2)
+    time.sleep(2)
+    first.send_signal(signal.SIGTERM)
+    said, _ = first.communicate(timeout=30)
+    assert first.returncode == 0 and "stopped and saved" in said, said
+    before = [line["samples"] for line in lines(tmp_path) if line["step"] == "joint"][-1]
+    assert before > 0 and not (tmp_path / "unet.pt").exists()
+
+    second = start(flowers, tmp_path, *arguments)
+    said, _ = second.communicate(timeout=150)
+    assert second.returncode == 0, said
+    seen = {line["step"]: line for line in lines(tmp_path)}
+    for step in ("joint", "decoder", "network", "few-steps", "clip"):
+        assert seen[step]["samples"] > 0 and np.isfinite(list(seen[step].values())[1:]).all(), seen
+    assert seen["joint"]["samples"] > before and seen["joint"]["minutes"] < 0.4  # both calls together
+    assert "judge0" in seen["decoder"] and "ratio" in seen["decoder"]
+    folder = tmp_path / "flora"
+    assert {p.name for p in folder.iterdir()} >= {"unet", "vae", "text_encoder", "tokenizer", "live", "clip"}
+    drawing = picture_of("strokes", 0, np.asarray(Image.open(next(flowers.glob("*.webp"))).convert("RGB")))
+    request = DrawRequest(strokes=Image.fromarray(drawing).convert("RGBA"), model=str(folder), steps=4, seed=1)
+    frame = np.asarray(done(ModelManager("cpu", torch.float32), request).frames[0])
+    assert frame.shape == (256, 256, 3) and frame.std() > 1
+
+
+def test_without_the_photographs_it_says_so_in_a_sentence(tmp_path):
+    said, _ = (process := start(tmp_path, tmp_path / "work", "joint")).communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in said
+    assert said.strip().splitlines()[-1].startswith("CHRYSALIS_DATA must name a folder of 256 × 256 pictures")
+
+
+def test_a_checkpoint_of_the_recipe_goes_on(monkeypatch):
+    """recipe.py saves UNet, text encoder and a head that nothing trained, in this order, with AdamW's state."""
+    monkeypatch.setattr(network, "CHANNELS", (32, 32, 64, 64))
+    torch.manual_seed(0)
+    tokenizer = network.CLIPTokenizer.from_pretrained(ROOT / "assets" / "models" / "flora" / "tokenizer")
+    unet, text = network.build_unet(), network.build_text_encoder(tokenizer)
+    head = torch.nn.Sequential(torch.nn.Conv2d(256, 512, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(512, 328, 1))
+    masters = [p.detach().clone() for m in (unet, text, head) for p in m.parameters()]
+    optimiser = torch.optim.AdamW(masters, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    for m in masters[: -len([*head.parameters()])]:
+        m.grad = torch.randn_like(m)
+    optimiser.step()
+    saved = {"m": masters, "ema": {k: [m + 1 for m in masters] for k in (20_000, 150_000)}, "o": optimiser.state_dict()}
+
+    ours, words, params = network.modules(tokenizer, None)
+    weights = Weights(params, 1e-3, network.AVERAGES, 0.01)
+    weights.load(saved)
+    own = [*ours.parameters(), *words.parameters()]
+    assert all(torch.equal(p, m.to(BF16)) for p, m in zip(own, masters, strict=False))
+    assert torch.equal(weights.averages[20_000][0], masters[0] + 1)
+    for p in own:
+        p.grad = torch.ones_like(p)
+    weights.step(1e-3, 4, 100)
+    assert all((p - m.to(BF16)).abs().max() > 0 for p, m in zip(own[:4], masters, strict=False))
+    assert len(weights.state()["o"]["param_groups"][0]["params"]) == len(masters)  # and back again
+
+
+def test_small_steps_are_not_lost_in_the_working_precision():
+    p = torch.nn.Parameter(torch.ones(64))
+    weights = Weights([p], 1e-5, (100,), dtype=torch.bfloat16)
+    for seen in range(400):
+        p.grad = torch.ones_like(p)
+        weights.step(1e-5, 1, seen)
+    assert p.dtype == torch.bfloat16 and abs(float(weights.masters[0][0]) - (1 - 400e-5)) < 1e-4
+    with weights.shown(100):
+        assert float(p[0]) == float(weights.averages[100][0][0].bfloat16())
+    assert float(p[0]) == float(weights.masters[0][0].bfloat16())
+
+
+def test_a_run_stops_saved_when_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.loop.WORK", tmp_path)
+    run, saved = Run("toy", 5, samples=8, seconds=60), []
+    try:
+        for _ in run.until(lambda: saved.append(run.samples)):
+            run.count(4, loss=torch.tensor(1.5))
+            if run.steps == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        STOP.clear()
+    assert saved == [20] and run.seconds >= 60 and 0 < run.share < 0.1
+    assert lines(tmp_path)[-1] | {"per_s": 0} == {
+        "step": "toy", "samples": 20, "minutes": 1.0, "per_s": 0, "loss": 1.5
+    }  # fmt: skip
 
 
 def test_words_follow_what_is_seen():
@@ -44,113 +162,21 @@ def test_words_follow_what_is_seen():
     assert 5 < texts.count("") < 40 and sum("red" in t for t in texts) > 100
 
 
-def test_batches_are_of_one_size_with_the_asked_shares():
-    sizes = {"photo": 32, "half": 16, "half-mirrored": 16, "quarter": 8, "quarter-mirrored": 8}
-    z = {k: torch.zeros(50, 4, s, s) for k, s in sizes.items()}
-    rng, sides = np.random.default_rng(0), []
-    for _ in range(300):
-        pick, x = pick_batch(z, (0.5, 0.3), 4, np.arange(50), rng)
-        assert len(set(pick)) == len(pick) == len(x) == 4 * 32 // x.shape[-1]
-        sides.append(x.shape[-1])
-    assert abs(sides.count(8) / 300 - 0.5) < 0.1 and abs(sides.count(16) / 300 - 0.3) < 0.1
+def test_drawings_of_the_mirror_image_are_mirrored_and_others():
+    photo = np.asarray(Image.open(sorted((ROOT / "assets" / "examples").glob("*.webp"))[0]).convert("RGB"))
+    made = {kind: picture_of(kind, 5, photo) for kind in KINDS}
+    assert np.array_equal(made["photo-m"], photo[:, ::-1]) and made["half"].shape == (128, 128, 3)
+    assert np.abs(made["half-m"].astype(int) - made["half"][:, ::-1]).max() <= 1
+    ink = {kind: float((made[kind] < 128).mean()) for kind in ("sketch", "sketch-m")}
+    assert 0 < ink["sketch-m"] != ink["sketch"]
+    colours = [len(np.unique(made[kind].reshape(-1, 3), axis=0)) for kind in ("strokes", "strokes-m")]
+    assert colours[0] <= 16 and colours[1] <= 10 and colours[0] != colours[1]
 
 
-def test_drops_take_conditions_away_as_often_as_said():
+def test_drops_leave_none_both_lines_or_colours_as_often_as_said():
     torch.manual_seed(0)
-    phi, given = torch.zeros(4000, 1, 1, 1), torch.ones(4000, 1, 1, 1)
-    (a, b), free = drop([given, given], phi)
-    assert torch.equal(free, (a + b).flatten() == 0)
-    assert abs(float(free.float().mean()) - (0.4 + 0.6 * 0.09)) < 0.03
-    assert abs(float(a.mean()) - 0.6 * 0.7) < 0.03
-
-
-@pytest.fixture
-def live(tmp_path, monkeypatch):
-    """A tiny network with a LoRA in peft's format beside it, as the distillation saves it."""
-    folder = make_network(tmp_path / "net")
-    monkeypatch.setattr("training.distil.FLORA", folder)
-    torch.manual_seed(1)
-    net = adapted(UNet2DConditionModel.from_pretrained(folder / "unet"), 4)
-    for p in net.parameters():
-        if p.requires_grad:
-            torch.nn.init.normal_(p, std=0.05)
-    x, t, e = torch.randn(2, 4, 8, 8), torch.tensor([500, 500]), torch.randn(2, 24, 32)
-    with torch.no_grad():
-        out = net(x, t, e).sample
-    save(net)
-    return folder, x, e, out
-
-
-@torch.no_grad()
-def test_the_engine_walks_with_the_distilled_weights_and_leaves_no_trace(live):
-    folder, x, e, truth = live
-    net = ModelManager("cpu", torch.float32).load(str(folder))
-    s = net.schedule.training[500].expand(2)
-
-    def eps():
-        return net.eps(x * (1 + float(s[0]) ** 2) ** 0.5, s, [Conditioning(e)])
-
-    plain = eps()
-    with net.resident.weights_for("live"):
-        few = eps()
-    assert (few - truth).abs().mean() < 0.01 * (plain - truth).abs().mean() + 0.01  # peft's own forward; LoRA in bf16
-    assert torch.equal(eps(), plain)
-    with pytest.raises(RuntimeError, match="stop"), net.resident.weights_for("live"):
-        raise RuntimeError("stop")
-    assert torch.equal(eps(), plain)
-
-
-def test_a_live_morph_takes_few_steps(live):
-    """Five frames: no more than four evaluations each, with a row for guidance; and progress that adds up."""
-    request = InterpolateRequest(
-        picture(0), picture(1), model=str(live[0]), frames=5, steps=24, size=64, sampler="live", guidance=1.0
-    )
-    seen = events(ModelManager("cpu", torch.float32), request)
-    fractions = [e.fraction for e in seen if isinstance(e, Progress)]
-    assert fractions == sorted(fractions) and fractions[-1] == 1
-    assert sorted(e.index for e in seen if isinstance(e, Frame)) == [0, 1, 2, 3, 4]
-    assert 0 < seen[-1].evaluations <= 3 * 4
-
-
-def test_a_live_walk_has_at_most_four_steps(tiny, models):
-    net = models.load(str(tiny))
-    assert len(net.few_step_sigmas()) == 5 and net.few_step_sigmas()[-1] == 0
-    for t in (998, 700, 500, 260, 100, 3):
-        top = float(net.schedule.training[t])
-        down = net.few_step_sigmas(top)
-        assert down == sorted(down, reverse=True) and len(down) <= 5 and down[0] == top
-    with pytest.raises(EngineError, match=r"sampler must be ddim .* no few-step LoRA, got 'live'"):
-        net.resident.weights_for("live")
-
-
-def test_a_perfect_teacher_is_already_its_student():
-    """One point is all there is: the straight step of any level lands where the teacher's path does, so the target is
-    the teacher's own slope, inside a part and at its lower end."""
-    x0 = torch.randn(3, 4, 2, 2, dtype=torch.float64)
-    sigmas = torch.tensor([[9.0, 3.0, 0.5], [5.0, 1.5, 0.0], [1.5, 1.5, 0.0]], dtype=torch.float64)
-    s, s2, s_low = sigmas.view(3, -1, 1, 1, 1)
-    x = x0 + s * torch.randn(3, 4, 2, 2, dtype=torch.float64)
-    slope = (x - x0) / s
-    x2 = x + (s2 - s) * slope
-    rest = torch.where(s2 > 0, (x2 - x0) / s2.clamp(min=1e-9), 0)
-    assert torch.allclose(target_of(x, slope, rest, s, s2, s_low), slope)
-    other = target_of(x, slope, rest + 1, s, s2, s_low)  # what the student does below counts inside a part only
-    assert not torch.allclose(other[0], slope[0]) and torch.allclose(other[1:], slope[1:])
-
-
-def test_a_training_resumes_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.loop.WORK", tmp_path)
-    torch.manual_seed(0)
-
-    def trainer():
-        return Trainer("toy", {"toy": torch.nn.Linear(3, 1)}, torch.device("cpu"), 0.01, 1000, 100)
-
-    a = trainer()
-    for _ in range(5):
-        a.step(a.modules["toy"](torch.ones(4, 3)).square().mean(), 4)
-    a.save()
-    a.log(loss=1.0)
-    b = trainer()
-    assert b.samples == 20 and all(torch.equal(p, q) for p, q in zip(a.params, b.params, strict=True))
-    assert all(torch.equal(p, q) for p, q in zip(a.ema, b.ema, strict=True))
-    assert json.loads((tmp_path / "toy.jsonl").read_text())["samples"] == 20
+    given, phi = torch.ones(20_000, 1, 1, 1), torch.zeros(1, 1, 1, 1)
+    lines, paint = drop(given, given, phi, 0.55).flatten(1).bool().unbind(1)
+    found = [~lines & ~paint, lines & paint, lines & ~paint, ~lines & paint]
+    for share, wanted in zip(found, (0.45, 0.55 * 0.45, 0.55 * 0.22, 0.55 * 0.33), strict=True):
+        assert abs(float(share.float().mean()) - wanted) < 0.01

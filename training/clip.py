@@ -14,14 +14,15 @@ import cv2
 import numpy as np
 import open_clip
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
-from transformers import CLIPTokenizer
 
-from training.data import Look, Row, article_of, photographs, rows, worded
-from training.loop import FLORA, WORK, Trainer, autocast, spent
-from training.text import LENGTH, looks
+from training.data import Look, Row, article_of, fitting, looks, photographs, rows, split, worded
+from training.loop import DEVICE, FAST, FLORA, WORK, Run, Weights, doing, get, put, spent
+from training.text import LENGTH, find_tokenizer, tokens
 
 SIDE = 128
+AVERAGE = 15_000  # samples
 MEAN, STD = (0.45, 0.40, 0.30), (0.29, 0.25, 0.28)
 
 
@@ -55,10 +56,11 @@ def shrunk() -> np.ndarray:
     """(N, 160, 160, 3) uint8 of all photographs: what crops are cut from; made once."""
     path = WORK / "photographs-160.npy"
     if not path.exists():
+        doing("smaller photographs")
         part = path.with_suffix(".part.npy")
         np.save(part, np.stack([cv2.resize(p, (160, 160), interpolation=cv2.INTER_AREA) for p in photographs()]))
         part.replace(path)
-    return np.load(path)
+    return fitting(np.load(path), path, rows())
 
 
 def found_first(pictures: torch.Tensor, texts: torch.Tensor, own: list[int]) -> tuple[float, float]:
@@ -67,41 +69,46 @@ def found_first(pictures: torch.Tensor, texts: torch.Tensor, own: list[int]) -> 
     return float((order[:, :1] == at).float().mean()), float((order == at).any(1).float().mean())
 
 
-def train(minutes: float, device: torch.device, batch: int, horizon: int, lr: float) -> None:
-    torch.manual_seed(3)
-    index, block = rows(), shrunk()
-    seen = looks(photographs())
-    train_index = np.array([i for i, r in enumerate(index) if r.split == "train"])
-    tokenizer = CLIPTokenizer.from_pretrained(FLORA / "tokenizer")
+def train(minutes: float, batch: int = 128, lr: float = 1e-3, total: float = 0.0) -> None:
+    """Into ``FLORA/clip``, with flora's words; goes on from ``WORK/clip.pt``."""
+    index, block, seen, state = rows(), shrunk(), looks(photographs()), get("clip") or {}
+    among, tokenizer = split(index, "train"), find_tokenizer(None, learn=False)
     cfg = config(len(tokenizer))
     model = open_clip.model.CLIP(cfg["embed_dim"], cfg["vision_cfg"], cfg["text_cfg"])
-    trainer = Trainer("clip", {"clip": model}, device, lr, horizon, ema_samples=15_000)
-    print(f"CLIP {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M", flush=True)
+    model.to(DEVICE, memory_format=torch.channels_last)
+    # The batch normalisations want the precision of their statistics: float32 weights under autocast.
+    weights = Weights(list(model.parameters()), lr, (AVERAGE,), 0.01, dtype=torch.float32)
+    run = Run("clip", minutes, state.get("n", 0), state.get("steps", 0), state.get("sec", 0.0), total)
+    if state:
+        weights.load(state["w"])
+    rng, words = np.random.default_rng(run.steps), random.Random(run.steps)
 
-    def tokens(texts: list[str]) -> torch.Tensor:
-        return tokenizer(texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt").input_ids
+    def drawn() -> tuple[np.ndarray, torch.Tensor]:
+        pick = rng.choice(among, batch, replace=batch > len(among))
+        return pick, crops(block, pick, rng).to(DEVICE).contiguous(memory_format=torch.channels_last)
 
-    rng, words = np.random.default_rng(trainer.samples), random.Random(trainer.samples)
-    for step, _ in enumerate(trainer.run(minutes)):
-        pick = rng.choice(train_index, batch, replace=False)
-        x = crops(block, pick, rng).to(device).contiguous(memory_format=torch.channels_last)
-        texts = [worded(index[i].label, seen[i], words) for i in pick]
-        with autocast(device):
-            picture, text, scale = model(x, tokens(texts).to(device))
-        logits = scale.float() * picture.float() @ text.float().T
-        own = torch.arange(batch, device=device)
-        ce = torch.nn.functional.cross_entropy
-        loss = (ce(logits, own) + ce(logits.T, own)) / 2
-        rate = trainer.step(loss, batch)
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=4.6)  # 100, as in the paper
-        if step % 50 == 49:
-            trainer.log(loss=loss.item(), lr=rate, scale=float(scale))
-    with trainer.averaged(), torch.no_grad():
+    def keep() -> None:
+        put({"w": weights.state(), "n": run.samples, "steps": run.steps, "sec": run.seconds}, "clip")
+
+    for _ in run.until(keep):
+        pick, x = drawn()
+        ids = tokens(tokenizer, [worded(index[i].label, seen[i], words) for i in pick])
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=FAST):
+            picture, text, scale = model(x, ids)
+        logits, own = (
+            scale.float().clamp(max=100) * picture.float() @ text.float().T,
+            torch.arange(batch, device=DEVICE),
+        )
+        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        loss.backward()
+        rate = lr * min(1, (run.steps + 1) / 200) * run.cosine(0.02)
+        weights.step(rate, batch, run.samples)
+        run.count(batch, lr=rate, loss=loss, scale=scale)
+    with weights.shown(AVERAGE), torch.no_grad():
         for _ in range(60):  # the running statistics of the normalisations belong to the last weights: made anew
-            model.encode_image(crops(block, rng.choice(train_index, batch), rng).to(device))
+            model.encode_image(drawn()[1])
         save(model.eval(), cfg)
-    spent("clip", trainer.samples, trainer.seconds)
+    spent("clip", run.samples, run.seconds)
 
 
 def save(model: torch.nn.Module, cfg: dict) -> None:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from engine.requests import EngineError
 from engine.vision.drawing import sketch_of, strokes_of
 from training.loop import WORK, doing
 
@@ -36,19 +37,22 @@ class Row:
 def rows() -> list[Row]:
     """The rows of ``index.csv``, in its order (which is the order of `photographs`)."""
     if not (ROOT / "index.csv").exists():
-        raise FileNotFoundError(
+        raise EngineError(
             f"CHRYSALIS_DATA must name a folder of {SIDE} × {SIDE} pictures with an index.csv "
             f"(columns file, label, source, split), got {ROOT}"
         )
     with (ROOT / "index.csv").open() as f:
-        return [Row(r["file"], r["label"], r["source"], r["split"]) for r in csv.DictReader(f)]
+        found = csv.DictReader(f)
+        if missing := {"file", "label", "source", "split"} - set(found.fieldnames or ()):
+            raise EngineError(f"{ROOT / 'index.csv'} must have the column {missing.pop()}, got {found.fieldnames}")
+        return [Row(r["file"], r["label"], r["source"], r["split"]) for r in found]
 
 
 def split(index: list[Row], name: str, count: int = 0) -> np.ndarray:
     """Numbers of the rows of a split, "train" or "val"; about ``count`` of them, evenly spread, if it is given."""
     found = np.array([i for i, r in enumerate(index) if r.split == name])
     if not len(found):
-        raise ValueError(f"{ROOT / 'index.csv'} must have rows of split {name}, got none")
+        raise EngineError(f"{ROOT / 'index.csv'} must have rows of split {name}, got none")
     return found[:: max(1, round(len(found) / count))][:count] if count else found
 
 
@@ -69,9 +73,9 @@ def photographs() -> np.ndarray:
 
 
 def fitting(block: np.ndarray, path: Path, index: list[Row]) -> np.ndarray:
-    """``block`` as read from ``path``, if it has one entry for every row; ValueError otherwise."""
+    """``block`` as read from ``path``, if it has one entry for every row; EngineError otherwise."""
     if len(block) != len(index):
-        raise ValueError(f"{path} must hold {len(index)} pictures, as {ROOT} does, got {len(block)}: remove it")
+        raise EngineError(f"{path} must hold {len(index)} pictures, as {ROOT} does, got {len(block)}: remove it")
     return block
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from engine.requests import EngineError
 from training.data import Look, Row, caption, looks, photographs, rows
 from training.loop import DEVICE, FLORA, WORK
 
@@ -77,16 +79,20 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int = WIDTH) -> CLIPText
 
 
 def find_tokenizer(start: Path | None, learn: bool) -> CLIPTokenizer:
-    """That of the work folder, of ``start`` or of flora; where there is none, a new one if it may ``learn``.
+    """That of the work folder, else of ``start`` or of flora, copied there; else a new one if it may ``learn``.
 
-    Checkpoints were trained on one vocabulary: ValueError where that is lost.
+    Checkpoints were trained on one vocabulary: EngineError where that is lost.
     """
-    for folder in (WORK / "tokenizer", *([start / "tokenizer"] if start else []), FLORA / "tokenizer"):
-        if (folder / "vocab.json").exists() or (folder / "tokenizer.json").exists():
-            return CLIPTokenizer.from_pretrained(folder)
-    if not learn:
-        raise ValueError(f"the network's tokenizer must lie in {WORK / 'tokenizer'} or {FLORA / 'tokenizer'}, got none")
-    return build_tokenizer(WORK / "tokenizer", rows(), looks(photographs()))
+    own = WORK / "tokenizer"
+    places = [own, *([start / "tokenizer"] if start else []), FLORA / "tokenizer"]
+    found = next((p for p in places if (p / "vocab.json").exists()), None)
+    if not found and not learn:
+        raise EngineError(f"the network's tokenizer must lie in {own} or {FLORA / 'tokenizer'}, got none")
+    if not found:
+        return build_tokenizer(own, rows(), looks(photographs()))
+    if found != own:
+        shutil.copytree(found, own, dirs_exist_ok=True)
+    return CLIPTokenizer.from_pretrained(own)
 
 
 def tokens(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
