@@ -140,8 +140,8 @@ class ModelManager:
         taesd, tiny = None, choice.extras.get("preview")
         if self.device.type != "cpu" and tiny and hub.where(tiny.source):
             taesd = load.module(place(tiny), self.dtype).eval().requires_grad_(False)
-        rate = {"lora_rate": choice.entry.lora_rate} if choice.entry else {}
-        own = Resident(parts, self.device, self.dtype, choice.name, choice.family, taesd=taesd, **rate)
+        rate = choice.lora_rate
+        own = Resident(parts, self.device, self.dtype, choice.name, choice.family, lora_rate=rate, taesd=taesd)
         own.settle(self.limit)
         return own
 

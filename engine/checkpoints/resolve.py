@@ -27,6 +27,7 @@ else:
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+FLORA = {192: "flora"}  # as shapes.FAMILY_OF has the others
 KINDS = ("sketch", "stroke", "pose", "canny", "live", "preview")  # what else a family names is a LoRA
 
 
@@ -117,12 +118,18 @@ class Choice:
         """What may join it: an entry's own, or by the width of the words of a folder or file; "" if of no known one."""
         if isinstance(self.base, Entry):
             return self.base.family
-        family = FAMILY_OF.get(_width(self.base), "")
+        family = (FAMILY_OF | FLORA).get(_width(self.base), "")
         return "turbo" if family == "sd2" and "turbo" in self.base.stem.lower() else family
 
     @property
     def extras(self) -> Mapping[str, Extra]:
         return FAMILIES.get(self.family, {})
+
+    @property
+    def lora_rate(self) -> float:
+        """An entry's own, or that of the entry named like the family: of a flora of any generation in its folder."""
+        entry = self.entry or CATALOGUE.get(self.family)
+        return entry.lora_rate if entry else Entry.lora_rate
 
     def needs(self, wants: Sequence[str] = ()) -> list[tuple[str, Source]]:
         """What of it comes from the hub, with what is wanted beside it: (what it is called, its source)."""
