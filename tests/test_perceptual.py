@@ -5,8 +5,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from diffusers import AutoencoderDC
 
-from engine.vision.perceptual import arc, distance, even, quality, steps
+from benchmarks.tiny import make_flora
+from engine.vision.perceptual import arc, distance, even, features, quality, steps
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,29 @@ def test_it_is_a_distance(model):
     assert torch.allclose(distance(model, x, x), torch.zeros(3), atol=1e-6)
     assert torch.allclose(distance(model, x, y), distance(model, y, x), atol=1e-6)
     assert (distance(model, x, y) > 0).all()
+
+
+@pytest.fixture(scope="module")
+def flora(tmp_path_factory, models):
+    """A tiny network with an encoder like flora's, whose first stage is its first convolution alone."""
+    folder = make_flora(tmp_path_factory.mktemp("networks") / "flora")
+    widths = {f"{side}_block_out_channels": (8, 8, 16, 16) for side in ("encoder", "decoder")}
+    layers = {"encoder_layers_per_block": (0, 1, 1, 1), "decoder_layers_per_block": (1, 1, 1, 1)}
+    kinds = {f"{side}_block_types": "ResBlock" for side in ("encoder", "decoder")}
+    plain = {f"{side}_qkv_multiscales": ((),) * 4 for side in ("encoder", "decoder")}
+    torch.manual_seed(0)
+    vae = AutoencoderDC(latent_channels=4, attention_head_dim=8, **widths | layers | kinds | plain)
+    vae.save_pretrained(folder / "vae")
+    return models.load(str(folder))
+
+
+@torch.no_grad()
+def test_a_first_stage_without_blocks_is_its_convolution(flora):
+    x, y = pictures(2), pictures(2, 1)
+    assert torch.equal(features(flora, x), flora.vae.encoder.conv_in(x))
+    apart = (flora.vae.encoder.conv_in(x) - flora.vae.encoder.conv_in(y)).norm(dim=1).mean((1, 2))
+    assert torch.allclose(distance(flora, x, y), apart, atol=1e-5)
+    assert torch.allclose(distance(flora, x, x), torch.zeros(2), atol=1e-6)
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
 """How different two pictures look, without downloads: features of the resident network's own autoencoder.
 
-The Euclidean distance between the features of the encoder's first stage, averaged over the picture. Nothing is learnt
-for it. It was chosen among all stages, normalised over channels as in LPIPS (Zhang et al. 2018, eq. 1) or not, squared
-or not, by rank correlation with a learnt metric over 200 pairs; ``python -m training report`` measures it on others.
+The Euclidean distance between the features of the encoder's first stage (its first convolution, and the blocks there
+where it has any), averaged over the picture. Nothing is learnt for it. It was chosen among all stages, normalised over
+channels as in LPIPS (Zhang et al. 2018, eq. 1) or not, squared or not, by rank correlation with a learnt metric over
+200 pairs (both of flora's encoders .888, the next best stage .82 and .86); ``python -m training report`` measures it on
+others (.886 and .885; squared differences of pixels .848).
 """
 
 from __future__ import annotations
