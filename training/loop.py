@@ -137,12 +137,13 @@ class Run:
         self.samples, self.steps, self.before = samples, steps, seconds
         self.total = total or seconds / 60 + minutes
         self.began = self._flushed = time.time()
+        self.ended: float | None = None
         self._from, self._values = samples, {}
 
     @property
     def seconds(self) -> float:
         """Of all calls of this step."""
-        return self.before + time.time() - self.began
+        return self.before + (self.ended or time.time()) - self.began
 
     @property
     def share(self) -> float:
@@ -168,6 +169,7 @@ class Run:
                 if now - saved > every:
                     save()
                     saved = time.time()
+            self.ended = time.time()
             save()
         if self._values:
             self.flush()
