@@ -20,6 +20,7 @@ from diffusers import (
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from engine.checkpoints.shapes import ZERO_SNR
 from engine.context import Context
 from engine.jobs.run import run
 from engine.requests import Done, Event
@@ -52,8 +53,6 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
         "text": {"hidden_size": 64, "intermediate_size": 128},
     },
 }
-# How flora's second generation counts its noise (Lin et al. 2024); its first had ε-prediction and the leading steps.
-ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 # What LCM-LoRA changes.
 FEW_STEPS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2"]
 FEW_STEPS += ["conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj"]
@@ -119,7 +118,8 @@ def make_flora(folder: Path, generation: int = 2, seed: int = 0) -> Path:
     own = {f"{side}_{k}": v for side in ("encoder", "decoder") for k, v in three.items()}
     own |= {"encoder_qkv_multiscales": ((),) * 4, "decoder_qkv_multiscales": ((),) * 4}
     vae: Any = AutoencoderDC(latent_channels=4, attention_head_dim=8, scaling_factor=0.22, **own)
-    for name, part in (("vae", vae), ("scheduler", schedule(**(ZERO_SNR if generation == 2 else {})))):
+    second = ZERO_SNR | {"prediction_type": "v_prediction"}
+    for name, part in (("vae", vae), ("scheduler", schedule(**(second if generation == 2 else {})))):
         for file in (folder / name).iterdir():
             file.unlink()
         part.save_pretrained(folder / name)

@@ -6,13 +6,15 @@ import pytest
 import torch
 from checkpoints import halved, single
 from conftest import make_network
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import save_file
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from engine.checkpoints.load import FIRST, WORDS, _prediction, read
+from benchmarks.tiny import schedule
+from engine.checkpoints.load import FIRST, WORDS, _kind, _prediction, read
 from engine.checkpoints.resolve import resolve
-from engine.checkpoints.shapes import skeleton
+from engine.checkpoints.shapes import ZERO_SNR, skeleton
+from engine.diffusion.schedule import Schedule
 from engine.requests import EngineError
 
 
@@ -95,6 +97,29 @@ def test_what_a_single_file_predicts(tmp_path):
     for (name, family), expected in cases.items():
         assert _prediction(tmp_path / f"{name}.safetensors", family, {}) == expected, name
     assert _prediction(tmp_path / "ink.safetensors", "sd1", {"modelspec.prediction_type": "v"}) == "v_prediction"
+
+
+@torch.no_grad()
+def test_zero_terminal_snr_of_a_single_file(tmp_path):
+    """Its marks are ComfyUI's empty tensors or kohya's metadata; a folder of configs beside it says it by itself."""
+    first = {FIRST: torch.zeros(8, 4, 3, 3), WORDS: torch.zeros(8, 768)}
+    marks, kohya = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, {"ss_zero_terminal_snr": "True"}
+    found = []
+    for more, about in (({}, {}), ({"v_pred": marks["v_pred"]}, {}), (marks, {}), ({}, kohya)):
+        save_file(first | more, tmp_path / "of.safetensors", about)
+        found.append(_kind(tmp_path / "of.safetensors"))
+    assert [f[1:] for f in found] == [("epsilon", 0), ("v_prediction", 0), ("v_prediction", 1), ("epsilon", 1)]
+    scheduler = DDIMScheduler.from_pretrained(skeleton(tmp_path / "shape", *found[2]) / "scheduler")
+    scheduler.set_timesteps(5)
+    assert scheduler.timesteps[0] == 999 and scheduler.alphas_cumprod[-1] == 0
+    assert scheduler.config.prediction_type == "v_prediction"
+    folder = make_network(tmp_path / "whole")
+    schedule(**ZERO_SNR, prediction_type="v_prediction").save_pretrained(folder / "scheduler")
+    file = single(folder, tmp_path / "mine.safetensors")
+    save_file(load_file(file) | marks, file)
+    one, other = read(folder, torch.float32, "one"), read(file, torch.float32, "other")
+    assert Schedule(other.scheduler, "mine").zero_terminal_snr
+    same(one, other)
 
 
 def test_names_that_are_none(tiny, tmp_path):

@@ -101,8 +101,8 @@ def _read_file(path: Path, dtype: torch.dtype) -> Parts:
         return Parts(pipe.unet, pipe.vae, pipe.text_encoder, pipe.tokenizer, _scheduler(config), beside)
 
 
-def _kind(path: Path) -> tuple[str, str]:
-    """(family, prediction type) of a single file, from the shapes of its tensors. EngineError for other kinds."""
+def _kind(path: Path) -> tuple[str, str, bool]:
+    """(family, prediction type, zero terminal SNR) of a single file, from its tensors. EngineError for other kinds."""
     with safe_open(path, "pt") as f:
         names, about = set(f.keys()), f.metadata() or {}
         first, width = ((f.get_slice(n).get_shape() if n in names else [0, 0])[1] for n in (FIRST, WORDS))
@@ -117,11 +117,14 @@ def _kind(path: Path) -> tuple[str, str]:
         raise EngineError(f"{expected} is for inpainting")
     if width not in FAMILY_OF:
         raise EngineError(f"{expected} takes words {width} wide; put its configs into {path.with_suffix('')}")
-    return FAMILY_OF[width], _prediction(path, FAMILY_OF[width], about)
+    # ComfyUI's marks are empty tensors; kohya's stand in the metadata.
+    zero = "ztsnr" in names or about.get("ss_zero_terminal_snr") == "True"
+    own = "v_prediction" if "v_pred" in names else _prediction(path, FAMILY_OF[width], about)
+    return FAMILY_OF[width], own, zero
 
 
 def _prediction(path: Path, family: str, about: dict[str, str]) -> str:
-    """What the UNet says: no tensor tells, so the file's metadata, or the YAML beside it (A1111's custom), or the
+    """What the UNet says where no tensor tells: the file's metadata, or the YAML beside it (A1111's custom), or the
     usual: SD 2 checkpoints of 768 px predict v, all others the noise."""
     said = (about.get("modelspec.prediction_type") or about.get("modelspec.predict_key") or "").lower()
     yaml, name = path.with_suffix(".yaml"), path.stem.lower()

@@ -33,7 +33,11 @@ SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_
 SCHEDULER |= {"clip_sample": False, "set_alpha_to_one": False}
 
 
-def skeleton(folder: Path, family: str, prediction: str = "epsilon") -> Path:
+# Where the last level is pure noise, steps begin at it (Lin et al. 2024, arXiv 2305.08891, §3.1 and 3.3).
+ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+
+
+def skeleton(folder: Path, family: str, prediction: str = "epsilon", zero_snr: bool = False) -> Path:
     """Writes a diffusers folder without weights: configs, CLIP's tokenizer, ``model_index.json``. Returns it."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -44,7 +48,8 @@ def skeleton(folder: Path, family: str, prediction: str = "epsilon") -> Path:
         UNet2DConditionModel(sample_size=side, **UNETS[family]).save_config(folder / "unet")
         AutoencoderKL(**VAE).save_config(folder / "vae")
     CLIPTextConfig(**TEXTS[family]).save_pretrained(folder / "text_encoder")
-    DDIMScheduler(**SCHEDULER, prediction_type=prediction).save_config(folder / "scheduler")
+    noise: dict[str, Any] = SCHEDULER | (ZERO_SNR if zero_snr else {})
+    DDIMScheduler(**noise, prediction_type=prediction).save_config(folder / "scheduler")
     tokenizer(family).save_pretrained(folder / "tokenizer")
     index = {n: ["diffusers", c] for n, c in (("unet", "UNet2DConditionModel"), ("vae", "AutoencoderKL"))}
     index |= {n: ["transformers", c] for n, c in (("text_encoder", "CLIPTextModel"), ("tokenizer", "CLIPTokenizer"))}
