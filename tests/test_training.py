@@ -101,8 +101,8 @@ def test_a_checkpoint_of_the_recipe_goes_on(monkeypatch):
     """recipe.py saves UNet, text encoder and a head that nothing trained, in this order, with AdamW's state."""
     monkeypatch.setattr(network, "CHANNELS", (32, 32, 64, 64))
     torch.manual_seed(0)
-    tokenizer = network.CLIPTokenizer.from_pretrained(ROOT / "assets" / "models" / "flora" / "tokenizer")
-    unet, text = network.build_unet(), network.build_text_encoder(tokenizer)
+
+    unet, text = network.build_unet(), network.build_text_encoder()
     head = torch.nn.Sequential(torch.nn.Conv2d(256, 512, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(512, 328, 1))
     masters = [p.detach().clone() for m in (unet, text, head) for p in m.parameters()]
     optimiser = torch.optim.AdamW(masters, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
@@ -111,7 +111,7 @@ def test_a_checkpoint_of_the_recipe_goes_on(monkeypatch):
     optimiser.step()
     saved = {"m": masters, "ema": {k: [m + 1 for m in masters] for k in (20_000, 150_000)}, "o": optimiser.state_dict()}
 
-    ours, words, params = network.modules(tokenizer, None)
+    ours, words, params = network.modules(None)
     weights = Weights(params, 1e-3, network.AVERAGES, 0.01)
     weights.load(saved)
     own = [*ours.parameters(), *words.parameters()]
@@ -132,8 +132,8 @@ def test_small_steps_are_not_lost_in_the_working_precision():
         weights.step(1e-5, 1, seen)
     assert p.dtype == torch.bfloat16 and abs(float(weights.masters[0][0]) - (1 - 400e-5)) < 1e-4
     with weights.shown(100):
-        assert float(p[0]) == float(weights.averages[100][0][0].bfloat16())
-    assert float(p[0]) == float(weights.masters[0][0].bfloat16())
+        assert p[0].item() == float(weights.averages[100][0][0].bfloat16())
+    assert p[0].item() == float(weights.masters[0][0].bfloat16())
 
 
 def test_a_run_stops_saved_when_asked(tmp_path, monkeypatch):
@@ -147,8 +147,8 @@ def test_a_run_stops_saved_when_asked(tmp_path, monkeypatch):
     finally:
         STOP.clear()
     assert saved == [20] and run.seconds >= 60 and 0 < run.share < 0.1
-    assert lines(tmp_path)[-1] | {"per_s": 0} == {
-        "step": "toy", "samples": 20, "minutes": 1.0, "per_s": 0, "loss": 1.5
+    assert lines(tmp_path)[-1] == {
+        "step": "toy", "samples": 20, "minutes": 1.0, "loss": 1.5
     }  # fmt: skip
 
 

@@ -3,123 +3,86 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-# Of the minutes of ``all``.
-SHARES = {"joint": 0.2, "decoder": 0.15, "network": 0.5, "few-steps": 0.1, "clip": 0.05}
-CHECKPOINTS = {
-    "joint": "ae-joint",
-    "decoder": "ae-decoder",
-    "network": "unet",
-    "few-steps": "few-steps",
-    "clip": "clip",
+# Step: its share of the minutes of ``all``, its room, its checkpoint, the options that it takes.
+STEPS: dict[str, tuple[float, str, str, str]] = {
+    "joint": (0.2, "autoencoder", "ae-joint", "batch lr total start"),
+    "decoder": (0.15, "autoencoder", "ae-decoder", "batch lr total start"),
+    "network": (0.5, "network", "unet", "batch lr start halves mirrored decay whole"),
+    "few-steps": (0.1, "few_steps", "few-steps", "batch lr"),
+    "clip": (0.05, "clip", "clip", "batch lr total"),
 }
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("what", choices=[*SHARES, "export", "report", "all"])
+    parser.add_argument("what", choices=[*STEPS, "export", "report", "all"], help="report --help: its own options")
     parser.add_argument("--minutes", type=float, default=10, help="time budget of this call; it resumes")
     parser.add_argument("--to", type=Path, help="the exported folder (CHRYSALIS_FLORA, or assets/models/flora)")
     parser.add_argument("--start", type=Path, help="an exported folder to go on from where there is no checkpoint")
-    parser.add_argument("--batch", type=int, default=0, help="samples a step (0: the step's own)")
-    parser.add_argument("--lr", type=float, default=0, help="peak learning rate (0: the step's own)")
-    parser.add_argument(
-        "--total",
-        type=float,
-        default=0,
-        help="joint, decoder, clip: minutes over which the rate falls, all calls together",
-    )
-    parser.add_argument("--halves", type=float, default=0.3, help="network: share of the steps at half of the size")
+    parser.add_argument("--batch", type=int, help="samples a step")
+    parser.add_argument("--lr", type=float, help="peak learning rate")
+    parser.add_argument("--total", type=float, help="minutes over which the rate falls, all calls of a step together")
+    parser.add_argument("--halves", type=float, help="network: share of the steps at half of the size")
     parser.add_argument("--decay", action="store_true", help="network: the rate falls to nothing within these minutes")
-    parser.add_argument("--unmirrored", action="store_true", help="network: half as many latents to make")
+    parser.add_argument("--unmirrored", dest="mirrored", action="store_false", help="network: half as many latents")
     parser.add_argument("--average", type=int, default=20_000, choices=[20_000, 150_000], help="export: in samples")
-    parser.add_argument("--json", action="store_true", help="report: one JSON object on the last line")
-    parser.add_argument("--quick", action="store_true", help="report: on a fifth of the pictures")
     return parser.parse_args()
 
 
-def step(what: str, minutes: float, args: argparse.Namespace, **more: Any) -> None:
-    """One step of the training, its own room imported only now."""
-    own = {k: v for k, v in (("batch", args.batch), ("lr", args.lr)) if v}
-    if what in ("joint", "decoder"):
-        from training.autoencoder import train
-
-        train(what, minutes, total=args.total, start=args.start, **own)
-    elif what == "network":
-        from training.network import train
-
-        how = {"halves": args.halves, "decay": args.decay, "mirrored": not args.unmirrored, "start": args.start}
-        train(minutes, **own, **(how | more))
-    elif what == "few-steps":
-        from training.few_steps import train
-
-        train(minutes, **own)
-    elif what == "clip":
-        from training.clip import train
-
-        train(minutes, total=args.total, **own)
-    elif what == "export":
-        from training.export import export
-
-        export(args.average)
+def step(what: str, minutes: float, options: dict[str, Any]) -> None:
+    _, room, _, names = STEPS[what]
+    own = {k: options[k] for k in names.split() if options.get(k) is not None}
+    first = (what,) if room == "autoencoder" else ()
+    importlib.import_module(f"training.{room}").train(*first, minutes, **own)
 
 
-def done(what: str) -> float:
-    """Minutes that a step has behind it."""
-    from training.loop import get
+def every(minutes: float, options: dict[str, Any]) -> None:
+    """All steps, each for its share of the minutes less what it has behind it: called again it goes on."""
+    from training.export import export
+    from training.loop import FLORA, STOP, WORK, get
 
-    state = get(CHECKPOINTS[what]) or {}
-    return state.get("sec", state.get("seconds", 0.0)) / 60
-
-
-def every(minutes: float, args: argparse.Namespace) -> None:
-    """All steps, each for its share of the minutes, less what it has behind it: called again it goes on."""
-    from training.loop import FLORA, STOP, WORK, progress
-
-    left = {what: max(0.0, share * minutes - done(what)) for what, share in SHARES.items()}
-    if (WORK / "z-photo.npy").exists():
-        left["joint"] = 0.0  # the encoder's latents are in use
-    with progress(sum(left.values())):
-        for what, own in left.items():
-            if what == "few-steps" and newer(WORK / "unet.pt", FLORA / "unet" / "config.json"):
-                step("export", 0, args)
-            if own > 0.01:
-                step(what, own, args, decay=True, whole=True)
-            if STOP.is_set():
-                print("stopped and saved; the same command goes on")
-                return
-
-
-def newer(a: Path, b: Path) -> bool:
-    return not b.exists() or a.stat().st_mtime > b.stat().st_mtime
+    for what, (share, _, checkpoint, _) in STEPS.items():
+        behind = get(checkpoint) or {}
+        left = share * minutes - behind.get("sec", behind.get("seconds", 0.0)) / 60
+        made = FLORA / "unet" / "config.json"
+        if what == "few-steps" and not (made.exists() and made.stat().st_mtime > (WORK / "unet.pt").stat().st_mtime):
+            export()
+        if left > 0.01 and not (what == "joint" and (WORK / "z-photo.npy").exists()):
+            step(what, left, options | {"decay": True, "whole": True})
+        if STOP.is_set():
+            print("stopped and saved; the same command goes on")
+            return
 
 
 def main() -> None:
-    args = arguments()
-    if args.to:
-        os.environ["CHRYSALIS_FLORA"] = str(args.to)
+    if sys.argv[1:2] == ["report"]:
+        return importlib.import_module("training.report").main(sys.argv[2:])
+    options = vars(arguments())
+    what, minutes = options["what"], options["minutes"]
+    if options["to"]:
+        os.environ["CHRYSALIS_FLORA"] = str(options["to"])
     import torch
+    from tqdm import tqdm
 
     from engine.requests import EngineError
-    from training.loop import CUDA, progress
+    from training.loop import Run
 
     torch.manual_seed(int(time.time()))
-    if CUDA:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
+    shape = "{desc} {percentage:3.0f}% |{bar}| {n:.1f} of {total:.1f} min {postfix}"
     try:
-        if args.what == "all":
-            every(args.minutes, args)
-        elif args.what == "report":
-            from training.report import report
-
-            report(args.quick, args.json)
+        if what == "export":
+            importlib.import_module("training.export").export(options["average"])
         else:
-            with progress(args.minutes):
-                step(args.what, args.minutes, args)
+            with tqdm(total=minutes, bar_format=shape, disable=None) as Run.bar:
+                every(minutes, options) if what == "all" else step(what, minutes, options)
     except EngineError as e:
         raise SystemExit(str(e)) from None
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from engine.requests import EngineError
 from training.critics import Adversary, Features, distance, energy, slopes
-from training.data import SIDE, arrays, photographs, pixels, rows, sheet, split
+from training.data import SIDE, photographs, pixels, rows, split
 from training.loop import BF16, CUDA, DEVICE, WORK, Run, Weights, get, put, record, working
 
 ENCODER, DECODER = (32, 32, 64, 128), (24, 48, 96, 192)  # channels of their levels
@@ -120,14 +120,13 @@ class Stage:
 
     @torch.no_grad()
     def check(self, block: np.ndarray, steps: int) -> None:
-        """Notes PSNR in dB and the copies' slopes in the photographs' of ``block``; writes a sheet of eight."""
+        """Notes PSNR in dB and the copies' slopes in the photographs' of ``block``."""
         x = pixels(block)
         with self.weights.shown(AVERAGE if steps > 300 else None):
             copies = [self.model.decode(self.model.encode(working(part)).latent).sample for part in x.split(8)]
         y = torch.cat(copies).float().cpu().clamp(-1, 1)
         psnr = (-10 * torch.log10(((x - y) / 2).square().mean((1, 2, 3)))).mean()
         record(f"{self.name}, val", psnr=round(float(psnr), 3), slopes=round(float(slopes(y) / slopes(x)), 4))
-        sheet([arrays(x[:8]), arrays(y[:8])], WORK / f"ae-{self.name}.png")
 
     def copy(self, x: Tensor, decode: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Latents of (B, 3, h, w), float32, and the copies made of them under a little noise."""

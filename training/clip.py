@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from training.data import Look, Row, article_of, fitting, looks, photographs, rows, split, worded
 from training.loop import DEVICE, FAST, FLORA, WORK, Run, Weights, doing, get, put, spent
-from training.text import LENGTH, find_tokenizer, tokens
+from training.text import LENGTH, WORDS, tokenizer, tokens
 
 SIDE = 128
 AVERAGE = 15_000  # samples
@@ -72,8 +72,8 @@ def found_first(pictures: torch.Tensor, texts: torch.Tensor, own: list[int]) -> 
 def train(minutes: float, batch: int = 128, lr: float = 1e-3, total: float = 0.0) -> None:
     """Into ``FLORA/clip``, with flora's words; goes on from ``WORK/clip.pt``."""
     index, block, seen, state = rows(), shrunk(), looks(photographs()), get("clip") or {}
-    among, tokenizer = split(index, "train"), find_tokenizer(None, learn=False)
-    cfg = config(len(tokenizer))
+    among, spelt = split(index, "train"), tokenizer()
+    cfg = config(len(spelt))
     model = open_clip.model.CLIP(cfg["embed_dim"], cfg["vision_cfg"], cfg["text_cfg"])
     model.to(DEVICE, memory_format=torch.channels_last)
     # The batch normalisations want the precision of their statistics: float32 weights under autocast.
@@ -92,7 +92,7 @@ def train(minutes: float, batch: int = 128, lr: float = 1e-3, total: float = 0.0
 
     for _ in run.until(keep):
         pick, x = drawn()
-        ids = tokens(tokenizer, [worded(index[i].label, seen[i], words) for i in pick])
+        ids = tokens(spelt, [worded(index[i].label, seen[i], words) for i in pick])
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=FAST):
             picture, text, scale = model(x, ids)
         logits, own = (
@@ -104,17 +104,18 @@ def train(minutes: float, batch: int = 128, lr: float = 1e-3, total: float = 0.0
         rate = lr * min(1, (run.steps + 1) / 200) * run.cosine(0.02)
         weights.step(rate, batch, run.samples)
         run.count(batch, lr=rate, loss=loss, scale=scale)
-    with weights.shown(AVERAGE), torch.no_grad():
+    weights.show(AVERAGE)
+    with torch.no_grad():
         for _ in range(60):  # the running statistics of the normalisations belong to the last weights: made anew
             model.encode_image(drawn()[1])
-        save(model.eval(), cfg)
+    save(model.eval(), cfg)
     spent("clip", run.samples, run.seconds)
 
 
 def save(model: torch.nn.Module, cfg: dict) -> None:
     """Half-precision weights, config and tokenizer in the folder `clip`, as `open_clip` reads them."""
     folder = FLORA / "clip"
-    shutil.copytree(FLORA / "tokenizer", folder, dirs_exist_ok=True)
+    shutil.copytree(WORDS, folder, dirs_exist_ok=True)
     cfg["text_cfg"]["hf_tokenizer_name"] = "here"  # any name: with local-dir, open_clip looks beside the config
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
     (folder / "open_clip_config.json").write_text(

@@ -203,8 +203,3 @@ def pixels(block: np.ndarray) -> Tensor:
 def arrays(x: Tensor) -> np.ndarray:
     """(B, 3, H, W) in [−1, 1], clamped → (B, H, W, 3) uint8."""
     return ((x.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def sheet(lines: list[np.ndarray], path: Path) -> None:
-    """Writes rows of pictures, each (B, H, W, 3) uint8, one under the other."""
-    Image.fromarray(np.concatenate([np.concatenate(list(line), 1) for line in lines])).save(path)

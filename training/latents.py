@@ -63,19 +63,12 @@ class Examples:
     """Latents of photographs with their drawings and captions, in batches of ``batch`` whole or thrice as many half."""
 
     def __init__(
-        self,
-        vae: AutoencoderDC,
-        tokenizer: CLIPTokenizer,
-        scale: float,
-        batch: int,
-        halves: float = 0.3,
-        mirrored: bool = True,
-        seed: int = 0,
+        self, vae: AutoencoderDC, words: CLIPTokenizer, scale: float, batch: int, halves=0.3, mirrored=True, seed=0
     ):
         """``scale``: the scaling factor, 0 for that which gives the photographs of `train` unit variance. ``halves``:
-        share of the steps at half of the size."""
+        share of the steps at half of the size. ``mirrored``: with the mirror images, as many latents more to make."""
         self.batch, self.halves, self.mirrored = batch, halves, mirrored
-        self.index, self.tokenizer = rows(), tokenizer
+        self.index, self.tokenizer = rows(), words
         self.seen = looks(photographs())
         self.train = split(self.index, "train")
         kinds = [k for k in KINDS if (mirrored or not k.endswith("-m")) and (halves or "half" not in k)]
@@ -83,7 +76,7 @@ class Examples:
         self.scale = scale or 1 / float(raw["photo"][self.train].float().std())
         self.z = {k: (v.float() * self.scale).to(DEVICE, BF16) for k, v in raw.items()}
         self.phi = nulls(vae, self.scale)
-        self.rng, self.words = np.random.default_rng(seed), random.Random(seed)
+        self.rng, self.random = np.random.default_rng(seed), random.Random(seed)
         self.pool = ThreadPoolExecutor(1)
         self.next = self.pool.submit(self._choose)
 
@@ -93,7 +86,7 @@ class Examples:
         mirror = "-m" if self.mirrored and self.rng.random() < 0.5 else ""
         count = self.batch * (3 if side == 16 else 1)
         pick = np.sort(self.rng.choice(self.train, count, replace=count > len(self.train)))
-        texts = [caption(self.index[i].label, self.seen[i], self.words) for i in pick]
+        texts = [caption(self.index[i].label, self.seen[i], self.random) for i in pick]
         return side, mirror, pick, tokens(self.tokenizer, texts)
 
     def __call__(self) -> Batch:

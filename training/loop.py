@@ -65,19 +65,11 @@ class Weights:
     lost in rounding: the masters take it, and the working copies follow.
     """
 
-    def __init__(
-        self,
-        params: Sequence[torch.nn.Parameter],
-        lr: float,
-        averages: Sequence[int] = (20_000,),
-        decay: float = 0.0,
-        betas: tuple[float, float] = (0.9, 0.99),
-        dtype: torch.dtype = BF16,
-    ):
+    def __init__(self, params: Sequence[torch.nn.Parameter], lr: float, averages=(20_000,), decay=0.0, dtype=BF16):
         self.params = list(params)
         self.masters = [p.detach().float().clone() for p in self.params]
         self.averages = {length: [m.clone() for m in self.masters] for length in averages}
-        self.optimiser = torch.optim.AdamW(self.masters, lr=lr, betas=betas, weight_decay=decay, fused=True)
+        self.optimiser = torch.optim.AdamW(self.masters, lr=lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
         for p in self.params:
             p.data = p.data.to(dtype)
 
@@ -128,27 +120,22 @@ class Run:
     which `cosine` falls, all calls together (0: the earlier ones and this one).
     """
 
-    bar: tqdm = tqdm(disable=True)  # the one of the whole call, see `progress`
+    bar = tqdm(disable=True)  # the one of the whole call
 
-    def __init__(
-        self, name: str, minutes: float, samples: int = 0, steps: int = 0, seconds: float = 0.0, total: float = 0.0
-    ):
-        self.name, self.minutes = name, minutes
-        self.samples, self.steps, self.before = samples, steps, seconds
-        self.total = total or seconds / 60 + minutes
-        self.began = self._flushed = time.time()
-        self.ended: float | None = None
-        self._from, self._values = samples, {}
+    def __init__(self, name: str, minutes: float, samples=0, steps=0, seconds=0.0, total=0.0):
+        self.name, self.minutes, self.total = name, minutes, total or seconds / 60 + minutes
+        self.samples, self.steps, self.before, self.took = samples, steps, seconds, 0.0
+        self._values: dict[str, list[Any]] = {}
 
     @property
     def seconds(self) -> float:
         """Of all calls of this step."""
-        return self.before + (self.ended or time.time()) - self.began
+        return self.before + self.took
 
     @property
     def share(self) -> float:
         """Of this call's minutes, 0 … 1."""
-        return min(1.0, (self.seconds - self.before) / max(60 * self.minutes, 1e-9))
+        return min(1.0, self.took / max(60 * self.minutes, 1e-9))
 
     def cosine(self, floor: float) -> float:
         """1 at the beginning, falling to ``floor`` at the end of `total`."""
@@ -156,23 +143,24 @@ class Run:
 
     def until(self, save: Callable[[], None], every: float = 240.0) -> Iterator[None]:
         """Yields until the minutes are over or the process is asked to end; saves every so many seconds and last."""
-        self.began = self._flushed = saved = shown = time.time()
-        with stopping():
-            while self.share < 1 and not STOP.is_set():
-                yield
-                now = time.time()
-                Run.bar.set_description_str(self.name)
-                Run.bar.update((now - shown) / 60)
-                shown = now
-                if now - self._flushed > 30:
-                    self.flush()
-                if now - saved > every:
-                    save()
-                    saved = time.time()
-            self.ended = time.time()
-            save()
-        if self._values:
-            self.flush()
+        began = saved = noted = time.time()
+        before = [(s, signal.signal(s, lambda *_: STOP.set())) for s in (signal.SIGTERM, signal.SIGINT)]
+        doing(self.name)
+        while self.share < 1 and not STOP.is_set():
+            yield
+            now = time.time()
+            Run.bar.update((now - began - self.took) / 60)
+            self.took = now - began
+            if now - noted > 30:
+                self.flush()
+                noted = now
+            if now - saved > every:
+                save()
+                saved = time.time()
+        self.flush()
+        save()
+        for s, handler in before:
+            signal.signal(s, handler)
 
     def count(self, batch: int, **values: Any) -> None:
         """One step over ``batch`` samples; ``values`` (numbers, tensors of one) are averaged into the next line."""
@@ -185,26 +173,9 @@ class Run:
             self._values.setdefault(key, []).append(value.detach() if isinstance(value, Tensor) else value)
 
     def flush(self) -> None:
-        now = time.time()
         means = {k: float(f"{sum(map(float, v)) / len(v):.4g}") for k, v in self._values.items()}
-        rate = (self.samples - self._from) / max(now - self._flushed, 1e-9)
-        self._values, self._flushed, self._from = {}, now, self.samples
-        record(self.name, samples=self.samples, minutes=round(self.seconds / 60, 1), per_s=round(rate, 1), **means)
-
-
-@contextmanager
-def stopping() -> Iterator[None]:
-    """SIGTERM and Ctrl-C only set `STOP` inside this block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(s, lambda *_: STOP.set()) for s in asked]
-    try:
-        yield
-    finally:
-        for s, handler in zip(asked, before, strict=True):
-            signal.signal(s, handler)
+        self._values = {}
+        record(self.name, samples=self.samples, minutes=round(self.seconds / 60, 1), **means)
 
 
 def record(step: str, **values: Any) -> None:
@@ -213,19 +184,11 @@ def record(step: str, **values: Any) -> None:
     line = json.dumps({"step": step} | values)
     with (WORK / "training.jsonl").open("a") as f:
         f.write(line + "\n")
-    Run.bar.set_postfix({k: v for k, v in values.items() if k not in ("samples", "minutes")})
+    Run.bar.set_postfix(values)
     if Run.bar.disable:
         print(line, flush=True)
 
 
 def doing(what: str) -> None:
-    """Says on the bar what is made before a step can begin."""
+    """Says on the bar what is being made."""
     Run.bar.set_description_str(what)
-
-
-@contextmanager
-def progress(minutes: float) -> Iterator[None]:
-    """The one bar over all minutes of a call."""
-    shape = "{desc} {percentage:3.0f}% |{bar}| {n:.1f} of {total:.1f} min {postfix}"
-    with tqdm(total=minutes, bar_format=shape, disable=None) as Run.bar:
-        yield
