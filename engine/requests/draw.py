@@ -43,7 +43,8 @@ class DrawRequest(Request):
     may change), or where there is none what was drawn and ``around`` it. ``combine`` "sum" is the paper's guidance of
     three rows, "joint" adds the interaction of both drawings, so that scales of 1 are the network that sees both.
     ``refine`` "noised" is the published low-pass rule, "clean" the same on the clean picture in mind, with ``k``;
-    "auto" takes the first on networks that see drawings beside the noise (flora), the second on those that are steered.
+    "auto" takes the first on networks that see drawings beside the noise, but for those with zero terminal SNR (flora),
+    and the second on the others.
     A ``sheet`` varies one or two of the scales with the same seed.
     """
 
