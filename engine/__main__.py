@@ -1,6 +1,6 @@
 """The command line: ``python -m engine interpolate|morph A.jpg B.jpg --out film.mp4``, ``draw --sketch S.png --strokes
-C.png --out picture.png``, ``edit GUIDE.png --strength 0.5 --out picture.png``, ``pose``, ``models``, ``cache``, and
-``settings``, which prints docs/settings.md. Options are made of the requests' own declarations."""
+C.png --out picture.png``, ``edit GUIDE.png --strength 0.5 --out picture.png``, ``enlarge PICTURE_FOLDER_OR_FILM --out
+larger``, ``pose``, ``models``, ``cache``, ``settings`` (docs/settings.md). Options are the requests' declarations."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from engine.requests import METHODS, Done, EngineError, Field, Frame, Progress, Request, fields_of, pictures_of
 from engine.requests.settings import Settings, document, options
 
-FILMS = ("interpolate", "morph")  # the others make pictures
-PAIRS = {"picks": "--pick", "reseeds": "--reseed"}
+FILMS, PAIRS = ("interpolate", "morph"), {"picks": "--pick", "reseeds": "--reseed"}  # (the others make pictures)
 
 
 def frame_pair(text: str) -> tuple[int, ...]:
@@ -62,6 +62,11 @@ def _outputs(p: argparse.ArgumentParser, method: str) -> None:
     if method == "pose":
         p.add_argument("--json", nargs="+", default=[], metavar="FILE", help="where keypoints go, a file a picture")
         p.add_argument("--out", help="a PNG of the skeletons")
+        return
+    if method == "enlarge":
+        p.add_argument("--out", required=True, help="a .png for one picture, a .mp4 for a film, a .zip, or a folder")
+        p.add_argument("--fps", type=float, help="frames a second in the MP4; default the film's that is read, or 8")
+        p.add_argument("--preview", help="a PNG of a detail, written first: plainly enlarged | as it becomes")
         return
     p.add_argument("--frames-dir", help="a folder for 0000.png, 0001.png …")
     p.add_argument("--zip", help="a zip of the PNGs")
@@ -181,12 +186,9 @@ def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tup
 def _report(args: argparse.Namespace, request: Any, done: Done) -> dict[str, Any]:
     from engine.vision.keypoints import pose
 
-    seconds = round(done.seconds, 2)
+    seconds, shown = round(done.seconds, 2), "ab"[: request.total]
     if args.verb == "pose":
-        return {
-            "people": [len(pose.read(done.settings[f"pose_{s}"])) for s in "ab"[: request.total]],
-            "seconds": seconds,
-        }
+        return {"people": [len(pose.read(done.settings[f"pose_{s}"])) for s in shown], "seconds": seconds}
     report = {"frames" if args.verb in FILMS else "pictures": len(done.frames), "size": list(done.frames[0].size)}
     report |= {"seed": request.seed, "model": request.model, "seconds": seconds}
     return report | {"unet_evaluations": done.evaluations, "quality": done.quality}
@@ -196,7 +198,6 @@ def list_models(args: argparse.Namespace) -> int:
     from engine.checkpoints.resolve import ANNOTATORS, CLIPS, DETECTORS, available, fetch, missing, resolve
 
     tools = {**ANNOTATORS, **CLIPS, **DETECTORS}
-
     for text in args.fetch:
         name, _, kinds = text.partition(":")
         if name in tools:
@@ -219,11 +220,11 @@ def list_cache(args: argparse.Namespace) -> int:
     cache = Cache(settings.cache, int(settings.cache_gb * 1e9))
     if args.clear:
         print(f"{cache.clear()} entries thrown away")
-    items = cache.items()
-    for i in items:
+    for i in (items := cache.items()):
         print(f"{i.kind:10} {i.size / 1e6:8.2f} MB  {i.age / 3600:7.1f} h ago  {i.about}")
-    size = sum(i.size for i in items)
-    print(f"{len(items)} entries, {size / 1e6:.1f} of {cache.limit / 1e6:.0f} MB, in {cache.folder}")
+    print(
+        f"{len(items)} entries, {sum(i.size for i in items) / 1e6:.1f} of {cache.limit / 1e6:.0f} MB, in {cache.folder}"
+    )
     return 0
 
 
@@ -232,6 +233,7 @@ def main() -> int:
     others = {
         "models": list_models,
         "cache": list_cache,
+        "enlarge": lambda args: import_module("engine.jobs.enlarge").make(args, _show),
         "settings": lambda _: print(document([*METHODS.values(), Settings])) or 0,
     }
     try:

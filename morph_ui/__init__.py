@@ -9,6 +9,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves the
 import gradio as gr
 
 from engine.requests.settings import Settings
+from morph_ui.api import enlarging
 from morph_ui.networks import refresh
 from morph_ui.session import FILES, Session, sweep
 from morph_ui.tabs import draw, edit, interpolate, morph
@@ -38,6 +39,7 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
                 # Set once by an event, or Gradio would never delete it when the visit is over.
                 own = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
                 page.load(Session, outputs=state, **own)
+        enlarging(worker)
         refresh(page)
     return page.queue(max_size=64, default_concurrency_limit=None)
 

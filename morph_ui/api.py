@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine.requests import Done, Field, Frame, Progress, fields_of, pictures_of, settle
+from engine.requests import Done, EnlargeRequest, Field, Frame, Preview, Progress, fields_of, pictures_of, settle
 from engine.vision import images, video
 from morph_ui.panels import film
 from morph_ui.panels.status import sentence
@@ -89,3 +89,40 @@ def results(session: Session) -> dict[str, Any]:
         return out | {"pictures": paths}
     mp4, pngs = film.write(session)
     return out | {"mp4": mp4, "zip": pngs, "loras": film.write_loras(session)}
+
+
+def enlarging(worker: Any) -> None:
+    """``/enlarge``: pictures, zips and films, and a scale → an MP4 (of several), PNGs, a detail, a report."""
+    inputs = [upload("pictures"), gr.Number(2, label="scale", visible=False)]
+    outs = {n: upload(n) for n in ("mp4", "pictures", "detail")} | {"report": gr.JSON(visible=False, label="report")}
+
+    def call(pictures: list[str] | None, scale: float = 2) -> Iterator[dict[Component, Any]]:
+        """Make ``pictures`` (files, zips, films) 2 or 4 times as large; ``detail`` is a part, before | after."""
+        session = Session()
+        try:
+            found, rate = video.read_all(pictures or ())
+            run = session.enlarge(EnlargeRequest(**settle(EnlargeRequest, {"pictures": tuple(found), "scale": scale})))
+            made, own = video.Stored(session.path("larger")), run.request.settings()
+            for event in run.events(worker):
+                if isinstance(event, Frame):
+                    made.put(event.index, event.picture, own)
+                elif isinstance(event, Preview):
+                    event.picture.save(session.path("detail.png"))
+                elif isinstance(event, Done):
+                    own = event.settings | {"seconds": round(event.seconds, 2)}
+                doing = isinstance(event, Progress)
+                yield {
+                    outs["report"]: {"progress": round(event.fraction, 4), "doing": event.doing} if doing else gr.skip()
+                }
+            film = session.path("larger.mp4") if len(made) > 1 else None
+            if film:
+                video.save_mp4(made, film, run.request.settings(), min(60, max(1, rate or 8)))
+            values = film and str(film), made.paths, str(session.path("detail.png")), own
+            yield dict(zip(outs.values(), values, strict=True))
+        except Exception as e:
+            raise gr.Error(sentence(e), print_exception=False) from None
+        finally:
+            session.forget()
+
+    own = {"api_name": "enlarge", "concurrency_limit": None, "show_progress": "hidden"}
+    gr.Button(visible=False).click(call, inputs, list(outs.values()), **own)

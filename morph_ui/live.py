@@ -35,7 +35,12 @@ class Glimpse(Gallery):
 
     def files(self, session: Session) -> Updates:
         on = gr.update(interactive=True)
-        return {self.png: NO_FILE, self.pngs: gr.update(value=None, visible=False), self.under: on, self.send: on}
+        return {
+            self.png: NO_FILE,
+            self.pngs: gr.update(value=None, visible=False),
+            self.under: on,
+            self.send: on,
+        } | self.larger.ready(True)
 
     def source(self, session: Session) -> Callable[[Run, int, Image], str]:
         return lambda run, i, picture: inline(picture)

@@ -10,6 +10,10 @@ from engine.requests import EngineError, fields_of
 from engine.requests.settings import Settings
 from morph_ui.panels import AT_ONCE
 
+KNOWS = (
+    "It knows single flowers, close up: faces, rooms and animals come back soft or wrong, so choose a Stable Diffusion "
+    "network for those."
+)
 HINT = "or the path of a diffusers folder or .safetensors file; then LoRAs: sd15 + /loras/ink.safetensors:0.8"
 
 
@@ -27,6 +31,8 @@ def describe(model: str, settings: Settings, wants: tuple[str, ...] = ()) -> str
         return f'<p class="network-note">{html.escape(str(e))}</p>'
     e = choice.entry
     lines = [f"{e.about[0].upper()}{e.about[1:]}, {e.size} px. {e.licence}: {e.terms}." if e else "Of your own."]
+    if e and e.name == "flora":
+        lines.append(KNOWS)
     if absent:
         sizes = {x.about: x.gb for x in ({**choice.extras} | CLIPS | DETECTORS).values()}
         names = ", ".join(n for n, _ in absent)

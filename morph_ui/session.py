@@ -96,6 +96,7 @@ class Session:
     back: bool = True  # films go there and back
     loaded: dict[str, Any] = field(default_factory=dict)  # settings read from a file
     live: Any = None  # live drawing's own
+    larger: Run | None = None  # the enlarging of what is shown, the newest
     folder: Path | None = None
 
     def begin(self, request: Any, keep: Collection[int] = (), **own: Any) -> Run:
@@ -103,8 +104,8 @@ class Session:
 
         ``own``: other values of `Run`; its ``labels`` are added to the kept ones.
         """
-        self.run.stop()
-        self.number += 1
+        self.stop()
+        self.number, self.larger = self.number + 1, None
         old = {n: {i: v for i, v in getattr(self.kept, n).items() if i in keep} for n in KEPT}
         old["labels"] |= own.pop("labels", {})
         self.run = Run(request, self.number, keep=keep, ratio=self.kept.ratio, **old, **own)
@@ -131,7 +132,19 @@ class Session:
     def halt(self) -> None:
         """Stop was pressed."""
         self.halted += 1
+        self.stop()
+
+    def stop(self) -> None:
         self.run.stop()
+        if self.larger:
+            self.larger.stop()
+
+    def enlarge(self, request: Any) -> Run:
+        """A run beside what is shown, which stays; it ends an earlier one of its kind."""
+        if self.larger:
+            self.larger.stop()
+        self.larger = Run(request, self.larger.number + 1 if self.larger else 1)
+        return self.larger
 
     def path(self, name: str) -> Path:
         if self.folder is None:
@@ -147,7 +160,7 @@ class Session:
 
     def forget(self) -> None:
         """Stops the visit's job and deletes its files."""
-        self.run.stop()
+        self.stop()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None

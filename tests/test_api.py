@@ -24,7 +24,7 @@ def pair(tmp_path_factory):
 
 def test_the_api_is_named_and_documented(studio):
     info = Client(studio, verbose=False).view_api(return_format="dict")["named_endpoints"]
-    assert list(info) == ["/interpolate", "/morph", "/draw", "/edit"]
+    assert list(info) == ["/interpolate", "/morph", "/draw", "/edit", "/enlarge"]
     names = [p["parameter_name"] for p in info["/interpolate"]["parameters"]]
     assert names[:4] == ["a", "b", "prompt", "prompt_b"] and {
         "frames",

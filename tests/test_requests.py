@@ -30,6 +30,7 @@ GIVEN = {
     "morph": {"pictures": (A, B)},
     "draw": {"sketch": LINES},
     "edit": {"guide": A},
+    "enlarge": {"pictures": (A,)},
     "pose": {"pictures": (A,)},
 }
 

@@ -12,7 +12,16 @@ from engine.diffusion.sampling import ITERATIONS
 from engine.methods.interpolate import tries_at
 from engine.methods.morph import PROBE_FRAMES, PROBE_STEPS
 from engine.methods.pose import STEPS, T0
-from engine.requests import DETECTORS, Cost, DrawRequest, EditRequest, InterpolateRequest, MorphRequest, PoseRequest
+from engine.requests import (
+    DETECTORS,
+    Cost,
+    DrawRequest,
+    EditRequest,
+    EnlargeRequest,
+    InterpolateRequest,
+    MorphRequest,
+    PoseRequest,
+)
 
 LIVE = 4  # steps of the live sampler at most
 PHOTOGRAPH = math.ceil(T0 * STEPS - 1e-9)  # steps of the photograph in which people are looked for once more
@@ -129,5 +138,6 @@ PLANS: dict[type, Callable[[Any], Cost]] = {
     MorphRequest: morph,
     DrawRequest: draw,
     EditRequest: edit,
+    EnlargeRequest: lambda r: Cost(pictures=r.total),
     PoseRequest: people,
 }

@@ -18,6 +18,7 @@ from engine.jobs.cache import Cache
 from engine.jobs.plan import DECODE, FIT, plan, total
 from engine.methods.draw import draw
 from engine.methods.edit import edit
+from engine.methods.enlarge import enlarge
 from engine.methods.interpolate import interpolate
 from engine.methods.morph import morph
 from engine.methods.pose import find
@@ -27,6 +28,7 @@ from engine.requests import (
     DrawRequest,
     EditRequest,
     EngineError,
+    EnlargeRequest,
     Event,
     InterpolateRequest,
     LoadRequest,
@@ -56,6 +58,7 @@ METHODS: dict[type, Method] = {
     DrawRequest: draw,
     EditRequest: edit,
     LoadRequest: warm_up,
+    EnlargeRequest: enlarge,
     PoseRequest: find,
 }
 
@@ -69,7 +72,7 @@ def run(context: Context, request: Any) -> Iterator[Event]:
     steps = _steps(context, request)
     output = None
     try:
-        if not isinstance(request, PoseRequest):
+        if request.loads:
             yield Progress(0.0, f"loading {request.model}")
         while output is None:
             event, output = _next(context, steps)
@@ -92,7 +95,7 @@ def run(context: Context, request: Any) -> Iterator[Event]:
 
 
 def _steps(context: Context, request: Any) -> Steps:
-    if not isinstance(request, PoseRequest):  # which asks for a network only where nobody is found
+    if request.loads:
         yield from context.load(request.model, request.wants)
     return (yield from METHODS[type(request)](context, request))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.requests.draw import SHEETS, DrawRequest
 from engine.requests.edit import USEFUL, EditRequest
+from engine.requests.enlarge import SCALES, EnlargeRequest
 from engine.requests.errors import Cancelled, EngineError
 from engine.requests.events import Cost, Done, Event, Frame, Preview, Progress, Waiting, result, within
 from engine.requests.interpolate import SCHEMES, InterpolateRequest
@@ -17,5 +18,5 @@ from engine.requests.pose import DETECTORS, PoseRequest
 from engine.requests.spec import Field, Request, Spec, fields_of, new_seed, pictures_of, settle
 
 METHODS: dict[str, Any] = {
-    r.method: r for r in (InterpolateRequest, MorphRequest, DrawRequest, EditRequest, PoseRequest)
+    r.method: r for r in (InterpolateRequest, MorphRequest, DrawRequest, EditRequest, EnlargeRequest, PoseRequest)
 }

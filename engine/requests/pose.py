@@ -29,6 +29,7 @@ class PoseRequest(Request):
     model: shared.MODEL = "flora"
 
     method: ClassVar = "pose"
+    loads: ClassVar = False  # only where nobody is found
 
     @property
     def wants(self) -> tuple[str, ...]:

@@ -76,6 +76,7 @@ class Request:
     method: ClassVar[str] = ""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     preset: ClassVar[str] = "draft"
+    loads: ClassVar[bool] = True  # whether its network is made ready before it begins
     wants: Any = ()  # what it asks for beside the network (`engine.checkpoints.resolve`)
     columns: Any = 0  # pictures in a row of a sheet; 0 for a plain row of results
 

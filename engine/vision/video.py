@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from engine.requests import EngineError
+from engine.requests.enlarge import MOST
+from engine.vision import images
 
 TAG = "chrysalis"
+FILMS, PICTURES = (".mp4", ".m4v", ".mov", ".webm", ".gif"), (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # What a file that holds no settings may come as.
 BROKEN = (OSError, KeyError, TypeError, ValueError, SyntaxError, av.error.FFmpegError, zipfile.BadZipFile)
 BROKEN = (*BROKEN, Image.DecompressionBombError)
@@ -105,6 +109,77 @@ def save_mp4(
             for _ in range(1 + hold * (place in (0, len(frames) - 1))):
                 film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(block), format="rgb24")))
         film.mux(stream.encode())
+
+
+class Stored(Sequence[Image.Image]):
+    """Pictures that lie as PNGs in a folder (made if missing), 0000.png, 0001.png …, and are opened when they are asked
+    for: a long film of large frames is never held."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.places: list[int] = []
+        self.size = (0, 0)  # of the newest
+
+    def put(self, i: int, picture: Image.Image, settings: dict[str, Any]) -> None:
+        """Writes picture ``i``; they come in their order."""
+        save_png(picture, self.path(i), settings | {"frame": i})
+        self.places.append(i)
+        self.size = picture.size
+
+    def path(self, i: int) -> Path:
+        return self.folder / f"{i:04d}.png"
+
+    @property
+    def paths(self) -> list[str]:
+        return [str(self.path(i)) for i in self.places]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, n: Any) -> Any:
+        with Image.open(self.path(self.places[n])) as picture:
+            picture.load()
+        return picture
+
+
+def read_all(paths: Sequence[str | Path]) -> tuple[list[Image.Image], float]:
+    """The pictures (RGB, or RGBA where one has alpha) of files, folders, zips and films, in their order; and the frames
+    a second of the first film, 0 where there is none. EngineError for what cannot be read."""
+    pictures: list[Image.Image] = []
+    rate = 0.0
+    for path in map(Path, paths):
+        if path.suffix.lower() in FILMS:
+            frames, fps = _film(path)
+            rate = rate or fps
+            pictures += frames
+        elif path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+            if not found:
+                raise EngineError(f"folder must hold pictures, got none in {path.name!r}")
+            pictures += [_picture(p, p.name) for p in found]
+        elif path.is_file() and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as z:
+                names = sorted(n for n in z.namelist() if Path(n).suffix.lower() in PICTURES)
+                pictures += [_picture(z.read(n), n) for n in names]
+        else:
+            pictures.append(_picture(path, f"picture {len(pictures) + 1}"))
+    return pictures, rate
+
+
+def _picture(source: str | Path | bytes, name: str) -> Image.Image:
+    rgba = images.layer(source, name, "strokes")
+    return rgba if np.asarray(rgba)[..., 3].min() < 255 else rgba.convert("RGB")
+
+
+def _film(path: Path) -> tuple[list[Image.Image], float]:
+    try:
+        with av.open(str(path)) as film:
+            stream = film.streams.video[0]
+            frames = islice(film.decode(stream), MOST + 1)  # a request refuses more
+            return [f.to_image().convert("RGB") for f in frames], float(stream.average_rate or 8)
+    except (*BROKEN, IndexError) as e:
+        raise EngineError(f"film must be a whole video file, got {path.name!r} ({type(e).__name__})") from None
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:

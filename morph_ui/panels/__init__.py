@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.components import Component
 from PIL.Image import Image
 
-from engine.requests import Cancelled, Done, Frame, Preview
+from engine.requests import Cancelled, Done, EngineError, Frame, Preview
 from morph_ui.panels.status import Clock, human, message, problem, sentence
 from morph_ui.session import Run, Session
 
@@ -34,6 +34,7 @@ class Panel:
 
     status: gr.HTML
     screen: gr.HTML
+    larger: Any = None  # `morph_ui.panels.enlarge.Enlarge`, where results can be enlarged
     lasting = False  # whether what was made before can be taken while a run goes on
 
     def join(self, make: gr.Button, stop: gr.Button, seed: gr.Number | None = None) -> None:
@@ -42,7 +43,8 @@ class Panel:
     @property
     def components(self) -> list[Component]:
         """All that `show` updates."""
-        return [c for c in (*vars(self).values(), *self.written.values()) if isinstance(c, Component)]
+        own = *vars(self).values(), *self.written.values(), *(self.larger.components if self.larger else ())
+        return [c for c in own if isinstance(c, Component)]
 
     @property
     def still(self) -> Updates:
@@ -54,6 +56,10 @@ class Panel:
     def picture(self, session: Session) -> Updates:
         """What is seen of the newest run."""
         return {self.screen: json.dumps(session.view())}
+
+    def chosen(self, session: Session) -> tuple[list[Image], dict[str, Any]]:
+        """What is enlarged, and the settings that make it again. EngineError where there is nothing."""
+        raise EngineError("results must be there before they are enlarged, got none; press Make first")
 
     def clear(self) -> Updates:
         """There is nothing to take."""

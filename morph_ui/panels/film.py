@@ -1,13 +1,16 @@
 """Frames on the way from picture to picture: the player, candidates of a frame, MP4, PNGs and LoRAs to take."""
 
 import zipfile
+from typing import Any
 
 import gradio as gr
+from PIL.Image import Image
 
 from engine.requests import Done
 from engine.vision import video
 from morph_ui.components.player import player
 from morph_ui.panels import AT_ONCE, NO_FILE, OFF, QUIET, Panel, Updates, summary
+from morph_ui.panels.enlarge import Enlarge
 from morph_ui.panels.status import line, problem
 from morph_ui.session import Run, Session
 
@@ -29,12 +32,19 @@ class Film(Panel):
             files = [".png", ".mp4", ".zip"]
             self.load = gr.UploadButton("Load settings", file_types=files, size="sm", elem_id=f"{tab}-load")
 
+        self.larger = Enlarge(tab)
+
     def wire(self, state: gr.State) -> None:
         self.back.input(self.turn, [state, self.back], [self.film, self.status], **QUIET)
         self.screen.choose(self.choose, state, [self.again, self.tried], **AT_ONCE)
 
     def clear(self) -> Updates:
-        return {self.film: NO_FILE, self.pngs: NO_FILE, self.again: OFF, self.tried: OFF, self.loras: OFF}
+        own = {self.film: NO_FILE, self.pngs: NO_FILE, self.again: OFF, self.tried: OFF, self.loras: OFF}
+        return own | self.larger.ready(False) | self.larger.clear()
+
+    def chosen(self, session: Session) -> tuple[list[Image], dict[str, Any]]:
+        """All the frames, in their order."""
+        return frames_of(session.run) if session.run.frames else super().chosen(session)
 
     def summary(self, run: Run) -> str:
         return ". ".join([summary(run.done, "frames"), *measures(run.done), *run.done.notes])
@@ -52,11 +62,15 @@ class Film(Panel):
             return self.clear()
         film, pngs = (gr.update(value=path, interactive=True) for path in write(session))
         loras = write_loras(session)
-        return self.clear() | {
-            self.film: film,
-            self.pngs: pngs,
-            self.loras: gr.update(value=loras, visible=bool(loras)),
-        }
+        return (
+            self.clear()
+            | self.larger.ready(True)
+            | {
+                self.film: film,
+                self.pngs: pngs,
+                self.loras: gr.update(value=loras, visible=bool(loras)),
+            }
+        )
 
     def turn(self, session: Session, back: bool) -> Updates:
         """*There and back* was switched."""
@@ -91,11 +105,17 @@ def measures(done: Done) -> list[str]:
     return [text + f", and the pictures drawn again are {q['ends'] / (q['fade_length'] / steps):.1f} of its steps off"]
 
 
+def frames_of(run: Run) -> tuple[list[Image], dict[str, Any]]:
+    """The frames that are finished, in their order, and the settings that make them again."""
+    return [
+        run.frames[i].picture for i in sorted(run.frames)
+    ], run.done.settings if run.done else run.request.settings()
+
+
 def write(session: Session) -> list[str]:
     """The MP4 and the zip of the frames that are finished."""
     run, back = session.run, session.back
-    frames = [run.frames[i].picture for i in sorted(run.frames)]
-    settings = run.done.settings if run.done else run.request.settings()
+    frames, settings = frames_of(run)
     name = f"chrysalis-{run.request.seed}-{session.number}"
     film, pngs = session.path(f"{name}{'-back' * back}.mp4"), session.path(f"{name}.zip")
     video.save_mp4(frames, film, settings, there_and_back=back and not settings.get("loop"))  # a loop closes itself

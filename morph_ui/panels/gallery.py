@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+from PIL.Image import Image
 
 from engine.requests import Done
 from engine.vision import video
 from morph_ui.components.feed import feed, feed_value
 from morph_ui.components.viewer import viewer
 from morph_ui.panels import AT_ONCE, NO_FILE, Panel, Updates, summary
+from morph_ui.panels.enlarge import Enlarge
 from morph_ui.panels.status import line
 from morph_ui.session import Run, Session, data_url
 
@@ -30,6 +32,7 @@ class Gallery(Panel):
             self.send = gr.Button(f"Go on in {onward}", interactive=False, elem_id=f"{tab}-onward", size="sm")
             files = [".png", ".zip"]
             self.load = gr.UploadButton("Load settings", file_types=files, size="sm", elem_id=f"{tab}-load")
+        self.larger = Enlarge(tab)
         self.feed = feed(tab)
 
     def wire(self, state: gr.State) -> None:
@@ -39,7 +42,16 @@ class Gallery(Panel):
 
     def clear(self) -> Updates:
         off = {"interactive": False, "__type__": "update"}
-        return {self.png: NO_FILE, self.pngs: gr.update(value=None, visible=False), self.under: off, self.send: off}
+        own = {self.png: NO_FILE, self.pngs: gr.update(value=None, visible=False), self.under: off, self.send: off}
+        return own | self.larger.ready(False) | self.larger.clear()
+
+    def chosen(self, session: Session) -> tuple[list[Image], dict[str, Any]]:
+        """The one that is shown large."""
+        run = session.run
+        if not run.frames:
+            return super().chosen(session)
+        i = large(run)
+        return [run.frames[i].picture], run.made.get(i, {})
 
     def summary(self, run: Run) -> str:
         parts = summary(run.done, "pictures", "A picture"), self.describe(run.done), *run.done.notes
@@ -53,7 +65,8 @@ class Gallery(Panel):
             return self.clear()
         pngs, on = write_all(session), gr.update(interactive=True)
         png = gr.update(value=write(session), interactive=True)
-        return {self.png: png, self.pngs: gr.update(value=pngs, visible=bool(pngs)), self.under: on, self.send: on}
+        own = {self.png: png, self.pngs: gr.update(value=pngs, visible=bool(pngs)), self.under: on, self.send: on}
+        return own | self.larger.ready(True) | self.larger.clear()
 
     def choose(self, session: Session, event: gr.EventData) -> Updates:
         """A result was clicked: its PNG is the one to take."""

@@ -58,6 +58,7 @@ def wire(worker: Any, state: gr.State, form: Form, panel: Any, ask: Ask, note: N
     panel.join(form.make, form.stop, form.widgets["seed"])
     panel.written |= {name: form.widgets[name] for name in own}
     panel.wire(state)
+    panel.larger.wire(worker, state, panel)
     handler, given = maker(worker, state, form, panel, ask), {state, *form.components}
     form.network.after(form.make.click(handler, given, panel.components, **QUIET))
     form.stop.click(Session.halt, state, **AT_ONCE)  # the run itself then shows what is finished
