@@ -7,28 +7,24 @@ four seconds a pair on two CPU cores.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 from engine.checkpoints.resolve import resolve
 from engine.requests import Done, EngineError, InterpolateRequest
 from morph_ui.tabs.made import FOLDER, MADE, pairs, pictures
+from training.samples import hashed
 
 PRESET, SEED, FRAMES, QUALITY = "draft", 7, 9, 88
-PARTS = ("unet", "vae", "text_encoder")  # what draws them: not the few-step weights, nor CLIP
+PARTS = ("unet", "vae", "text_encoder", "scheduler")  # what draws them: not the few-step weights, nor CLIP
 
 
 def weights(name: str = "flora") -> str:
     """A hash of a network's weights as they lie on the disk.
 
-    Not `Resident.fingerprint`, which holds the path of the folder, the dtype and the version of diffusers too.
+    Not `Resident.fingerprint`, which holds the dtype too.
     """
-    found = hashlib.blake2b(digest_size=12)
-    for part in PARTS:
-        for file in sorted((resolve(name).folder() / part).glob("*.safetensors")):
-            found.update(file.read_bytes())
-    return found.hexdigest()
+    return hashed(resolve(name).folder(), PARTS)
 
 
 def request_for(pair: dict[str, str]) -> InterpolateRequest:

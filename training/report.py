@@ -1,10 +1,18 @@
-"""Measures the shipped flora in all of its uses, and writes its model card with sample sheets."""
+"""Measures a flora in all of its uses, part by part, and writes its model card with sheets of samples.
+
+Every part's figures are kept in ``WORK/report/<hash of what it reads>/<part>.json``, so that a report that was cut off
+goes on, and reports of two floras stand beside each other. After a change of the code remove that folder.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -15,187 +23,303 @@ from scipy.stats import spearmanr
 
 from engine.checkpoints.manager import ModelManager
 from engine.diffusion.model import LatentDiffusion
+from engine.vision import perceptual
 from engine.vision.clip_score import Ranker
-from engine.vision.perceptual import distance
+from engine.vision.drawing import faithfulness
+from training import measures as m
 from training import samples as s
 from training.clip import found_first, plain_caption
-from training.data import HUES, Row, look, photographs, rows, worded
+from training.data import HUES, article_of, look, looks, photographs, pixels, rows, worded
 from training.loop import FLORA, WORK
-from training.measures import fid, inception_features, kid
-from training.text import looks
 
 TEXTS = ["a yellow tulip", "a red rose", "a white daisy", "a purple passion flower", "a yellow sunflower"]
 TEXTS += ["a pink water lily", "an orange californian poppy", "a blue bearded iris"]
+PICTURES, PAIRS, DRAWINGS, REFERENCE = 320, 60, 20, 2000
+VALUES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of realism and of both scales
+BESIDE = {"few": ("live",), "speed": ("live",), "said": ("clip",), "clip": ("clip",)}  # what else a part reads
+Figures = dict[str, float]
 
 
-def grid(pictures: np.ndarray, columns: int, name: str, side: int = 0) -> None:
-    if side:
-        pictures = np.stack([cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pictures])
-    lines = [np.concatenate(list(pictures[i : i + columns]), 1) for i in range(0, len(pictures), columns)]
-    path = FLORA / "sheets" / f"{name}.jpg"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(lines)).save(path, quality=86)
+@dataclass
+class Bench:
+    """A flora in ``folder``, and the photographs it is held against. ``quick``: a fifth of the pictures. ``other``: a
+    flora that is shown beside it in the crops."""
+
+    folder: Path
+    quick: bool = False
+    other: Path | None = None
+
+    def __post_init__(self) -> None:
+        index = rows()
+        at = [i for i, r in enumerate(index) if r.split == "val"]
+        seen, block = looks(photographs()), photographs()
+        self.val, self.rows, self.looks = block[at], [index[i] for i in at], [seen[i] for i in at]
+        free = [i for i, r in enumerate(self.rows) if r.source == "flower_photos"]  # the others may not be shown
+        self.shown = free[:: max(1, len(free) // 8)][:8]
+
+    @cached_property
+    def models(self) -> ModelManager:
+        return ModelManager()
+
+    @cached_property
+    def net(self) -> LatentDiffusion:
+        return self.models.load(str(self.folder))
+
+    @cached_property
+    def ranker(self) -> Ranker:
+        return Ranker(self.folder / "clip", self.models.device)
+
+    @cached_property
+    def real(self) -> np.ndarray:
+        """Inception features of photographs, spread over the whole set; remembered."""
+        path, block = WORK / f"inception-{REFERENCE}.npy", photographs()
+        if not path.exists():
+            at = np.linspace(0, len(block) - 1, REFERENCE).astype(int)
+            np.save(path, m.inception_features(block[at], self.models.device))
+        return np.load(path)
+
+    def count(self, whole: int) -> int:
+        return max(2, round(whole / 5)) if self.quick else whole
+
+    def some(self, whole: int = PICTURES) -> np.ndarray:
+        """Numbers of ``val`` pictures, evenly spread: the rows stand in the order of the kinds."""
+        return np.linspace(0, len(self.val) - 1, min(len(self.val), self.count(whole))).astype(int)
+
+    def words(self, i: int) -> str:
+        return f"{article_of(self.looks[i].flower)} {self.looks[i].flower} {self.rows[i].label}"
+
+    def worth(self, name: str, pictures: np.ndarray) -> Figures:
+        found = m.inception_features(pictures, self.models.device)
+        return {f"kid_{name}": m.kid(found, self.real), f"fid_{name}": m.fid(found, self.real), "pictures": len(found)}
+
+    def sheet(self, name: str, lines: Sequence[np.ndarray], side: int = 192) -> None:
+        """Rows of pictures, one under the other; in the folder itself if that is this tree's flora."""
+        folder = (FLORA if self.folder == FLORA else kept(self.folder, self.quick, "words").parent) / "sheets"
+        folder.mkdir(parents=True, exist_ok=True)
+        resized = [[cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in line] for line in lines]
+        whole = np.concatenate([np.concatenate(line, 1) for line in resized])
+        Image.fromarray(whole).save(folder / f"{name}.jpg", quality=86)
 
 
-def reference(block: np.ndarray, count: int, device) -> np.ndarray:
-    """Inception features of ``count`` photographs, spread over the whole set; remembered."""
-    path = WORK / f"inception-{count}.npy"
-    if not path.exists():
-        np.save(path, inception_features(block[np.linspace(0, len(block) - 1, count).astype(int)], device))
-    return np.load(path)
-
-
-def pairs(block: np.ndarray, count: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs to compare metrics on, in turn: other photographs, cross-fades, shifted and brightened, turned."""
-    rng, x, y = np.random.default_rng(seed), [], []
-    for i in range(count):
-        a, b = block[rng.choice(len(block), 2, replace=False)]
-        amount = rng.random()
-        if i % 4 == 1:
-            b = (a * (1 - amount) + b * amount).astype(np.uint8)
-        elif i % 4 == 2:
-            b = np.clip(np.roll(a, int(12 * amount), 1) * (1 + 0.4 * (rng.random() - 0.5)), 0, 255).astype(np.uint8)
-        elif i % 4 == 3:
-            turn = cv2.getRotationMatrix2D((128, 128), 40 * amount, 1 + 0.3 * rng.random())
-            b = cv2.warpAffine(a, turn, (256, 256), borderMode=cv2.BORDER_REFLECT)
-        x.append(a)
-        y.append(b)
-    return np.stack(x), np.stack(y)
-
-
-def learnt(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(N,) shift-tolerant LPIPS, the reference metric."""
-    from training.autoencoder import perceptual, pixels
-
-    net = perceptual(torch.device("cpu"))
-    with torch.no_grad():
-        return np.array([net(pixels(a[None]), pixels(b[None])).item() for a, b in zip(x, y, strict=True)])
-
-
-def metric_agreement(net: LatentDiffusion, block: np.ndarray) -> dict:
-    """Spearman's rank correlation with the reference metric: ours, and plain squared differences.
-
-    Over 200 pairs other than those (seed 0) by which ours was chosen.
-    """
-    x, y = pairs(block, seed=1)
-    truth = learnt(x, y)
-    with torch.no_grad():
-        ours = np.concatenate(
-            [distance(net, s.tensor(a), s.tensor(b)) for a, b in zip(np.split(x, 10), np.split(y, 10), strict=True)]
-        )
-    plain = ((x.astype(np.float32) - y) ** 2).mean((1, 2, 3))
-    agreements = {"perceptual_agreement": ours, "squared_agreement": plain}
-    return {name: float(spearmanr(truth, found).statistic) for name, found in agreements.items()}
-
-
-def colours(net: LatentDiffusion, ranker: Ranker) -> dict:
-    """How often a measured colour is the asked one: of all pictures, and of the best of four by CLIP."""
-    pictures = s.imagine(net, [t for t in TEXTS for _ in range(8)], 4.0, seed=1)
-    grid(pictures, 8, "text", 160)
-    words = {name for _, name in HUES} | {"white"}
-    agree, best = [], []
-    for n, text in enumerate(TEXTS):
-        meant = next(w for w in text.split() if w in words)
-        own = pictures[8 * n : 8 * n + 8]
-        hit = [look(p).flower == meant for p in own]
-        score = ranker.score([Image.fromarray(p) for p in own], f"a photograph of {text}")
-        agree += hit
-        best += [hit[int(half.argmax()) + 4 * k] for k, half in enumerate(score.split(4))]
-    return {"colour_agreement": float(np.mean(agree)), "colour_agreement_best_of_4": float(np.mean(best))}
-
-
-def retrieval(ranker: Ranker, block: np.ndarray, index: list[Row], seen: list) -> dict:
-    """Share of ``val`` pictures whose own caption CLIP puts first, and among five, of all their distinct captions."""
-    captions = [plain_caption(r, v) for r, v in zip(index, seen, strict=True)]
-    names = sorted(set(captions))
-    found = torch.cat([ranker.pictures([Image.fromarray(p) for p in part]) for part in np.array_split(block, 12)])
-    first, five = found_first(found, ranker.texts(names), [names.index(c) for c in captions])
-    return {"clip_retrieval": first, "clip_retrieval_5": five, "clip_captions": len(names)}
-
-
-def drawings(net: LatentDiffusion, val: np.ndarray, real: np.ndarray, shown: list[int], device) -> dict:
-    """Sketch and strokes: 50 steps, four, and four without the live weights, on every second ``val`` picture."""
-    pick = sorted({*range(0, len(val), 2), *shown})
-    lines, paints = s.drawings(val[pick])
-    cond, out = s.conditions(net, lines, paints), {"drawings": len(pick)}
-    few = net.few_step_sigmas()
-    results = {"sketch_stroke": s.draw(net, cond, net.schedule.sigmas(50)), "live": s.draw(net, cond, few, "live")}
-    results["four_steps"] = s.draw(net, cond, few)
-    for name, pictures in results.items():
-        out[f"kid_{name}"] = kid(inception_features(pictures, device), real)
-        out[f"edge_{name}"], out[f"colour_{name}"] = s.faithfulness(pictures, lines, paints)
-    other = np.roll(results["sketch_stroke"], 1, 0)
-    out["edge_other"], out["colour_other"] = s.faithfulness(other, lines, paints)
-    at = [pick.index(i) for i in shown]
-    grid(
-        np.concatenate([lines[at], paints[at], results["sketch_stroke"][at], val[shown]]), 8, "sketch-and-strokes", 192
-    )
-    grid(np.concatenate([results[n][at] for n in ("sketch_stroke", "live", "four_steps")]), 8, "live", 192)
-    return out
-
-
-def report(device: torch.device, samples: int, as_json: bool, count: int = 2000) -> dict:
-    begun, net = time.time(), ModelManager(str(device)).load("flora")
-    compute = json.loads((FLORA / "training.json").read_text())
-    if missing := {"autoencoder", "unet", "live", "clip"} - set(compute):
-        raise ValueError(f"training.json must tell what every part cost, got nothing of {', '.join(sorted(missing))}")
-    block, index = photographs(), rows()
-    at = [i for i, r in enumerate(index) if r.split == "val"]
-    seen = looks(block)
-    val, val_rows, val_looks = block[at], [index[i] for i in at], [seen[i] for i in at]
-    out: dict = {"samples": samples, "reference": count, "val_pictures": len(val)}
-
-    def done(what: str) -> None:
-        print(f"{what}: {time.time() - begun:.0f} s", flush=True)
-
-    # Only the CC BY pictures may be shown, each with its number.
-    free = [i for i, r in enumerate(val_rows) if r.source == "flower_photos"]
-    shown = free[:: len(free) // 8][:8]
-    numbers = [val_rows[i].file.split("f-")[1].split("_")[0] for i in shown]
-    copies = s.reconstruct(net, val)
-    out["psnr"], out["perceptual"] = s.psnr(val, copies), float(learnt(val[::4], copies[::4]).mean())
-    grid(np.concatenate([val[shown], copies[shown]]), 8, "reconstruction")
-    out["inversion_error"], back = s.invert(net, val[shown])
-    out["inversion_psnr"] = s.psnr(back, copies[shown])
-    grid(np.concatenate([copies[shown], back]), 8, "inversion", 192)
-    done("reconstruction and inversion")
-    out |= metric_agreement(net, val)
-    ranker = Ranker(net.resident.folder / "clip", net.device)
-    out |= retrieval(ranker, val, val_rows, val_looks)
-    out["ms_per_picture_live"] = s.live_ms(net)
-    before, after = s.fit(net, val[shown[:4]])
-    out["lora_psnr_before"], out["lora_psnr_after"] = (s.psnr(v, val[shown[:4]]) for v in (before, after))
-    grid(np.concatenate([val[shown[:4]], before, after]), 4, "lora", 192)
-    done("metric, CLIP, live, LoRA")
-    real = reference(block, count, device)
-    out |= drawings(net, val, real, shown, device)
-    done("drawings")
-    out |= colours(net, ranker)
+def words(b: Bench) -> Figures:
     rng = random.Random(0)
-    some = np.linspace(0, len(val) - 1, max(64, samples // 4)).astype(int)  # the rows stand in the order of the kinds
-    texts = [worded(val_rows[i].label, val_looks[i], rng) for i in some]
-    out["text_samples"] = len(texts)
-    out["kid_text"] = kid(inception_features(s.imagine(net, texts, 3.0, seed=3), device), real)
-    done("text")
-    made = s.imagine(net, [""] * samples, 1.0)
-    features = inception_features(made, device)
-    out["kid"], out["fid"] = kid(features, real), fid(features, real)
-    grid(made[:32], 8, "unconditional", 192)
-    done("unconditional")
-    out = {k: round(v, 4) if isinstance(v, float) else v for k, v in out.items()}
-    (FLORA / "measures.json").write_text(json.dumps(out, indent=1) + "\n")
-    for key, value in out.items():
-        print(f"{key:28} {value}")
-    if as_json:
-        print(json.dumps(out))
-    (FLORA / "README.md").write_text(card(out, numbers, compute))
+    made = s.imagine(b.net, [worded(b.rows[i].label, b.looks[i], rng) for i in b.some()], 3.0, seed=3)
+    return b.worth("words", made)
+
+
+def unconditional(b: Bench) -> Figures:
+    made = s.imagine(b.net, [""] * b.count(PICTURES), 1.0)
+    b.sheet("unconditional", np.split(made[:32], range(8, len(made[:32]), 8)))
+    return b.worth("unconditional", made)
+
+
+def renoised(b: Bench) -> Figures:
+    made = s.renoise(b.net, b.val[b.some()])
+    b.sheet("noised-to-600-and-back", [b.val[b.shown], s.renoise(b.net, b.val[b.shown])])
+    return b.worth("renoised", made)
+
+
+def followed(pictures: np.ndarray, lines: np.ndarray, paints: np.ndarray, name: str) -> Figures:
+    """Mean distances from the drawings: lines (of 1) and colours (of 255)."""
+    found = [faithfulness(p, a[..., 0], b) for p, a, b in zip(pictures, lines, paints, strict=True)]
+    return {f"{kind}_{name}": float(np.mean([f[kind] for f in found])) for kind in ("lines", "colours")}
+
+
+def drawn(b: Bench) -> Figures:
+    lines, paints = s.drawings(b.val[b.some()])
+    sigmas, net = b.net.schedule.sigmas(s.STEPS), b.net
+    made = s.draw(net, torch.cat([s.encode(net, lines), s.encode(net, paints)], 1), sigmas)
+    own, colours = s.drawings(b.val[b.shown])
+    x, y = s.encode(net, own), s.encode(net, colours)
+    none = net.null_latent((x.shape[2], x.shape[3])).expand_as(x)
+    ways = [s.draw(net, torch.cat(pair, 1), sigmas) for pair in ((x, y), (x, none), (none, y))]
+    b.sheet("sketch-and-strokes", [own, colours, *ways, b.val[b.shown]])
+    out = b.worth("drawn", made) | followed(made, lines, paints, "drawn")
+    return out | followed(np.roll(made, 1, 0), lines, paints, "other")
+
+
+def few(b: Bench) -> Figures:
+    """Four steps with the weights made for them (if there are any) and with the plain ones, beside fifty."""
+    at = np.concatenate([b.some(), b.shown])
+    lines, paints = s.drawings(b.val[at])
+    cond, four = torch.cat([s.encode(b.net, lines), s.encode(b.net, paints)], 1), b.net.few_step_sigmas()
+    made = {"fifty": s.draw(b.net, cond, b.net.schedule.sigmas(50)), "four": s.draw(b.net, cond, four)}
+    if b.net.resident.has("live"):
+        made["live"] = s.draw(b.net, cond, four, "live")
+    many, out = len(at) - len(b.shown), {}
+    for name, pictures in made.items():
+        out |= b.worth(name, pictures[:many]) | followed(pictures, lines, paints, name)
+        out[f"slopes_{name}"] = m.slope_ratio(made["fifty"], pictures)
+    b.sheet("live", [made[n][many:] for n in ("fifty", "live", "four") if n in made])
     return out
 
 
-def card(measures: dict, numbers: list[str], compute: dict) -> str:
-    text = (Path(__file__).parent / "card.md").read_text()
-    spent = {f"{name}_{k}": v for name, part in compute.items() for k, v in part.items()}
-    seen = spent | {"seen": spent["unet_samples"], "minutes": spent["unet_minutes"], "prompts": "; ".join(TEXTS)}
-    seen["chance"] = 1 / measures["clip_captions"]
+def speed(b: Bench) -> Figures:
+    return {"ms_live": s.live_ms(b.net)} if b.net.resident.has("live") else {}
+
+
+def copies(b: Bench) -> Figures:
+    photos, shown = b.val[::9][:64], b.val[b.shown]
+    own = s.decode(b.net, s.encode(b.net, photos))
+    out = {"psnr": m.psnr(photos, own), "slopes": m.slope_ratio(photos, own)}
+    out["regression"] = m.slope_regression(photos, own)
+    floras = [b, *([Bench(b.other)] if b.other else [])]
+    many = [shown, *(s.decode(o.net, s.encode(o.net, shown)) for o in reversed(floras))]
+    b.sheet("reconstruction", [many[0], many[-1]], 256)
+    middle = slice(3 * photos.shape[1] // 8, 5 * photos.shape[1] // 8)
+    b.sheet("crops-at-400", [p[:, middle, middle].repeat(4, 1).repeat(4, 2) for p in many], 256)
+    return out | b.worth("decoded", s.decode(b.net, s.encode(b.net, b.val[b.some()])))
+
+
+def inversion(b: Bench) -> Figures:
+    error, back = s.there_and_back(b.net, b.val[b.shown])
+    b.sheet("inversion", [b.val[b.shown], back])
+    return {"inversion_rms": error}
+
+
+def said(b: Bench) -> Figures:
+    """How often the measured colour is the asked one, and the kind that CLIP sees among the eight the asked one."""
+    pictures = s.imagine(b.net, [t for t in TEXTS for _ in range(8)], 4.0, seed=1)
+    b.sheet("words", np.split(pictures, 8), 160)
+    colour = [next(w for w in t.split() if w in {*(n for _, n in HUES), "white"}) for t in TEXTS]
+    agree, kinds = [], []
+    for n, own in enumerate(np.split(pictures, 8)):
+        others = [f"a photograph of {t.replace(c, colour[n])}" for t, c in zip(TEXTS, colour, strict=True)]
+        near = b.ranker.pictures([Image.fromarray(p) for p in own]) @ b.ranker.texts(others).T
+        agree += [look(p).flower == colour[n] for p in own]
+        kinds += (near.argmax(1) == n).tolist()
+    return {"colour_agreement": float(np.mean(agree)), "kind_agreement": float(np.mean(kinds))}
+
+
+def sliders(b: Bench) -> Figures:
+    """On how many of `DRAWINGS` no step of a slider goes the wrong way: *realism* never nearer to the strokes, lines
+    and colours never farther from theirs."""
+    at, out = np.linspace(0, len(b.val) - 1, DRAWINGS).astype(int), {}
+    found = [s.follow(b.models, str(b.folder), b.val[i], VALUES) for i in (*at, b.shown[0])]
+    for name in found[0]:
+        sign = 1 if name == "realism" else -1
+        out[f"{name}_monotone"] = sum(bool((np.diff(f[name][1]) * sign >= 0).all()) for f in found[:-1])
+        for k, v in enumerate(VALUES):
+            out[f"{name}_at_{v:g}"] = float(np.mean([f[name][1][k] for f in found[:-1]]))
+    b.sheet("sliders", [found[-1][name][0] for name in found[-1]])
+    return out
+
+
+def ways(b: Bench) -> Figures:
+    """The inner frames of morphs and interpolations between pairs, beside a plain cross-fade of the same."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(b.count(PAIRS)):
+        i, j = rng.choice(len(b.val), 2, replace=False)
+        found.append(s.between(b.models, str(b.folder), b.val[i], b.val[j], (b.words(i), b.words(j))))
+    out: Figures = {}
+    for name in found[0]:
+        out |= b.worth(name, np.concatenate([f[name] for f in found]))
+    i, j = b.shown[1], b.shown[-2]
+    seen = s.between(b.models, str(b.folder), b.val[i], b.val[j], (b.words(i), b.words(j)))
+    b.sheet("ways", [np.stack([b.val[i], *frames, b.val[j]]) for frames in seen.values()])
+    return out
+
+
+def strangers(b: Bench) -> Figures:
+    """Pictures that show no flower: decoded, and noised to t = 600 and back."""
+    block = s.strangers(b.net.size)
+    own = s.decode(b.net, s.encode(b.net, block))
+    b.sheet("no-flowers", [block, own, s.renoise(b.net, block)])
+    return {"strangers_psnr": m.psnr(block, own), "strangers_slopes": m.slope_ratio(block, own)}
+
+
+def metric(b: Bench) -> Figures:
+    """Spearman's rank correlation of distances with the reference metric: the engine's, and squared differences.
+
+    Over pairs other than those (seed 0) by which the engine's was chosen.
+    """
+    net, (x, y) = m.perceptual(torch.device("cpu")), s.pairs(b.val, b.count(200), seed=1)
+    p, q = pixels(x), pixels(y)
+    with torch.no_grad():
+        truth = [net(a, c).item() for a, c in zip(p.split(1), q.split(1), strict=True)]
+        ours = torch.cat([perceptual.distance(b.net, *pair) for pair in zip(p.split(10), q.split(10), strict=True)])
+    distances = {"agreement": ours.numpy(), "agreement_squared": (p - q).square().mean((1, 2, 3)).numpy()}
+    return {name: float(spearmanr(truth, found).statistic) for name, found in distances.items()}
+
+
+def clip(b: Bench) -> Figures:
+    """Share of ``val`` pictures whose own caption CLIP puts first, and among five, of all their distinct captions."""
+    captions = [plain_caption(r, v) for r, v in zip(b.rows, b.looks, strict=True)]
+    names = sorted(set(captions))
+    parts = [b.val[i : i + 50] for i in range(0, len(b.val), 50)]
+    seen = torch.cat([b.ranker.pictures([Image.fromarray(p) for p in part]) for part in parts])
+    first, five = found_first(seen, b.ranker.texts(names), [names.index(c) for c in captions])
+    return {"clip_first": first, "clip_five": five, "clip_captions": len(names)}
+
+
+ALL = (copies, words, drawn, renoised, few, ways, said, sliders)
+ALL += (strangers, inversion, speed, metric, clip, unconditional)
+PARTS: dict[str, Callable[[Bench], Figures]] = {part.__name__: part for part in ALL}
+
+
+def kept(folder: Path, quick: bool, part: str) -> Path:
+    """Where a part's figures are kept: they hold as long as the weights that it reads are the same."""
+    known = s.hashed(folder, ("unet", "vae", "text_encoder", "scheduler", *BESIDE.get(part, ())))
+    return WORK / "report" / f"{known}{'-quick' * quick}" / f"{part}.json"
+
+
+def gathered(folder: Path, quick: bool) -> dict[str, Figures]:
+    """What is kept of a flora, by part."""
+    return {p: json.loads(f.read_text()) for p in PARTS if (f := kept(folder, quick, p)).exists()}
+
+
+def table(found: dict[str, Figures], other: dict[str, Figures]) -> str:
+    """Both floras' figures as a table in Markdown."""
+    lines = ["| part | measure | before | now |", "|---|---|---|---|"]
+    for part, key in {(p, k): 0 for f in (found, other) for p, own in f.items() for k in own}:
+        both = [f"{f[part][key]:.4g}" if key in f.get(part, {}) else "–" for f in (other, found)]
+        lines.append(f"| {part} | {key} | {both[0]} | {both[1]} |")
+    return "\n".join(lines)
+
+
+def card(b: Bench, found: dict[str, Figures]) -> str:
+    seen: dict = {k: v for own in found.values() for k, v in own.items()}
+    seen |= {f"{part}_pictures": own["pictures"] for part, own in found.items() if "pictures" in own}
+    spent = json.loads((FLORA / "training.json").read_text())
+    said = [f"{name} {v['samples']:,} pictures in {v['minutes']:.0f} minutes" for name, v in spent.items()]
+    numbers = [b.rows[i].file.split("f-")[1].split("_")[0] for i in b.shown]
     seen["photographs"] = ", ".join(f"[{n}](https://www.flickr.com/photo.gne?id={n})" for n in numbers)
-    return text.format(**measures, **seen)
+    seen |= {"compute": "; ".join(said), "prompts": "; ".join(TEXTS), "reference": REFERENCE}
+    return (Path(__file__).parent / "card.md").read_text().format(**seen)
+
+
+def report(folder: Path = FLORA, quick: bool = False, only: str = "", other: Path | None = None) -> dict[str, Figures]:
+    """Measures what is not yet kept, and returns all that is; once nothing lacks of this tree's flora, its card."""
+    b = Bench(folder.resolve(), quick, other)
+    for name in [only] if only else PARTS:
+        if not (path := kept(folder, quick, name)).exists():
+            begun = time.time()
+            figures = {k: round(v, 5) for k, v in PARTS[name](b).items()}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(figures | {"seconds": round(time.time() - begun)}))
+            print(f"{name}: {path.read_text()}", flush=True)
+    found = gathered(folder, quick)
+    if folder == FLORA and len(found) == len(PARTS):
+        (FLORA / "measures.json").write_text(json.dumps({"quick": quick} | found, indent=1) + "\n")
+        (FLORA / "README.md").write_text(card(b, found))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training report", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the pictures")
+    parser.add_argument("--only", default="", choices=["", *PARTS], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--model", type=Path, default=FLORA, help="a flora's folder, if not this tree's")
+    parser.add_argument(
+        "--compare", type=Path, help="a flora's folder: what is kept of it as a table beside, and crops"
+    )
+    args = parser.parse_args(arguments)
+    found = report(args.model, args.quick, args.only, args.compare)
+    print(table(found, gathered(args.compare, args.quick) if args.compare else {}))
+    if args.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
