@@ -91,7 +91,7 @@ def test_a_lora_of_one_is_refused_with_the_other_however_it_is_given(floras, tmp
     # Its base is the network below, whatever lies on that.
     more = f"{first} + {tmp_path}/rose.safetensors:0.5"
     done(models, MorphRequest((A, B), loras=(files[0],), **SMALL, **LEARNT, model=more))
-    why = f"must be fitted to {second}.* as it is here, got one fitted to .*/1 of other weights .*fit it again"
+    why = f"must be fitted to {second} as it is here, got one fitted to .*/1 of other weights .*fit it again"
     with pytest.raises(EngineError, match=f"^LoRA of picture 2 {why}"):
         done(models, MorphRequest((A, B), loras=(b"", files[1]), **SMALL, **LEARNT, model=second))
     with pytest.raises(EngineError, match=f"^LoRA rose.safetensors {why}"):

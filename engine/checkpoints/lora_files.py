@@ -96,7 +96,8 @@ def suits(unet: nn.Module, file: File, name: str, network: str) -> str:
     if getattr(unet, "config", {}).get("cross_attention_dim") in FAMILY_OF:
         return f"{name} was fitted to another network than {network} ({model}) and may change pictures otherwise"
     other = "the first flora" if base == FIRST_FLORA else f"{model} of other weights ({base})"
-    raise EngineError(f"{name} must be fitted to {network} as it is here, got one fitted to {other}; fit it again")
+    here = network.partition(" + ")[0]  # without the LoRAs on it, of which this may be one
+    raise EngineError(f"{name} must be fitted to {here} as it is here, got one fitted to {other}; fit it again")
 
 
 def parse(source: bytes | Path, name: str) -> File:

@@ -47,7 +47,8 @@ class Entry:
 
     ``size`` is its native side in pixels, ``gb`` what is fetched, ``memory`` the device memory in GB that it needs
     at least (`engine.diffusion.memory`). ``family`` names what belongs to it (`FAMILIES`). ``guidance`` is what the
-    page sets when the network is chosen, ``lora_rate`` the rate at which LoRAs are fitted where none is asked for.
+    page sets when the network is chosen (flora's is the request's own), ``lora_rate`` the rate at which LoRAs are
+    fitted where none is asked for.
     """
 
     name: str
