@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.tiny import make_flora
 from engine.vision.drawing import sketch_of
-from training import measures, report, samples
+from training import figures, measures, report, samples
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +60,22 @@ def bench(tmp_path_factory):
         lines.append(f"f-{i}_a.png,kind {i},{('flower_photos', 'oxford102')[i % 2]},val")
     (root / "index.csv").write_text("\n".join(lines))
     patch = pytest.MonkeyPatch()
-    for name in ("training.data", "training.report"):
+    for name in ("training.data", "training.figures", "training.report"):
         patch.setattr(f"{name}.WORK", root / "work")
     patch.setattr("training.data.ROOT", root)
     patch.setattr("training.data.SIDE", 64)
     patch.setattr(
         measures, "inception_features", lambda p, d: p.reshape(len(p), 4, -1, 3).mean(2).reshape(len(p), 12) / 255
     )
-    patch.setattr(report, "PICTURES", 10)
-    patch.setattr(report, "PAIRS", 10)
-    patch.setattr(report, "REFERENCE", 10)
-    patch.setattr(report, "VALUES", (0.0, 1.0))
-    patch.setattr(report, "DRAWINGS", 2)
+    patch.setattr(figures, "PICTURES", 10)
+    patch.setattr(figures, "PAIRS", 10)
+    patch.setattr(figures, "REFERENCE", 10)
+    patch.setattr(figures, "VALUES", (0.0, 1.0))
+    patch.setattr(figures, "DRAWINGS", 2)
     patch.setattr(samples, "STEPS", 3)
     patch.setitem(samples.MorphRequest.presets, "draft", {"steps": 4, "lora_steps": 2})
     patch.setitem(samples.DrawRequest.presets, "draft", {"steps": 4})
-    yield report.Bench(folder, quick=True)
+    yield figures.Bench(folder, folder / "sheets", quick=True)
     patch.undo()
 
 
@@ -99,11 +99,11 @@ def test_a_whole_report_gives_numbers_sheets_and_a_card(bench, monkeypatch):
     for name in text.split("(sheets/")[1:]:
         assert (bench.folder / "sheets" / name.split(")")[0]).is_file(), name
     with Image.open(bench.folder / "sheets" / "sliders.jpg") as sheet:
-        assert sheet.size == (len(report.VALUES) * 192, 3 * 192)
+        assert sheet.size == (len(figures.VALUES) * 192, 3 * 192)
 
 
 def test_the_first_generation_is_measured_by_the_same_code(bench, tmp_path):
-    old = report.Bench(make_flora(tmp_path / "flora", generation=1), quick=True)
+    old = figures.Bench(make_flora(tmp_path / "flora", generation=1), tmp_path / "sheets", quick=True)
     assert old.net.schedule.prediction == "epsilon" != bench.net.schedule.prediction
     for part in ("words", "drawn", "renoised", "few", "inversion"):
         found = report.PARTS[part](old)
