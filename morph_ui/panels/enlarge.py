@@ -21,15 +21,16 @@ class Enlarge:
     """Buttons below what there is to take, a detail (before | after) first, then the files."""
 
     def __init__(self, tab: str):
+        small: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 90}
         with gr.Row(elem_classes="take larger"):
             gr.HTML(f"Enlarge <small>· {TAKES}</small>", elem_classes="said", apply_default_css=False)
             self.buttons = {
-                n: gr.Button(label, size="sm", interactive=False, elem_id=f"{tab}-enlarge-{n}", min_width=52)
+                n: gr.Button(label, size="sm", interactive=False, elem_id=f"{tab}-enlarge-{n}", scale=0, min_width=56)
                 for n, label in SCALES.items()
             }
-            self.film = gr.DownloadButton(visible=False, elem_id=f"{tab}-larger-mp4", size="sm")
-            self.pngs = gr.DownloadButton(visible=False, elem_id=f"{tab}-larger-png", size="sm")
-        self.detail = gr.HTML(visible=False, elem_id=f"{tab}-detail", apply_default_css=False)
+            self.film = gr.DownloadButton(visible=False, elem_id=f"{tab}-larger-mp4", **small)
+            self.pngs = gr.DownloadButton(visible=False, elem_id=f"{tab}-larger-png", **small)
+        self.detail = gr.HTML(visible=False, elem_id=f"{tab}-detail", elem_classes="closer", apply_default_css=False)
 
     @property
     def components(self) -> list[Component]:
