@@ -7,11 +7,11 @@ import torch
 from conftest import make_network
 from diffusers import DDIMScheduler
 
-from benchmarks.tiny import schedule
+from benchmarks.tiny import ZERO_SNR, schedule
 from engine.checkpoints.manager import ModelManager
-from engine.diffusion.guidance import Conditioning, classifier_free
+from engine.diffusion.guidance import Conditioning, classifier_free, combine
 from engine.diffusion.residency import swap
-from engine.diffusion.sampling import sample
+from engine.diffusion.sampling import invert, sample
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +44,96 @@ def test_sizes_come_from_the_configs(model):
     assert z.shape == (3, 4, 4, 6) and model.decode(z).shape == x.shape
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "v_prediction at zero terminal SNR"])
-@torch.no_grad()
-def test_the_whole_walk_is_diffusers_ddim(tmp_path, prediction):
-    folder = make_network(tmp_path / "net", prediction.split()[0])
-    if "zero" in prediction:
-        own = schedule(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
-        own.save_pretrained(folder / "scheduler")
+V = {"prediction_type": "v_prediction"}
+SCHEDULES = {"epsilon": {}, "v_prediction": V, "zero terminal SNR": V | ZERO_SNR}
+
+
+@pytest.fixture(params=SCHEDULES)
+def ddim(request, tmp_path):
+    """A network of each kind, and its whole walk by diffusers: (x of unit variance, embeddings) → latents.
+
+    The last level of zero SNR stands at ā = 2⁻²⁴ there too, as in diffusers' Euler scheduler, and the walk ends
+    without noise."""
+    folder = make_network(tmp_path / "net")
+    schedule(**SCHEDULES[request.param]).save_pretrained(folder / "scheduler")
     model = ModelManager("cpu", torch.float32).load(str(folder))
-    embeds, sigmas = model.embed(["a rose", "tulip"]), model.schedule.sigmas(5)
     scheduler = DDIMScheduler.from_config(model.schedule.config, set_alpha_to_one=True)
-    scheduler.set_timesteps(5)
-    theirs = latents()
-    x = theirs * (1 + sigmas[0] ** 2) ** 0.5
-    for t in scheduler.timesteps:
-        theirs = scheduler.step(model.unet(theirs, t, encoder_hidden_states=embeds).sample, t, theirs).prev_sample
-    for state in sample(model.denoiser([Conditioning(embeds)]), x, sigmas):
-        x = state.x
-    assert torch.allclose(x, theirs, atol=1e-3)
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double().clamp(min=2**-24)
+    scheduler.set_timesteps(20)
+
+    def walk(x, embeds):
+        for t in scheduler.timesteps:
+            out = model.unet(x.float(), t, encoder_hidden_states=embeds).sample
+            x = scheduler.step(out.double(), t, x.double()).prev_sample
+        return x.float()
+
+    return model, walk
+
+
+@torch.no_grad()
+def test_the_whole_walk_is_diffusers_ddim(ddim):
+    (model, theirs), x = ddim, latents()
+    embeds, sigmas = model.embed(["a rose", "tulip"]), model.schedule.sigmas(20)
+    *_, last = sample(model.denoiser([Conditioning(embeds)]), x * (1 + sigmas[0] ** 2) ** 0.5, sigmas)
+    assert torch.allclose(last.x, theirs(x, embeds), atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_is_inverted_comes_back_by_diffusers_ddim(ddim):
+    (model, theirs), z = ddim, latents()
+    embeds, sigmas = model.embed(["a rose", "tulip"]), model.schedule.sigmas(20)
+    denoise = model.denoiser([Conditioning(embeds)])
+    errors = []
+    for n in (1, 3, 30):
+        *_, last = invert(denoise, z, sigmas[::-1], n)
+        errors.append(float((theirs(last.x / (1 + sigmas[0] ** 2) ** 0.5, embeds) - z).abs().max()))
+    assert errors[2] < 1e-4 and errors[2] < errors[1] < errors[0], errors
+    walked = sum(1 for _ in invert(denoise, z, sigmas[::-1], 3))
+    assert walked == 20 * 3  # a state an evaluation, for the progress bar
+
+
+@torch.no_grad()
+def test_learning_compares_what_the_network_itself_predicts(ddim):
+    """ε, or v = √ā·ε − √(1−ā)·z (Salimans & Ho 2022), at all levels to the last."""
+    (model, _), z, noise = ddim, latents(), latents(seed=4)
+    row = Conditioning(model.embed(["a rose", "tulip"]))
+    for t in (0, 400, 999):
+        sigma = model.schedule.training[[t, t]]
+        abar = (1 / (1 + sigma**2)).float().view(-1, 1, 1, 1)
+        out = model.unet(abar.sqrt() * z + (1 - abar).sqrt() * noise, t, encoder_hidden_states=row.prompt_embeds)
+        epsilon = model.schedule.prediction == "epsilon"
+        target = noise if epsilon else abar.sqrt() * noise - (1 - abar).sqrt() * z
+        expected = (out.sample - target).square().mean((1, 2, 3))
+        assert torch.allclose(model.errors(z, noise, sigma, [row]), expected, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_strong_guidance_is_rescaled_where_the_last_level_is_noise_alone(ddim):
+    """Lin et al. 2024, eq. 14 to 16; up to 4 nothing changes."""
+    (model, _), x, s = ddim, latents(), 2.0
+    cond, uncond = model.embed(["a rose"]), model.embed([""])
+    one, at = torch.full((2,), s, dtype=torch.float64), model._output
+    c, u = (at(x, one, [Conditioning(e)]) for e in (cond, uncond))
+    for g in (4.0, 7.5):
+        plain = u + g * (c - u)
+        phi = 0.7 if g > 4 and model.schedule.zero_terminal_snr else 0.0
+        scaled = plain * c.std((1, 2, 3), keepdim=True) / plain.std((1, 2, 3), keepdim=True)
+        found = at(x, one, classifier_free(cond, uncond, g))
+        assert torch.allclose(found, phi * scaled + (1 - phi) * plain, atol=1e-4)
+
+
+def test_only_classifier_free_guidance_is_rescaled():
+    """A map of weights is, where all of it is strong; rows of drawings and of three are not."""
+    rows, embeds = torch.randn(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 2, 3)
+
+    def same(*weights):
+        own = [Conditioning(embeds, w) for w in weights]
+        return torch.equal(combine(rows[: len(own)], own, True), combine(rows[: len(own)], own))
+
+    strong, mixed = torch.full((2, 1, 8, 8), 6.0), torch.ones(2, 1, 8, 8)
+    mixed[0] = 6.0
+    assert not same(6.0, -5.0) and not same(strong, 1 - strong)
+    assert same(mixed, 1 - mixed) and same(-5.0, 6.0) and same(6.0, -6.0, 1.0) and same(4.0, -3.0)
 
 
 @torch.no_grad()

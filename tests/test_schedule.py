@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.tiny import schedule
+from benchmarks.tiny import ZERO_SNR, schedule
 from engine.diffusion.schedule import FEW_STEPS, LCM, Schedule
 from engine.requests import EngineError
 
@@ -55,7 +55,8 @@ def test_few_steps_jump_between_the_timesteps_they_were_distilled_at():
 
 
 def test_a_schedule_that_ends_without_any_signal_has_finite_sigmas():
-    ours = Schedule(schedule(rescale_betas_zero_snr=True, timestep_spacing="trailing"), "tiny")
+    ours = Schedule(schedule(**ZERO_SNR), "tiny")
+    assert ours.zero_terminal_snr and not OURS.zero_terminal_snr
     sigmas = ours.sigmas(10)
     assert sigmas[0] == float(ours.training[-1]) == pytest.approx(4096, rel=1e-3) and ours.timestep(sigmas[0]) == 999
     assert ours.training.isfinite().all() and (ours.training.diff() > 0).all()
