@@ -173,6 +173,8 @@ class Run:
             self._values.setdefault(key, []).append(value.detach() if isinstance(value, Tensor) else value)
 
     def flush(self) -> None:
+        if not self._values:
+            return
         means = {k: float(f"{sum(map(float, v)) / len(v):.4g}") for k, v in self._values.items()}
         self._values = {}
         record(self.name, samples=self.samples, minutes=round(self.seconds / 60, 1), **means)
