@@ -12,11 +12,11 @@ from PIL import Image
 from engine.checkpoints.manager import ModelManager
 from engine.context import Context
 from engine.diffusion.guidance import Conditioning
-from engine.diffusion.sampling import gaussian, generator, sample
+from engine.diffusion.sampling import gaussian, generator, invert, sample
 from engine.diffusion.textual_inversion import invert_text
 from engine.jobs.cache import Cache
 from engine.jobs.run import run
-from engine.requests import InterpolateRequest, MorphRequest, result
+from engine.requests import DrawRequest, InterpolateRequest, MorphRequest, result
 from engine.vision import images
 from engine.vision.drawing import sketch_of, strokes_of
 
@@ -56,15 +56,34 @@ def test_files_are_small_enough_for_a_public_host_and_come_with_their_figures():
 def test_diffusers_own_classes_load_it_and_it_serves_all_tabs(flora):
     assert UNet2DConditionModel.from_pretrained(FLORA / "unet").config.in_channels == 12
     assert AutoencoderDC.from_pretrained(FLORA / "vae").config.latent_channels == 4
-    assert DDIMScheduler.from_pretrained(FLORA / "scheduler").config.prediction_type == "epsilon"
-    assert flora.sees_drawings and flora.size == 256 and flora.resident.has("live")
+    assert DDIMScheduler.from_pretrained(FLORA / "scheduler").config.prediction_type == "v_prediction"
+    assert flora.schedule.zero_terminal_snr and flora.sees_drawings and flora.size == 256 and flora.resident.has("live")
 
 
 @torch.no_grad()
 def test_copies_look_like_their_originals(flora):
     x = images.to_tensor([example(n) for n in ("rose", "daisy", "sunflower")])
     mse = ((flora.decode(flora.encode(x)).clamp(-1, 1) - x) / 2).square().mean((1, 2, 3))
-    assert (-10 * torch.log10(mse)).min() > 20
+    assert (-10 * torch.log10(mse)).min() > 21
+
+
+@torch.no_grad()
+def test_pictures_come_back_from_pure_noise(flora):
+    z = flora.encode(images.to_tensor([p.resize((128, 128)) for p in ENDS]))
+    denoise, sigmas = flora.denoiser([Conditioning(flora.embed([""]))]), flora.schedule.sigmas(50)
+    *_, noise = invert(denoise, z, sigmas[::-1])
+    assert float(noise.x.std() / sigmas[0]) == pytest.approx(1, abs=0.15)
+    *_, again = sample(denoise, noise.x, sigmas)
+    assert (again.x - z).square().mean().sqrt() < 0.04 * z.std()
+
+
+def test_the_more_realism_the_farther_from_the_strokes(resident):
+    photo = example("sunflower").resize((128, 128))
+    lines, paint = sketch_of(np.asarray(photo)), Image.fromarray(strokes_of(np.asarray(photo))).convert("RGBA")
+    ink = Image.merge("RGBA", [*Image.new("RGB", photo.size).split(), Image.fromarray(255 - lines)])
+    asked = {"sketch": ink, "strokes": paint, "steps": 8, "size": 128}
+    far = [last(resident, DrawRequest(**asked, realism=r)).quality["colours"] for r in (0.0, 0.5, 1.0)]
+    assert far == sorted(far) and far[0] < 0.5 * far[2]
 
 
 @torch.no_grad()
@@ -97,7 +116,7 @@ def test_four_steps_follow_a_drawing(flora):
     strokes = flora.encode(images.to_tensor(paints))
     row = Conditioning(flora.embed([""]), concat_latents=torch.cat([flora.encode(images.to_tensor(lines)), strokes], 1))
     sigmas = flora.few_step_sigmas()
-    x = strokes + sigmas[0] * gaussian(strokes.shape[1:], [generator(0), generator(1)])
+    x = sigmas[0] * gaussian(strokes.shape[1:], [generator(0), generator(1)])
     with flora.resident.weights_for("live"):
         for step in sample(flora.denoiser([row]), x, sigmas):
             x = step.x
@@ -148,9 +167,9 @@ def test_fitting_the_words_helps(flora):
     assert loss(result(invert_text(flora, x, start, 15, 0.02, 1.0, seed=1))) < loss(start)
 
 
-def test_morph_knows_its_pictures_by_their_loras_and_takes_even_steps(resident, tmp_path):
+def test_morph_keeps_its_pictures_with_or_without_loras_and_takes_even_steps(resident, tmp_path):
     asked = {"whole": {}, "uneven": {"reschedule": False}, "no LoRA": {"lora": "none"}}
     small, cache = {"frames": 5, "steps": 6, "lora_steps": 8, "size": 128}, Cache(tmp_path)
     ways = {n: last(resident, MorphRequest(ENDS, **small | kw), cache).quality for n, kw in asked.items()}
     assert ways["whole"]["variance"] < ways["uneven"]["variance"]
-    assert ways["whole"]["ends"] < ways["no LoRA"]["ends"]
+    assert ways["whole"]["ends"] < 1.05 * ways["no LoRA"]["ends"]  # inversion alone comes back as near
