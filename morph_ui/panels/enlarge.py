@@ -98,15 +98,14 @@ class Enlarge:
 
     def files(self, session: Session, run: Run, made: video.Stored, settings: dict[str, Any]) -> Updates:
         """The PNG of one picture; of several the MP4 and a zip."""
-        size, name = SCALES[settings["enlarged"]], f"chrysalis-{settings.get('seed', 0)}-{session.number}-{run.number}"
+        n = settings["enlarged"]
+        name, size = f"chrysalis-{settings.get('seed', 0)}-{session.number}-{run.number}-x{n}", SCALES[n]
         if not made:
             return {}
         if run.request.total == 1:
-            return {self.pngs: gr.update(value=made.paths[0], label=f"PNG {size}", visible=True)}
-        mp4, pngs = (
-            session.path(f"{name}-x{settings['enlarged']}.mp4"),
-            session.path(f"{name}-x{settings['enlarged']}.zip"),
-        )
+            png = made.path(0).rename(session.path(f"{name}.png"))
+            return {self.pngs: gr.update(value=str(png), label=f"PNG {size}", visible=True)}
+        mp4, pngs = session.path(f"{name}.mp4"), session.path(f"{name}.zip")
         video.save_mp4(made, mp4, settings, there_and_back=session.back and not settings.get("loop"))
         video.save_zip(made, pngs, settings)
         film = gr.update(value=str(mp4), label=f"MP4 {size}", visible=True)
