@@ -68,8 +68,7 @@ def way(models: ModelManager, name: str, pair: tuple[Image, Image, str, str], mo
 
 def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str, Any]:
     """The table, row by row."""
-    from training.autoencoder import perceptual
-    from training.measures import fid, inception_features
+    from training.measures import fid, inception_features, perceptual
 
     models, lpips = ModelManager(device), perceptual(torch.device("cpu"))
     found = list(pairs(folder))

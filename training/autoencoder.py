@@ -27,7 +27,7 @@ from training.loop import BF16, CUDA, DEVICE, WORK, Run, Weights, get, put, reco
 ENCODER, DECODER = (32, 32, 64, 128), (24, 48, 96, 192)  # channels of their levels
 CROP = 128
 AVERAGE = 16_000  # samples
-FEATURES, SCALE, ENERGY, PULL = 0.12, 0.25, 1.5, 2.0  # weights beside L1 of 1 and slopes of 0.5
+FEATURES, SCALE, ENERGY, PULL = 0.12, 0.25, 3.0, 3.0  # weights beside L1 of 1 and slopes of 0.5
 WARM = 200  # steps for which the judge learns alone
 NOISE = 0.05  # of the latents' deviation, on average: neighbouring latents decode to neighbouring pictures
 
