@@ -163,12 +163,13 @@ def refine(
     "noised" is the published rule: the low-pass of x at s_next gives way to that of the drawing noised to s_next, but
     for the last step. "clean" changes the clean picture in mind, so x never leaves what the network knows.
     """
-    ref, rule = drawing.strokes, r.refine
+    strokes, rule = drawing.strokes, r.refine
     tells = model.sees_drawings and model.schedule.zero_terminal_snr
     if rule == "auto":
         rule = "noised" if model.sees_drawings and not tells else "clean"
-    if ref is None or rule == "off":
+    if strokes is None or rule == "off":
         return denoise, step
+    ref: Tensor = strokes
     side = max(drawing.grid) * model.vae_scale_factor
     cells = [refine_size(side, p.get("realism", r.realism), r.k) for p in plan]
     where, pulls = drawing.painted(scales(model, r, plan, "stroke_scale")), round((len(sigmas) - 1) * (1 - r.free))
