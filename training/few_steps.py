@@ -33,7 +33,7 @@ from training.network import scheduler
 from training.text import tokens
 
 GUIDANCE = 3.0  # of the teacher, by words where there is no drawing; the student has it folded in
-WALK = 3  # steps of the teacher through a part
+WALK = 4  # steps of the teacher through a part
 RANK = 32
 
 Rows = dict[str, Tensor]  # x, t, low (to land at), clean (photographs), drawings, embeds, free (nothing drawn)
