@@ -41,7 +41,7 @@ def slerp(a: Tensor, b: Tensor, w: Tensor | float) -> Tensor:
     return torch.where(near, (1 - w) * x + w * y, round_way).reshape(a.shape).to(a)
 
 
-MIX = {"slerp": slerp, "lerp": lerp}
+MIX = {"clean": slerp, "slerp": slerp, "lerp": lerp}  # of states; "clean" is told apart where there are clean ones
 
 
 def adain(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

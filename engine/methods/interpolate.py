@@ -15,7 +15,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from engine.context import Advance, Context, Output, Steps, relay
-from engine.diffusion.geometry import MIX, noise_steps, tree
+from engine.diffusion.geometry import MIX, noise_steps, slerp, tree
 from engine.diffusion.sampling import gaussian, generator
 from engine.diffusion.textual_inversion import invert_text
 from engine.methods.path import Frames, Path, choose
@@ -108,13 +108,20 @@ def branch(path: Path) -> Frames:
 
 
 def between(path: Path, rows: Sequence[tuple[int, int]], distance: int, sigma: float) -> Tensor:
-    """Candidates (frame, which) between their parents, both under the same noise of ``sigma``."""
+    """Candidates (frame, which) between their parents, both under the same noise of ``sigma``.
+
+    What parents share grows when noisy latents are mixed by slerp, and what they do not share shrinks by lerp: either
+    way there is more noise to a picture than ``sigma`` says, and what is left of it looks woven. "clean" mixes the
+    clean latents by slerp, which keeps their variance, and lays the noise on top.
+    """
     r, z = path.request, path.z
     noise = gaussian(z[0].shape[1:], [generator(path.seed(i), i, c) for i, c in rows])
     noise = sigma * noise.to(path.context.model.device)
-    left, right = (torch.cat([z[i + side] for i, _ in rows]) + noise for side in (-distance, distance))
-    w = [0.5 - r.bias * (i - distance == 0) + r.bias * (i + distance == path.last) for i, _ in rows]
-    return MIX[r.mix](left, right, torch.tensor(w))
+    left, right = (torch.cat([z[i + side] for i, _ in rows]) for side in (-distance, distance))
+    w = torch.tensor([0.5 - r.bias * (i - distance == 0) + r.bias * (i + distance == path.last) for i, _ in rows])
+    if r.mix == "clean":
+        return slerp(left, right, w) + noise
+    return MIX[r.mix](left + noise, right + noise, w)
 
 
 def tries_at(r: InterpolateRequest, level: int) -> int:

@@ -29,6 +29,7 @@ PICKERS = {
 POSES = {"off": "off", "given": "by the skeletons below"} | DETECTORS
 KEEPS = {"largest": "the largest person", "all": "everybody, matched"}
 posed = partial(Spec, group="poses")
+MIXES = ("clean", "slerp", "lerp")
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -62,7 +63,9 @@ class InterpolateRequest(Request):
     schedule: Annotated[
         str, advanced("Noise over the levels", "how it grows to the middle", choices=("linear", "convex", "concave"))
     ] = "linear"
-    mix: Annotated[str, advanced("Mixing", "how latents are mixed", choices=("slerp", "lerp"), beside=True)] = "slerp"
+    mix: Annotated[
+        str, advanced("Mixing", "clean: before the noise; else with it, as published", choices=MIXES, beside=True)
+    ] = "clean"
     candidates: Annotated[int, advanced("Candidates", "for a frame; one fewer at finer levels", 1, 16, 1)] = 1
     picker: Annotated[str, advanced("Chosen by", "what becomes the frame", choices=PICKERS, beside=True)] = "smoothest"
     rank_for: Annotated[str, advanced("CLIP looks for", "empty: the words above")] = ""
@@ -90,7 +93,7 @@ class InterpolateRequest(Request):
         "draft": {"steps": 24, "scheme": "branch"},
         "standard": {"steps": 60, "candidates": 3, "high": 0.6},
         "paper": {"steps": 200, "candidates": 8, "eta": 0.1, "low": 0.3, "high": 0.55, "guidance": 7.5}
-        | {"invert_steps": 100, "invert_rate": 1e-4, "picker": "clip"},
+        | {"invert_steps": 100, "invert_rate": 1e-4, "picker": "clip", "mix": "slerp"},
     }
 
     def __post_init__(self) -> None:
