@@ -194,6 +194,7 @@ CASES: dict[str, Case] = {
     "interpolate denoise": ("interpolate", FIVE | {"scheme": "interpolate-denoise"}),
     "interpolate only": ("interpolate", FIVE | {"scheme": "interpolate"}),
     "interpolate lerp": ("interpolate", FIVE | {"scheme": "did-independent", "mix": "lerp"}),
+    "interpolate slerp": ("interpolate", FIVE | {"mix": "slerp"}),
     "interpolate bias": ("interpolate", FIVE | {"bias": 0.4}),
     "interpolate remade": ("interpolate", FIVE, {"reseeds": ((1, 7),)}),
     "interpolate convex": ("interpolate", NINE | {"schedule": "convex"}),

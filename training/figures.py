@@ -171,16 +171,20 @@ def inversion(b: Bench) -> Figures:
 
 def said(b: Bench) -> Figures:
     """How often the measured colour is the asked one, and the kind that CLIP sees among the eight the asked one."""
-    pictures = s.imagine(b.net, [t for t in TEXTS for _ in range(8)], 4.0, seed=1)
-    b.sheet("words", np.split(pictures, 8), 160)
+    pictures = s.imagine(b.net, [t for t in TEXTS for _ in range(b.count(40))], 4.0, seed=1)
+    b.sheet("words", [own[:8] for own in np.split(pictures, len(TEXTS))], 160)
     colour = [next(w for w in t.split() if w in {*(n for _, n in HUES), "white"}) for t in TEXTS]
     agree, kinds = [], []
-    for n, own in enumerate(np.split(pictures, 8)):
+    for n, own in enumerate(np.split(pictures, len(TEXTS))):
         others = [f"a photograph of {t.replace(c, colour[n])}" for t, c in zip(TEXTS, colour, strict=True)]
         near = b.ranker.pictures([Image.fromarray(p) for p in own]) @ b.ranker.texts(others).T
         agree += [look(p).flower == colour[n] for p in own]
         kinds += (near.argmax(1) == n).tolist()
-    return {"colour_agreement": float(np.mean(agree)), "kind_agreement": float(np.mean(kinds))}
+    return {
+        "colour_agreement": np.mean(agree).item(),
+        "kind_agreement": np.mean(kinds).item(),
+        "pictures": len(pictures),
+    }
 
 
 def sliders(b: Bench) -> Figures:
