@@ -29,8 +29,9 @@ def kept(folder: Path, quick: bool, part: str) -> Path:
 
 
 def gathered(folder: Path, quick: bool) -> dict[str, Figures]:
-    """What is kept of a flora, by part."""
-    return {p: json.loads(f.read_text()) for p in PARTS if (f := kept(folder, quick, p)).exists()}
+    """What is kept of a flora, by part; of the quick report where the whole one lacks a part: it says its pictures."""
+    places = {part: (kept(folder, quick, part), kept(folder, True, part)) for part in PARTS}
+    return {p: json.loads(f.read_text()) for p, two in places.items() if (f := next(filter(Path.exists, two), None))}
 
 
 def table(found: dict[str, Figures], other: dict[str, Figures]) -> str:
