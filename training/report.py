@@ -47,7 +47,8 @@ def card(b: figures.Bench, found: dict[str, Figures]) -> str:
     seen: dict = {k: v for own in found.values() for k, v in own.items()}
     seen |= {f"{part}_pictures": own["pictures"] for part, own in found.items() if "pictures" in own}
     spent = json.loads((FLORA / "training.json").read_text())
-    said = [f"{name} {v['samples']:,} pictures in {v['minutes']:.0f} minutes" for name, v in spent.items()]
+    many = {name: f"{v['samples']:,} pictures in " if "samples" in v else "" for name, v in spent.items()}
+    said = [f"{name} {many[name]}{v['minutes']:.0f} minutes" for name, v in spent.items()]
     numbers = [b.rows[i].file.split("f-")[1].split("_")[0] for i in b.shown]
     seen["photographs"] = ", ".join(f"[{n}](https://www.flickr.com/photo.gne?id={n})" for n in numbers)
     seen |= {"compute": "; ".join(said), "prompts": "; ".join(figures.TEXTS), "reference": figures.REFERENCE}
