@@ -138,15 +138,19 @@ def test_small_steps_are_not_lost_in_the_working_precision():
 
 def test_a_run_stops_saved_when_asked(tmp_path, monkeypatch):
     monkeypatch.setattr("training.loop.WORK", tmp_path)
-    run, saved = Run("toy", 5, samples=8, seconds=60), []
+    torch.save({"n": 8, "sec": 60.0, "w": 1}, tmp_path / "toy.pt")
+    run = Run("toy", "toy", 5)
+    assert run.state["w"] == 1
     try:
-        for _ in run.until(lambda: saved.append(run.samples)):
+        for _ in run.until(lambda: {"w": 2}):
             run.count(4, loss=torch.tensor(1.5))
             if run.steps == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
     finally:
         STOP.clear()
-    assert saved == [20] and run.seconds >= 60 and 0 < run.share < 0.1
+    saved = Run("toy", "toy", 5)
+    assert (saved.samples, saved.steps, saved.seconds, saved.state["w"]) == (20, 3, run.seconds, 2)
+    assert run.seconds >= 60 and 0 < run.share < 0.1
     assert lines(tmp_path)[-1] == {
         "step": "toy", "samples": 20, "minutes": 1.0, "loss": 1.5
     }  # fmt: skip

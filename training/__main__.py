@@ -14,7 +14,7 @@ from typing import Any
 STEPS: dict[str, tuple[float, str, str, str]] = {
     "joint": (0.2, "autoencoder", "ae-joint", "batch lr total start"),
     "decoder": (0.15, "autoencoder", "ae-decoder", "batch lr total start"),
-    "network": (0.5, "network", "unet", "batch lr start halves mirrored decay whole"),
+    "network": (0.5, "network", "unet", "batch lr start halves mirrored decay"),
     "few-steps": (0.1, "few_steps", "few-steps", "batch lr"),
     "clip": (0.05, "clip", "clip", "batch lr total"),
 }
@@ -49,13 +49,12 @@ def every(minutes: float, options: dict[str, Any]) -> None:
     from training.loop import FLORA, STOP, WORK, get
 
     for what, (share, _, checkpoint, _) in STEPS.items():
-        behind = get(checkpoint) or {}
-        left = share * minutes - behind.get("sec", behind.get("seconds", 0.0)) / 60
+        left = share * minutes - (get(checkpoint) or {}).get("sec", 0.0) / 60
         made = FLORA / "unet" / "config.json"
         if what == "few-steps" and not (made.exists() and made.stat().st_mtime > (WORK / "unet.pt").stat().st_mtime):
             export()
         if left > 0.01 and not (what == "joint" and (WORK / "z-photo.npy").exists()):
-            step(what, left, options | {"decay": True, "whole": True})
+            step(what, left, options | {"decay": True})
         if STOP.is_set():
             print("stopped and saved; the same command goes on")
             return

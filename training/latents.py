@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,32 +14,28 @@ from diffusers import AutoencoderDC
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from training.data import KINDS, caption, fitting, looks, photographs, picture_of, pixels, rows, split
-from training.loop import BF16, CUDA, DEVICE, WORK, doing, working
+from training.data import KINDS, caption, looks, photographs, picture_of, pixels, remembered, rows, split
+from training.loop import BF16, CUDA, DEVICE, working
 from training.text import tokens
 
 DRAWN = 0.55  # share of the whole pictures that come with a drawing
 
 
-@torch.no_grad()
 def latents(model: AutoencoderDC, kind: str) -> Tensor:
     """(N, 4, h, w) float16: every photograph as one of `KINDS`, encoded once, not yet scaled. ``model`` in `BF16`."""
-    path = WORK / f"z-{kind}.npy"
-    block = photographs()
-    if not path.exists():
-        size = 256 if CUDA else 8  # eight fit a small chip's cache
-        encode = model.encoder if CUDA else torch.compile(model.encoder, dynamic=False)
-        out = []
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for i in range(0, len(block), size):
-                doing(f"latents of {kind}, {i} of {len(block)}")
-                part = range(i, min(i + size, len(block)))
-                drawn = list(pool.map(lambda j: picture_of(kind, j, block[j]), part))
-                x = pixels(np.stack(drawn + drawn[:1] * (size - len(drawn))))
-                out.append(encode(working(x))[: len(drawn)].float().half().cpu().numpy())
-        np.save(path.with_suffix(".part.npy"), np.concatenate(out))
-        path.with_suffix(".part.npy").replace(path)
-    return torch.from_numpy(fitting(np.load(path), path, rows()))
+    return torch.from_numpy(np.array(remembered(f"z-{kind}", encoded(model, kind))))
+
+
+@torch.no_grad()
+def encoded(model: AutoencoderDC, kind: str) -> Iterator[np.ndarray]:
+    block, size = photographs(), 256 if CUDA else 8  # eight fit a small chip's cache
+    encode = model.encoder if CUDA else torch.compile(model.encoder, dynamic=False)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for i in range(0, len(block), size):
+            part = range(i, min(i + size, len(block)))
+            drawn = list(pool.map(lambda j: picture_of(kind, j, block[j]), part))
+            x = pixels(np.stack(drawn + drawn[:1] * (size - len(drawn))))
+            yield from encode(working(x))[: len(drawn)].float().half().cpu().numpy()
 
 
 def drop(lines: Tensor, paint: Tensor, phi: Tensor, share: float = DRAWN) -> Tensor:

@@ -19,9 +19,10 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from engine.requests import EngineError
 from training.autoencoder import exported, load_autoencoder
 from training.latents import Batch, Examples
-from training.loop import CUDA, DEVICE, Run, Weights, get, put, working
+from training.loop import BF16, CUDA, DEVICE, WORK, Run, Weights, working
 from training.text import WIDTH, build_text_encoder, tokenizer
 
 CHANNELS = (64, 128, 256, 384)
@@ -84,37 +85,29 @@ def modules(start: Path | None) -> tuple[UNet2DConditionModel, CLIPTextModel, li
     return unet, text, [p for m in parts for p in m.parameters()]
 
 
-def scale_of(state: dict[str, Any] | None, start: Path | None) -> float:
-    """The scaling factor of the latents that the weights were trained on; 0 for weights from nothing."""
-    if state:
-        return state["scale"]
-    return json.loads((start / "vae" / "config.json").read_text())["scaling_factor"] if start else 0.0
-
-
-def train(minutes: float, start: Path | None = None, batch=0, lr=0.0, halves=0.3, decay=False, whole=False, **more):
+def train(minutes: float, start: Path | None = None, batch=0, lr=0.0, halves=0.3, decay=False, **more: Any) -> None:
     """Goes on from ``WORK/unet.pt``, else from the export ``start`` with a fresh optimiser, else from nothing.
 
-    ``batch``, ``lr``: 0 for the machine's own. ``decay``: the rate falls to nothing within these minutes. ``whole``:
-    they hold the making of the latents too. ``halves``, ``more``: see `Examples`.
+    ``minutes``: the making of the latents included. ``batch``, ``lr``: 0 for the machine's own. ``decay``: the rate
+    falls to nothing within these minutes. ``halves``, ``more``: see `Examples`.
     """
-    began, state, lr = time.time(), get("unet"), lr or (8e-4 if CUDA else 5e-4)
-    behind = (state["n"], state["steps"], state["sec"]) if state else (0, 0, 0.0)
-    vae, batch = load_autoencoder(start), batch or (256 if CUDA else 32)
-    examples = Examples(vae, tokenizer(), scale_of(state, start), batch, halves, seed=behind[1], **more)
-    unet, text, params = modules(None if state else start)
+    began, run = time.time(), Run("network", "unet", minutes)
+    batch, lr, first, scale = batch or (256 if CUDA else 32), lr or (8e-4 if CUDA else 5e-4), run.steps, 0.0
+    if not (vae := load_autoencoder(start)):
+        raise EngineError(f"{WORK / 'ae.pt'} must hold an autoencoder, got none: python -m training joint, or --start")
+    vae.eval().requires_grad_(False).to(DEVICE, BF16, memory_format=torch.channels_last)
+    unet, text, params = modules(None if run.state else start)
     weights = Weights(params, lr, AVERAGES, 0.01)
-    if state:
-        weights.load(state["w"])
-        state.clear()  # half a gigabyte
-    run = Run("network", minutes - (time.time() - began) / 60 * whole, *behind)
+    if run.state:
+        weights.load(run.state["w"])
+        scale = run.state["scale"]
+    elif start:
+        scale = json.loads((start / "vae" / "config.json").read_text())["scaling_factor"]
+    examples = Examples(vae, tokenizer(), scale, batch, halves, seed=first, **more)
+    run.minutes -= (time.time() - began) / 60
     abar = scheduler().alphas_cumprod.to(DEVICE)
-
-    def save() -> None:
-        counters = {"n": run.samples, "steps": run.steps, "sec": run.seconds}
-        put({"w": weights.state(), "scale": examples.scale} | counters, "unet")
-
-    for _ in run.until(save, every=400):
-        rate = lr * min(1, (run.steps + 1) / 500, (run.steps - behind[1] + 1) / 50)
+    for _ in run.until(lambda: {"w": weights.state(), "scale": examples.scale}, every=400):
+        rate = lr * min(1, (run.steps + 1) / 500, (run.steps - first + 1) / 50)
         rate *= max(0.02, 1 - run.share) if decay else 1
         one = examples()
         loss = loss_of(unet, text(one.ids).last_hidden_state, one, abar)
