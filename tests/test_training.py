@@ -20,8 +20,8 @@ from engine.checkpoints.manager import ModelManager
 from engine.requests import DrawRequest
 from training import network
 from training.data import KINDS, Look, caption, colour_name, look, picture_of
-from training.latents import drop
 from training.loop import BF16, STOP, Run, Weights
+from training.network import drop
 
 # The steps themselves on networks of a few channels, where the judge of the decoder speaks at once.
 TINY = """
@@ -131,8 +131,9 @@ def test_small_steps_are_not_lost_in_the_working_precision():
         p.grad = torch.ones_like(p)
         weights.step(1e-5, 1, seen)
     assert p.dtype == torch.bfloat16 and abs(float(weights.masters[0][0]) - (1 - 400e-5)) < 1e-4
-    with weights.shown(100):
-        assert p[0].item() == float(weights.averages[100][0][0].bfloat16())
+    weights.show(100)
+    assert p[0].item() == float(weights.averages[100][0][0].bfloat16())
+    weights.show(None)
     assert p[0].item() == float(weights.masters[0][0].bfloat16())
 
 

@@ -80,8 +80,8 @@ class Stage:
     """
 
     def __init__(self, run: Run, lr: float, start: Path | None, some: Tensor):
-        self.run, self.model = run, (load_autoencoder(start) or build_autoencoder()).to(DEVICE)
-        self.model.to(memory_format=torch.channels_last)
+        self.run, model = run, load_autoencoder(start) or build_autoencoder()
+        self.model = model.to(DEVICE, memory_format=torch.channels_last)
         self.features = Features().to(DEVICE, BF16, memory_format=torch.channels_last)
         self.adversary, self.ratio = None, 0.0
         if run.name == "decoder":
@@ -105,11 +105,10 @@ class Stage:
     @torch.no_grad()
     def check(self, block: np.ndarray) -> None:
         """Notes PSNR in dB and the copies' slopes in the photographs' of ``block``."""
-        with self.weights.shown(AVERAGE if self.run.steps > 300 else None):
-            parts = pixels(block).split(8)
-            copies = np.concatenate(
-                [arrays(self.model.decode(self.model.encode(working(x)).latent).sample) for x in parts]
-            )
+        self.weights.show(AVERAGE if self.run.steps > 300 else None)
+        latents = (self.model.encode(working(x)).latent for x in pixels(block).split(8))
+        copies = np.concatenate([arrays(self.model.decode(z).sample) for z in latents])
+        self.weights.show(None)
         record(f"{self.run.name}, val", psnr=round(psnr(block, copies), 3), slopes=round(slope_ratio(block, copies), 4))
 
     def step(self, x: Tensor, rate: float) -> dict[str, Tensor | float]:
@@ -136,9 +135,7 @@ class Stage:
             else:
                 half = slice(0, len(x) // 2)
                 small = F.interpolate(z[half], scale_factor=0.5, mode="bilinear", antialias=True)
-                error = (
-                    F.interpolate(x[half], scale_factor=0.5, mode="area") - self.model.decoder(working(small)).float()
-                )
+                error = F.interpolate(x[half], scale_factor=0.5, mode="area") - self.model.decoder(working(small))
                 told |= {"scale": error.abs().mean() + 0.5 * slopes(error), "std": z.std()}
                 loss = loss + SCALE * told["scale"] + 1e-4 * z.square().mean()
             loss.backward()

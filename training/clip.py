@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torchvision.transforms.functional import normalize
 
-from training.data import Look, Row, article_of, cropped, looks, photographs, pixels, remembered, rows, split, worded
+from training.data import cropped, looks, photographs, pixels, remembered, rows, split, worded
 from training.loop import DEVICE, FAST, FLORA, Run, Weights, spent, write
 from training.text import LENGTH, WORDS, tokenizer, tokens
 
@@ -38,20 +38,10 @@ def crops(small: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> tor
     return normalize((pixels(np.stack(out)) + 1) / 2, MEAN, STD)
 
 
-def plain_caption(row: Row, seen: Look) -> str:
-    return f"a photograph of {article_of(seen.flower)} {seen.flower} {row.label}"
-
-
 def shrunk() -> np.ndarray:
     """(N, 160, 160, 3) uint8 of all photographs: what crops are cut from."""
     small = (cv2.resize(p, (160, 160), interpolation=cv2.INTER_AREA) for p in photographs())
     return np.array(remembered("photographs-160", small))
-
-
-def found_first(pictures: torch.Tensor, texts: torch.Tensor, own: list[int]) -> tuple[float, float]:
-    """Share of pictures (N, D) whose own text (of M, D; number ``own``) comes first, and among the first five."""
-    order, at = (pictures @ texts.T).topk(5).indices.cpu(), torch.tensor(own)[:, None]
-    return float((order[:, :1] == at).float().mean()), float((order == at).any(1).float().mean())
 
 
 def train(minutes: float, batch: int = 128, lr: float = 1e-3, total: float = 0.0) -> None:

@@ -30,9 +30,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from engine.diffusion.schedule import FEW_STEPS
 from training.angles import angles, at, noised, turn, velocity_to, walk
 from training.critics import Adversary, praise
-from training.latents import Examples
 from training.loop import BF16, CUDA, DEVICE, FAST, FLORA, Run, Weights, spent, working
-from training.network import scheduler
+from training.network import Examples, scheduler
 from training.text import tokens
 
 GUIDANCE = 3.0  # of the teacher, by words where there is no drawing; the student has it folded in
@@ -152,8 +151,9 @@ class Distillation:
 
     def save(self, folder: Path) -> None:
         """The LoRA's average, in peft's format."""
-        with self.weights.shown(AVERAGE):
-            self.student.save_pretrained(folder)
+        self.weights.show(AVERAGE)
+        self.student.save_pretrained(folder)
+        self.weights.show(None)
         (folder / "README.md").unlink()  # peft's, with blanks to fill in
 
 

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +96,6 @@ class Weights:
         """The working copies become the average of ``length``, or the masters (None)."""
         torch._foreach_copy_(self.params, self.masters if length is None else self.averages[length])
 
-    @contextmanager
-    def shown(self, length: int | None) -> Iterator[None]:
-        """The working copies are the average of ``length`` inside this block."""
-        self.show(length)
-        try:
-            yield
-        finally:
-            self.show(None)
-
     def state(self) -> dict[str, Any]:
         return {"m": self.masters, "ema": self.averages, "o": self.optimiser.state_dict()}
 
@@ -130,19 +120,10 @@ class Run:
     def __init__(self, name: str, file: str, minutes: float, total: float = 0.0):
         self.name, self.file, self.minutes, self.state = name, file, minutes, get(file) or {}
         self.samples, self.steps = self.state.get("seen", self.state.get("n", 0)), self.state.get("steps", 0)
-        self.before, self.took = self.state.get("sec", 0.0), 0.0
-        self.total = total or self.before / 60 + minutes
+        self.seconds = self.state.get("sec", 0.0)  # of all calls of this step
+        self.share = 0.0  # of this call's minutes
+        self.total = total or self.seconds / 60 + minutes
         self._values: defaultdict[str, list[Any]] = defaultdict(list)
-
-    @property
-    def seconds(self) -> float:
-        """Of all calls of this step."""
-        return self.before + self.took
-
-    @property
-    def share(self) -> float:
-        """Of this call's minutes, 0 … 1."""
-        return min(1.0, self.took / max(60 * self.minutes, 1e-9))
 
     def cosine(self, floor: float) -> float:
         """1 at the beginning, falling to ``floor`` at the end of `total`."""
@@ -150,19 +131,20 @@ class Run:
 
     def until(self, state: Callable[[], dict[str, Any]], every: float = 240.0) -> Iterator[None]:
         """Yields until the minutes are over or the process is asked to end; saves every so many seconds and last."""
-        began = saved = noted = time.time()
+        began = saved = noted = last = time.time()
         before = [(s, signal.signal(s, lambda *_: STOP.set())) for s in (signal.SIGTERM, signal.SIGINT)]
         Run.bar.set_description_str(self.name)
         self.state.clear()  # taken up, and half a gigabyte
         while self.share < 1 and not STOP.is_set():
             yield
-            now = time.time()
-            Run.bar.update((now - began - self.took) / 60)
-            self.took = now - began
-            if now - noted > 30:
+            took, last = time.time() - last, time.time()
+            self.seconds += took
+            self.share = min(1.0, (last - began) / max(60 * self.minutes, 1e-9))
+            Run.bar.update(took / 60)
+            if last - noted > 30:
                 self.flush()
-                noted = now
-            if now - saved > every:
+                noted = last
+            if last - saved > every:
                 self.save(state())
                 saved = time.time()
         self.flush()

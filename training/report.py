@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from training import figures
 from training.figures import Figures
 from training.loop import FLORA, WORK
 from training.samples import hashed
 
 ORDER = "copies words drawn renoised few ways said sliders strangers inversion speed metric clip unconditional"
-PARTS: dict[str, Callable[[figures.Bench], Figures]] = {name: getattr(figures, name) for name in ORDER.split()}
+PARTS: dict[str, Callable[[figures.Bench], Figures]] = {n: torch.no_grad()(getattr(figures, n)) for n in ORDER.split()}
 BESIDE = {"few": ("live",), "speed": ("live",), "said": ("clip",), "clip": ("clip",)}  # what else a part reads
 
 
