@@ -82,7 +82,7 @@ def main() -> None:
         else:
             with tqdm(total=minutes, bar_format=shape, disable=None) as Run.bar:
                 every(minutes, options) if what == "all" else step(what, options | {"stage": what})
-    except EngineError as e:
+    except (EngineError, OSError) as e:  # OSError: a folder that does not hold a network
         raise SystemExit(str(e)) from None
 
 

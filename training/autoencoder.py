@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC
-from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.requests import EngineError
@@ -45,18 +44,10 @@ def build_autoencoder() -> AutoencoderDC:
     )
 
 
-def exported(folder: Path, part: str) -> dict[str, Tensor]:
-    """The float32 weights of a part of an exported folder: "vae", "unet" or "text_encoder"."""
-    files = sorted((folder / part).glob("*.safetensors"))
-    if not files:
-        raise EngineError(f"{folder / part} must hold a safetensors file, got none")
-    return {k: v.float() for k, v in load_file(files[0]).items()}
-
-
 def load_autoencoder(start: Path | None = None) -> AutoencoderDC | None:
     """That of the work folder (else that of the export ``start``, which becomes it), if there is one."""
     if start and not get("ae"):
-        put({"sd": exported(start, "vae")}, "ae")
+        put({"sd": AutoencoderDC.from_pretrained(start / "vae", torch_dtype=torch.float32).state_dict()}, "ae")
     if not (state := get("ae")):
         return None
     model = build_autoencoder()

@@ -129,7 +129,8 @@ def look(picture: np.ndarray) -> Look:
             weight = 0.45 if name == "white" else 0.25 + max(r, g, b) - min(r, g, b)
             votes[name] += weight * (0.15 if name in ("green", "black", "grey", "brown") else 1) * share
     flower, ground = max(votes, key=votes.__getitem__), np.median(rim, axis=0)
-    tone, name = "dark" if ground.mean() < 0.27 else "bright" if ground.mean() > 0.62 else "", colour_name(*ground)
+    tone = "dark" if ground.mean() < 0.27 else "bright" if ground.mean() > 0.62 else ""
+    name = colour_name(*ground)
     close = float(np.abs(rim.mean(0) - middle.mean(0)).mean()) < 0.07 or flower == name
     words = f"{tone} {'' if name in ('black', 'grey', 'white') else name}".strip()
     return Look(flower, words or "grey", close)

@@ -175,9 +175,8 @@ class Supply:
         t = torch.where(inside, torch.lerp(high, low, torch.rand_like(high)), high)
         x = noised(new.clean, at(self.phi, torch.zeros_like(t)), at(self.phi, t))
         free = (new.drawings == torch.cat([self.examples.phi[32]] * 2, 1)).flatten(1).all(1)
-        embeds = self.text(new.ids).last_hidden_state
-        names = ("x", "t", "low", "clean", "drawings", "embeds", "free")
-        return dict(zip(names, (x, t, low, new.clean, new.drawings, embeds, free), strict=True))
+        given = {"clean": new.clean, "drawings": new.drawings, "embeds": self.text(new.ids).last_hidden_state}
+        return given | {"x": x, "t": t, "low": low, "free": free}
 
 
 def train(minutes: float, batch: int = 20, lr: float = 1e-3) -> None:

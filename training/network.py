@@ -8,7 +8,6 @@ their cost, and the whole flower within reach of every layer.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import time
@@ -25,7 +24,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from engine.requests import EngineError
-from training.autoencoder import exported, load_autoencoder
+from training.autoencoder import load_autoencoder
 from training.data import KINDS, caption, looks, photographs, picture_of, pixels, remembered, rows, split
 from training.loop import BF16, CUDA, DEVICE, WORK, Run, Weights, working
 from training.text import WIDTH, build_text_encoder, tokenizer, tokens
@@ -161,8 +160,8 @@ def modules(start: Path | None) -> tuple[UNet2DConditionModel, CLIPTextModel, li
     """UNet, text encoder and the parameters in the order of the checkpoint; from an export if ``start`` is given."""
     unet, text = build_unet(), build_text_encoder()
     if start:
-        unet.load_state_dict(exported(start, "unet"))
-        text.load_state_dict(exported(start, "text_encoder"))
+        unet = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
+        text = CLIPTextModel.from_pretrained(start / "text_encoder", dtype=torch.float32)
     if not CUDA:  # the fused attention of CPUs takes 1.4 to 1.7 times as long a step
         unet.set_attn_processor(AttnProcessor())
     # A head that no step trains ends the checkpoints of the recipe: kept, so that they go on here and there.
@@ -188,7 +187,7 @@ def train(minutes: float, start: Path | None = None, batch=0, lr=0.0, decay=Fals
         weights.load(run.state["w"])
         scale = run.state["scale"]
     elif start:
-        scale = json.loads((start / "vae" / "config.json").read_text())["scaling_factor"]
+        scale = AutoencoderDC.load_config(start / "vae")["scaling_factor"]
     examples = Examples(vae, tokenizer(), scale, batch, mirrored=mirrored, seed=first)
     run.minutes -= (time.time() - began) / 60
     abar = scheduler().alphas_cumprod.to(DEVICE)

@@ -80,9 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a fifth of the pictures")
     parser.add_argument("--only", default="", choices=["", *PARTS], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--model", type=Path, default=FLORA, help="a flora's folder, if not this tree's")
-    parser.add_argument(
-        "--compare", type=Path, help="a flora's folder: what is kept of it as a table beside, and crops"
-    )
+    parser.add_argument("--compare", type=Path, help="a flora's folder: its figures beside, as kept, and its crops")
     args = parser.parse_args(arguments)
     found = report(args.model, args.quick, args.only, args.compare)
     print(table(found, gathered(args.compare, args.quick) if args.compare else {}))

@@ -27,7 +27,7 @@ from engine.diffusion.sampling import Step, gaussian, generator, sample
 from engine.jobs.run import run
 from engine.requests import Done, DrawRequest, InterpolateRequest, MorphRequest
 from engine.vision.drawing import faithfulness, sketch_of, strokes_of
-from training.data import PALETTES, arrays, pixels
+from training.data import arrays, picture_of, pixels
 
 BATCH, STEPS = 16, 25
 FRAMES = 5  # of a way from one picture to another, both included
@@ -78,10 +78,10 @@ def draw(
     return np.concatenate(out)
 
 
-def drawings(photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sketches and strokes of photographs, at the four strengths of the training in turn."""
-    lines = np.stack([np.repeat(sketch_of(p)[..., None], 3, 2) for p in photos])
-    return lines, np.stack([strokes_of(p, *PALETTES[i % 4]) for i, p in enumerate(photos)])
+def drawings(photos: np.ndarray) -> Iterator[np.ndarray]:
+    """Sketches and strokes of photographs, as they were learnt from."""
+    for kind in ("sketch", "strokes"):
+        yield np.stack([picture_of(kind, i, p) for i, p in enumerate(photos)])
 
 
 def encode(net: LatentDiffusion, pictures: np.ndarray) -> Tensor:
