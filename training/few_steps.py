@@ -131,16 +131,14 @@ class Distillation:
 
     def judged(self, r: Rows, landed: Tensor) -> tuple[Tensor, Tensor]:
         """What the heads say of ``landed``, on average, and their hinge loss, from which they learn."""
-        judge, t = (
-            self.adversary.judge,
-            torch.lerp(r["low"], torch.full_like(r["low"], 999), torch.rand_like(r["low"]).square()),
-        )
-        clean, b, c = torch.zeros_like(r["low"]), at(self.phi, r["low"]), at(self.phi, t)
-        made = judge.features(shown(noised(landed, b, c), r), t, r["embeds"])
+        judge, low, start = self.adversary.judge, r["low"], at(self.phi, torch.zeros_like(r["low"]))
+        t = torch.lerp(low, torch.full_like(low, 999), torch.rand_like(low).square())
+        made, real = noised(landed, at(self.phi, low), at(self.phi, t)), noised(r["clean"], start, at(self.phi, t))
+        seen = judge.features(shown(made, r), t, r["embeds"])
         with torch.no_grad():
-            real = judge.features(shown(noised(r["clean"], at(self.phi, clean), c), r), t, r["embeds"])
-        each = self.adversary.learn(judge(real), judge([f.detach() for f in made]))
-        return praise(judge(made)), torch.stack(each).mean()
+            known = judge.features(shown(real, r), t, r["embeds"])
+        each = self.adversary.learn(judge(known), judge([f.detach() for f in seen]))
+        return praise(judge(seen)), torch.stack(each).mean()
 
     def state(self) -> dict[str, Any]:
         return {"lora": self.weights.state()} | self.adversary.state()
