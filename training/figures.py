@@ -205,16 +205,13 @@ def sliders(b: Bench) -> Figures:
 
 def ways(b: Bench) -> Figures:
     """The inner frames of morphs and interpolations between pairs, beside a plain cross-fade of the same."""
-    rng, found = np.random.default_rng(0), []
-    for _ in range(b.count(PAIRS)):
-        i, j = rng.choice(len(b.val), 2, replace=False)
-        found.append(s.between(b.models, str(b.folder), b.val[i], b.val[j], (b.words(i), b.words(j))))
-    out: Figures = {}
+    rng, out = np.random.default_rng(0), {}
+    pairs = [rng.choice(len(b.val), 2, replace=False) for _ in range(b.count(PAIRS))] + [(b.shown[1], b.shown[-2])]
+    found = [s.between(b.models, str(b.folder), b.val[i], b.val[j], (b.words(i), b.words(j))) for i, j in pairs]
     for name in found[0]:
-        out |= b.worth(name, np.concatenate([f[name] for f in found]))
-    i, j = b.shown[1], b.shown[-2]
-    seen = s.between(b.models, str(b.folder), b.val[i], b.val[j], (b.words(i), b.words(j)))
-    b.sheet("ways", [np.stack([b.val[i], *frames, b.val[j]]) for frames in seen.values()])
+        out |= b.worth(name, np.concatenate([f[name] for f in found[:-1]]))
+    first, last = b.val[list(pairs[-1])]
+    b.sheet("ways", [np.stack([first, *frames, last]) for frames in found[-1].values()])
     return out
 
 
