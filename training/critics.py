@@ -26,7 +26,7 @@ def energy(x: Tensor) -> Tensor:
 def distance(x: list[Tensor], y: list[Tensor]) -> Tensor:
     """Squared distance of features of unit length, as in LPIPS (Zhang et al. 2018) without its learnt weights."""
     pairs = ((F.normalize(p.float(), dim=1), F.normalize(q.float(), dim=1)) for p, q in zip(x, y, strict=True))
-    return sum((p - q).square().sum(1).mean() for p, q in pairs)
+    return torch.stack([(p - q).square().sum(1).mean() for p, q in pairs]).sum()
 
 
 class Features(nn.Module):

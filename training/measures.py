@@ -42,7 +42,7 @@ def fid(x: np.ndarray, y: np.ndarray) -> float:
     a, b = ((v - v.mean(0)) / (len(v) - 1) ** 0.5 for v in (x.astype(np.float64), y.astype(np.float64)))
     a, b = (np.linalg.qr(v, mode="r") if len(v) > v.shape[1] else v for v in (a, b))  # the same AᵀA in fewer rows
     cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * cross)
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.square(a).sum() + np.square(b).sum() - 2 * cross)
 
 
 def perceptual(device: torch.device) -> torch.nn.Module:
