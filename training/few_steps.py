@@ -14,6 +14,7 @@ Noise levels are angles throughout, see `training.angles`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from engine.diffusion.schedule import FEW_STEPS
 from training.angles import angles, at, noised, turn, velocity_to, walk
 from training.critics import Adversary, praise
-from training.loop import BF16, CUDA, DEVICE, FAST, FLORA, Run, Weights, spent, working
+from training.loop import BF16, CUDA, DEVICE, FAST, FLORA, Run, Weights, spent, working, write
 from training.network import Examples, scheduler
 from training.text import tokens
 
@@ -148,11 +149,16 @@ class Distillation:
         self.adversary.load(state)
 
     def save(self, folder: Path) -> None:
-        """The LoRA's average, in peft's format."""
+        """The LoRA's average in peft's format, with those settings that every version of peft reads."""
         self.weights.show(AVERAGE)
         self.student.save_pretrained(folder)
         self.weights.show(None)
         (folder / "README.md").unlink()  # peft's, with blanks to fill in
+        path = folder / "adapter_config.json"
+        config = json.loads(path.read_text())
+        write(
+            path, {k: config[k] for k in ("peft_type", "r", "lora_alpha", "bias", "target_modules", "inference_mode")}
+        )
 
 
 class Supply:
