@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from training import figures
 from training.figures import Figures
 from training.loop import FLORA, WORK
 from training.samples import hashed
 
 ORDER = "copies words drawn renoised few ways said sliders strangers inversion speed metric clip unconditional"
-PARTS: dict[str, Callable[[figures.Bench], Figures]] = {name: getattr(figures, name) for name in ORDER.split()}
+PARTS: dict[str, Callable[[figures.Bench], Figures]] = {n: torch.no_grad()(getattr(figures, n)) for n in ORDER.split()}
 BESIDE = {"few": ("live",), "speed": ("live",), "said": ("clip",), "clip": ("clip",)}  # what else a part reads
 
 
@@ -80,9 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a fifth of the pictures")
     parser.add_argument("--only", default="", choices=["", *PARTS], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--model", type=Path, default=FLORA, help="a flora's folder, if not this tree's")
-    parser.add_argument(
-        "--compare", type=Path, help="a flora's folder: what is kept of it as a table beside, and crops"
-    )
+    parser.add_argument("--compare", type=Path, help="a flora's folder: its figures beside, as kept, and its crops")
     args = parser.parse_args(arguments)
     found = report(args.model, args.quick, args.only, args.compare)
     print(table(found, gathered(args.compare, args.quick) if args.compare else {}))
