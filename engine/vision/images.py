@@ -170,8 +170,8 @@ def _block(url: str) -> bytes:
 def frame_size(picture: Image.Image, fit: str, longer: int, multiple: int) -> tuple[int, int]:
     """(width, height) of the frames: square for crop and pad, the proportions of ``picture`` for fit.
 
-    Both are multiples of ``multiple``, the longer the nearest to ``longer``. Proportions beyond 3 : 1 are held there, for
-    which the longer side may become shorter.
+    Both are multiples of ``multiple``, the longer the nearest to ``longer``. Proportions beyond 3 : 1 are held there,
+    for which the longer side may become shorter.
     """
     side = max(multiple, int(longer / multiple + 0.5) * multiple)
     if fit != "fit":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,6 @@ SMALLEST = 16  # pixels a side
 LONGEST = 4096  # what is kept of a large picture: no network here draws more
 NOTE = "note"  # the key in a picture's ``info`` of what is to be said with the result
 
-warnings.filterwarnings("ignore", module="PIL")  # of broken EXIF, which counts as none
-register_heif_opener(thumbnails=False)
-Image.MAX_IMAGE_PIXELS = int(LARGEST_JPEG * 1e6)  # Pillow refuses twice that; `_check_size` knows better
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "AVIF", "HEIF", "TIFF", "BMP", "DIB", "ICO", "ICNS", "JPEG2000", "PPM", "TGA")
 _FORMATS = (*_FORMATS, "QOI", "PCX", "SGI", "DDS")
 _WHOLE = rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP|.{4}ftyp(avi|hei|hev|mif|msf)"  # how these begin
@@ -65,6 +63,14 @@ _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}  # of a profi
 _SRGB = ImageCms.createProfile("sRGB")
 
 
+@cache
+def _ready() -> None:
+    """Pillow made ready: for HEIC, and silent of broken EXIF, which counts as none."""
+    warnings.filterwarnings("ignore", module="PIL")
+    register_heif_opener(thumbnails=False)
+    Image.MAX_IMAGE_PIXELS = int(LARGEST_JPEG * 1e6)  # it refuses twice that; `_check_size` knows better
+
+
 def opened(source: str | Path | bytes | Image.Image, name: str = "picture") -> Image.Image:
     """Any picture file → upright sRGB, 8 bits a colour, at most 4096 pixels a side: RGBA where it has alpha, else RGB.
 
@@ -76,6 +82,7 @@ def opened(source: str | Path | bytes | Image.Image, name: str = "picture") -> I
     if isinstance(source, Image.Image):
         _check_size(source, name)
         return _settled(source, name)
+    _ready()
     what = Path(source).name if isinstance(source, str | Path) else f"{len(source)} bytes"
     if isinstance(source, str | Path) and not Path(source).is_file():
         gone = "a folder" if Path(source).is_dir() else "not there"
@@ -101,6 +108,7 @@ def opened(source: str | Path | bytes | Image.Image, name: str = "picture") -> I
 
 def as_browsers_show(path: str | Path) -> bool:
     """Whether a browser shows the file as `opened` gives it: turned alike, and still."""
+    _ready()
     try:
         with Image.open(path, formats=_FORMATS) as image:
             known = image.format in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "AVIF")
