@@ -12,7 +12,7 @@ from pillow_heif import register_heif_opener
 from engine.requests import DrawRequest, EngineError, MorphRequest
 from engine.vision import images
 from engine.vision.drawing import ink_of
-from engine.vision.reading import NOTE, as_browsers_show, opened
+from engine.vision.reading import NOTE, opened
 
 register_heif_opener()
 
@@ -107,15 +107,13 @@ def test_depth_is_scaled_by_the_mode():
             opened(saved(Image.fromarray(wrong), "TIFF"))
 
 
-def test_every_format_is_turned_by_exif_and_broken_exif_is_none(tmp_path):
+def test_every_format_is_turned_by_exif_and_broken_exif_is_none():
     p = Image.new("RGB", (60, 30), "red")
     p.paste("blue", (0, 0, 20, 30))
     for kind in ("JPEG", "WEBP", "PNG", "AVIF"):
         for read in (images.read, lambda b: images.layer(b, "strokes", "strokes")):
             turned = read(saved(p, kind, exif=turn(6)))
             assert turned.size == (30, 60) and turned.getpixel((15, 5))[2] > 200
-        (tmp_path / "p").write_bytes(saved(p, kind, exif=turn(6)))
-        assert as_browsers_show(tmp_path / "p") is (kind == "JPEG")
     assert opened(saved(p, "TIFF", tiffinfo={274: 6})).size == (30, 60)
     for broken in (b"garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01", b"Exif\0\0"):
         for kind in ("JPEG", "WEBP", "PNG"):
@@ -223,10 +221,10 @@ def test_what_frames_leave_out_is_said():
     size = images.frame_size(tall, "fit", 256, 64)
     assert size == (64, 192)
     said = images.notes(MorphRequest((tall, square), size=250), size)
-    assert said[0].startswith("size is 192, not 250") and said[1:] == [
-        "of picture 1 the middle 7 % is shown; with fit pad it is whole",
-        "of picture 2 the middle 33 % is shown; with fit pad it is whole",
+    assert said[0].startswith("Size is 192, not 250") and said[1:] == [
+        "Of picture 1 the middle 7 % is shown; with fit pad it is whole",
+        "Of picture 2 the middle 33 % is shown; with fit pad it is whole",
     ]
     assert not images.notes(MorphRequest((tall, square), fit="crop"), (256, 256))
     layer = Image.new("RGBA", (300, 300), "red")
-    assert images.notes(DrawRequest(strokes=layer, photo=tall), (256, 256)) == ["of photo the middle 2 % is shown"]
+    assert images.notes(DrawRequest(strokes=layer, photo=tall), (256, 256)) == ["Of photo the middle 2 % is shown"]

@@ -118,7 +118,7 @@ def notes(request: Any, size: tuple[int, int] | None) -> list[str]:
     out = [p.info[NOTE] for _, p in found if p.info.get(NOTE)]
     asked = getattr(request, "size", None)
     if size is None or asked is None:
-        return out
+        return [n[0].upper() + n[1:] for n in out]
     if asked and max(size) != asked:
         out.append(f"size is {max(size)}, not {asked}: the nearest that the network draws in these proportions")
     if getattr(request, "fit", "fit") == "fit":
@@ -129,7 +129,7 @@ def notes(request: Any, size: tuple[int, int] | None) -> list[str]:
                 cut.setdefault(f"{max(1, round(100 * share))} %", []).append(name)
         remedy = "; with fit pad it is whole" if hasattr(request, "fit") else ""
         out += [f"of {' and '.join(n)} the middle {share} is shown{remedy}" for share, n in cut.items()]
-    return out
+    return [n[0].upper() + n[1:] for n in out]
 
 
 def drawing(path: str | Path) -> dict[str, Image.Image]:

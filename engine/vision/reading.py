@@ -106,18 +106,6 @@ def opened(source: str | Path | bytes | Image.Image, name: str = "picture") -> I
         raise EngineError(f"{name} must be a whole picture file, got {what}, which is broken ({e})") from None
 
 
-def as_browsers_show(path: str | Path) -> bool:
-    """Whether a browser shows the file as `opened` gives it: turned alike, and still."""
-    _ready()
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            known = image.format in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "AVIF")
-            turned = image.format not in ("JPEG", "MPO") and _turn(image) is not None
-            return known and not turned and _count(image) == 1
-    except Exception:
-        return False
-
-
 def _settled(image: Image.Image, name: str) -> Image.Image:
     count, png = _count(image), image.format == "PNG"
     image.load()

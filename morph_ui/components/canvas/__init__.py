@@ -19,15 +19,13 @@ from PIL import Image, ImageOps
 from engine.checkpoints.resolve import ANNOTATORS, hub
 from engine.requests import EngineError
 from engine.vision import images
-from engine.vision.reading import NOTE
 from morph_ui.components import component
-from morph_ui.session import data_url, inline
+from morph_ui.session import data_url
 
 SCRIPTS = ("document", "screen", "brush", "pictures", "controls")  # one closure, read in this order
 LAYERS = ("sketch", "strokes", "mask")
 PHASES = ("change", "live", "rest")
 SIDE = 512  # the document's longer side
-SHOWN = 1536  # the longer side of a photograph that is sent to be shown
 LIVE = 256  # the same of what is sent while a stroke is drawn
 SHORTEST, LONGEST = 16, 2048  # pixels a side
 LARGEST = 16_000_000  # bytes of a layer's PNG
@@ -62,9 +60,7 @@ def canvas(tab: str, layers: tuple[str, ...], live: bool = False) -> gr.HTML:
     layers, and when the hand has rested, and ``wake`` (with the turn) when it moves on after that. It is filled by a
     CustomEvent ``chrysalis-open`` on its element, and hears of what is beside it by ``chrysalis-hand`` (`beside`).
     """
-    return component(
-        __file__, f"{tab}-canvas", SCRIPTS, server_functions=[photograph, from_photograph], layers=layers, live=live
-    )
+    return component(__file__, f"{tab}-canvas", SCRIPTS, server_functions=[from_photograph], layers=layers, live=live)
 
 
 def beside(tab: str, what: str) -> str:
@@ -101,16 +97,6 @@ def read(value: Any) -> Drawing:
     kept = {name: p for name, p in painted.items() if p.getchannel("A").getbbox()}
     photo = value.get("photo")
     return Drawing(size, photo=_covered(_photo(photo), size, small) if photo else None, **kept)
-
-
-def photograph(asked: Any) -> dict[str, str]:
-    """An upload ({"path"}) as everything here sees it: {"url", "note"}, its pixels upright in sRGB, at most 1536 a
-    side, and what is to be said of it; or the error, as a sentence. So no browser's own decoding matters."""
-    try:
-        found = _photo(asked)
-    except EngineError as e:
-        return {"error": str(e)}
-    return {"url": inline(found, SHOWN, 95), "note": found.info.get(NOTE, "")}
 
 
 def from_photograph(asked: Any) -> dict[str, str]:
