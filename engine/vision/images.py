@@ -59,7 +59,7 @@ def mask(rgba: Image.Image) -> tuple[Image.Image, str]:
     kind = _speaks(rgba)
     if kind == "grey":
         # JPEG is never quite black, and what may change a little is not kept.
-        out, side = light.point(lambda v: 0 if v < 8 else 255 if v > 247 else v), "white"
+        out, side = light.point([0] * 8 + [*range(8, 248)] + [255] * 8), "white"
         if np.mean(np.asarray(alpha) < 250) >= LEAST:
             out = ImageChops.multiply(out, alpha)
     elif kind == "hole":
@@ -113,8 +113,10 @@ def notes(request: Any, size: tuple[int, int] | None) -> list[str]:
     found: list[tuple[str, Image.Image]] = []
     for name in pictures_of(type(request)):
         value = getattr(request, name)
-        several = value if isinstance(value, tuple) else ()
-        found += [(f"picture {i}", p) for i, p in enumerate(several, 1)] or ([(name, value)] if value else [])
+        if isinstance(value, tuple):
+            found += [(f"picture {i}", p) for i, p in enumerate(value, 1)]
+        elif value is not None:
+            found.append((name, value))
     out = [p.info[NOTE] for _, p in found if p.info.get(NOTE)]
     asked = getattr(request, "size", None)
     if size is None or asked is None:
