@@ -12,7 +12,7 @@ from engine.requests.spec import Request, Spec
 
 SCALES = {2: "×2", 4: "×4"}
 GIVEN = "pictures, folders, zips and films"
-LARGEST = 40  # megapixels of one result: what `engine.vision.images.read` opens again
+LARGEST = 40  # megapixels of one result
 MOST = 600  # pictures: a film of 25 seconds
 
 
