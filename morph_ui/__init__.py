@@ -10,6 +10,7 @@ import gradio as gr
 
 from engine.requests.settings import Settings
 from morph_ui.api import enlarging
+from morph_ui.components.visit import visit
 from morph_ui.networks import refresh
 from morph_ui.session import FILES, Session, sweep
 from morph_ui.tabs import draw, edit, interpolate, morph
@@ -32,6 +33,7 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
     settings = settings or Settings.read()
     with gr.Blocks(title="Chrysalis", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.HTML("<header><b>Chrysalis</b><span>one picture becomes another</span></header>", elem_id="title")
+        visit()
         with gr.Tabs():
             for title, tab in TABS.items():
                 with gr.Tab(title, id=title.lower()):
