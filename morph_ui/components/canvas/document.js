@@ -2,7 +2,6 @@
 const q = s => element.querySelector(s), all = s => [...element.querySelectorAll(s)];
 const LONG = 512, SMALL = 256, MEMORY = 128e6, VEIL = '#d6249f', ORDER = ['strokes', 'sketch', 'mask'];
 const LABEL = { sketch: 'Lines', strokes: 'Colours', mask: 'Mask' }, names = [...props.layers];
-const FOREIGN = /\.(psd|psb|kra|ora|xcf|procreate|clip|afphoto|ai|svg)$/i;
 const FLOWERS = [['#1b1a20', 'ink'], ['#ffffff', 'white'], ['#d92f45', 'rose'], ['#f48fb0', 'pink'], ['#f47c20', 'marigold'], ['#f7d038', 'sunflower'],
   ['#8c5bb5', 'lavender'], ['#3f62c9', 'cornflower'], ['#4f8f3f', 'leaf'], ['#8fb8de', 'sky'], ['#6b4a32', 'earth']];
 const surface = q('.surface'), screen = surface.querySelector('canvas'), pen2d = screen.getContext('2d'), ring = q('.ring'), line = q('.say');

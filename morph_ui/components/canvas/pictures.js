@@ -50,7 +50,6 @@ function underlay(p, note) {
 }
 async function take([file, ...others], nothing = '') {
   if (!file) return nothing && say(nothing);
-  if (FOREIGN.test(file.name)) return say(`${file.name} is a file of another program; save it there as PNG, JPEG or WebP, which can be opened here.`);
   if (patch) unfloat();
   let saved = null, p = null;
   try { saved = await inside(file); } catch { return say(`${file.name} was saved here, but its layers are broken.`); }
