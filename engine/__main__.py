@@ -175,7 +175,7 @@ def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tup
         yield args.out, lambda path: video.save_png(video.side_by_side(frames, request.columns), path, settings)
     if args.verb == "pose":
         for path, side in zip(args.json, "ab", strict=False):
-            yield path, lambda path, side=side: Path(path).write_text(settings[f"pose_{side}"])
+            yield path, lambda path, side=side: Path(path).write_text(settings[f"pose_{side}"], encoding="utf8")
         return
     yield args.frames_dir, lambda path: video.save_frames(frames, path, settings)
     yield args.zip, lambda path: video.save_zip(frames, path, settings)

@@ -217,7 +217,7 @@ def _width(place: Path) -> int:
     config = _folder(place) / "unet" / "config.json"
     try:
         if config.is_file():
-            return int(json.loads(config.read_text())["cross_attention_dim"])
+            return int(json.loads(config.read_text(encoding="utf8"))["cross_attention_dim"])
         with safe_open(place, "np") as f:
             return f.get_slice(WORDS).get_shape()[-1]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
