@@ -49,7 +49,7 @@ def hush() -> Any:
 def read(path: Path, dtype: torch.dtype, name: str) -> Parts:
     """A network from a folder or a single ``.safetensors`` file. EngineError if it is not whole or of another kind."""
     try:
-        return _read_file(path, dtype) if path.suffix == ".safetensors" else _read_folder(path, dtype, name)
+        return _read_file(path, dtype) if path.suffix.lower() == ".safetensors" else _read_folder(path, dtype, name)
     except Exception as e:  # safetensors, diffusers and transformers raise many kinds for what is broken
         if isinstance(e, EngineError) or short_of_memory(e):
             raise

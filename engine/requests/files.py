@@ -42,6 +42,8 @@ def destination(name: str, path: str, *kinds: str) -> Path:
 
     EngineError, before any work, for a name of another format or a place that cannot be written. Devices may be named.
     """
+    if "://" in typed(path):
+        raise EngineError(f"{name} must be a place on this machine, got {path!r}")
     place = Path(typed(path))
     if place.exists() and not place.is_file() and not place.is_dir():
         return place
