@@ -119,7 +119,7 @@ def save(model: torch.nn.Module, cfg: dict) -> None:
     cfg["text_cfg"]["hf_tokenizer_name"] = "here"  # any name: with local-dir, open_clip looks beside the config
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
     (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": cfg, "preprocess_cfg": preprocess}, indent=2) + "\n"
+        json.dumps({"model_cfg": cfg, "preprocess_cfg": preprocess}, indent=2) + "\n", encoding="utf8"
     )
     half = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in model.state_dict().items()}
     state = {k: v.contiguous() for k, v in half.items()}

@@ -56,7 +56,7 @@ def make() -> None:
         found.append({"file": file, **names, "settings": done.settings, "quality": quality})
         print(f"{file} {(MADE / file).stat().st_size / 1e3:.0f} kB in {done.seconds:.1f} s", flush=True)
     about: dict[str, Any] = {"preset": PRESET, "weights": weights(), "dtype": str(models.dtype), "made": found}
-    (MADE / "settings.json").write_text(json.dumps(about, indent=1) + "\n")
+    (MADE / "settings.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf8")
     kept = {m["file"] for m in found} | {"settings.json"}
     for old in MADE.iterdir():
         if old.name not in kept:

@@ -34,7 +34,7 @@ def export(average: int = AVERAGES[0]) -> None:
     index |= {"vae": ["diffusers", "AutoencoderDC"], "unet": ["diffusers", "UNet2DConditionModel"]}
     index |= {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}
     index |= {"scheduler": ["diffusers", "DDIMScheduler"]}
-    (FLORA / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (FLORA / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf8")
     shutil.rmtree(FLORA / "live", ignore_errors=True)
     spent("unet", state["n"], state["sec"])
     if stages := [s for s in (get("ae-joint"), get("ae-decoder")) if s]:

@@ -68,4 +68,4 @@ class LowRank:
         save_file(tensors, folder / "adapter_model.safetensors")
         config = {"peft_type": "LORA", "r": self.rank, "lora_alpha": self.rank, "lora_dropout": 0.0, "bias": "none"}
         config |= {"target_modules": TARGETS, "inference_mode": True}
-        (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf8")

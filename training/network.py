@@ -88,7 +88,7 @@ def scale_of(state: dict[str, Any] | None, start: Path | None) -> float:
     """The scaling factor of the latents that the weights were trained on; 0 for weights from nothing."""
     if state:
         return state["scale"]
-    return json.loads((start / "vae" / "config.json").read_text())["scaling_factor"] if start else 0.0
+    return json.loads((start / "vae" / "config.json").read_text(encoding="utf8"))["scaling_factor"] if start else 0.0
 
 
 def train(minutes: float, start: Path | None = None, batch=0, lr=0.0, halves=0.3, decay=False, whole=False, **more):

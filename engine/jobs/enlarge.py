@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.jobs.run import runner
 from engine.requests import EngineError, EnlargeRequest, Frame, Preview, Progress
+from engine.requests.files import destination, frames_folder
 from engine.requests.settings import Settings
 from engine.vision import video
 
@@ -27,14 +28,18 @@ def make(args: argparse.Namespace, show: Callable[[Progress], None]) -> int:
     if kind not in ("", ".png", ".mp4", ".zip") or (kind == ".png" and request.total > 1):
         several = f"a folder, a .zip or a .mp4 for {request.total} pictures" if request.total > 1 else "a .png"
         raise EngineError(f"out must be {several}, got {out.name}")
+    out = destination("out", args.out, kind) if kind else frames_folder("out", args.out, request.total)
+    args.preview = args.preview and destination("preview", args.preview, ".png")
     folder = Path(tempfile.mkdtemp(prefix="enlarged-")) if kind else out
     settings = kept(args.pictures, request)
     made, report = run(args, request, video.Stored(folder), settings, show)
-    if kind:
-        save(made, out, settings, fps)
+    failed = kind and save(made, out, settings, fps)
+    if failed:
+        print(f"error: out must be written, got {failed}; the pictures are kept in {folder}", file=sys.stderr)
+    elif kind:
         shutil.rmtree(folder)
     print(json.dumps(report))
-    return 0
+    return 1 if failed else 0
 
 
 def run(
@@ -59,7 +64,8 @@ def run(
     return made, {"pictures": len(made), "size": list(made.size), "scale": request.scale, "seconds": round(seconds, 2)}
 
 
-def save(made: video.Stored, out: Path, settings: dict[str, Any], fps: float) -> None:
+def save(made: video.Stored, out: Path, settings: dict[str, Any], fps: float) -> Exception | None:
+    """Writes what was made as the name says; what went wrong, if something did."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix.lower() == ".mp4":
@@ -68,8 +74,8 @@ def save(made: video.Stored, out: Path, settings: dict[str, Any], fps: float) ->
             video.save_zip(made, out, settings)
         else:
             shutil.copyfile(made.paths[0], out)
-    except OSError as e:
-        raise EngineError(f"out must be written, got {e}; the pictures are kept in {made.folder}") from None
+    except Exception as e:
+        return e
 
 
 def kept(paths: list[str], request: EnlargeRequest) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from fractions import Fraction
@@ -13,6 +15,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -22,6 +25,15 @@ from engine.vision import images
 
 TAG = "chrysalis"
 FILMS, PICTURES = (".mp4", ".m4v", ".mov", ".webm", ".gif"), (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+# How a film's colours are stored: so that every player shows the same, a film says it.
+BT709: dict[str, Any] = {"format": "yuv420p", "dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
+SAID = {
+    "colorspace": 1,
+    "color_range": ColorRange.MPEG,
+    "color_primaries": ColorPrimaries.BT709,
+    "color_trc": ColorTrc.BT709,
+}
+UNSAID = 2
 # What a file that holds no settings may come as.
 BROKEN = (OSError, KeyError, TypeError, ValueError, SyntaxError, av.error.FFmpegError, zipfile.BadZipFile)
 BROKEN = (*BROKEN, Image.DecompressionBombError)
@@ -31,7 +43,15 @@ def save_png(picture: Image.Image, path: str | Path | io.BytesIO, settings: dict
     """Writes a PNG with the settings in a text chunk named ``chrysalis``."""
     info = PngInfo()
     info.add_itxt(TAG, json.dumps(settings))
-    picture.save(path, "PNG", pnginfo=info, compress_level=4)
+    bare(picture).save(path, "PNG", pnginfo=info, compress_level=4)
+
+
+def bare(picture: Image.Image) -> Image.Image:
+    """The same pixels and nothing else: no place, no camera, no comment of the file that it came in."""
+    if picture.info:
+        picture = picture.copy()
+        picture.info = {}
+    return picture
 
 
 def side_by_side(pictures: Sequence[Image.Image], columns: int = 0) -> Image.Image:
@@ -90,24 +110,37 @@ def save_mp4(
     there_and_back: bool = False,
     hold: int = 0,
 ) -> None:
-    """H.264, yuv420p, even size (odd edges are repeated once), index first; settings in the comment tag.
+    """H.264, yuv420p in BT.709 (and said to be), even size (odd edges are repeated once), index first; settings in the
+    comment tag.
 
-    ``fps`` 1 … 60; ``hold``: how many extra times the first and last frame are shown.
+    ``fps`` 1 … 60; ``hold``: how many extra times the first and last frame are shown. OSError if it cannot be written.
     """
     check_fps(fps)
+    with tempfile.TemporaryDirectory() as folder:  # FFmpeg takes a colon in a name for a protocol, a % for a number
+        _encode(frames, whole := Path(folder) / "film.mp4", settings, fps, there_and_back, hold)
+        shutil.copyfile(whole, path)
+
+
+def _encode(
+    frames: Sequence[Image.Image], path: Path, settings: dict[str, Any], fps: float, there_and_back: bool, hold: int
+) -> None:
     w, h = frames[0].size
     w2, h2 = w + w % 2, h + h % 2
     options = {"movflags": "+faststart+use_metadata_tags"}
-    with av.open(str(path), "w", format="mp4", options=options) as film:
+    with av.open(f"file:{path}", "w", format="mp4", options=options) as film:
         film.metadata["comment"] = json.dumps(settings)
         stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = w2, h2, "yuv420p"
         stream.options = {"crf": "17", "preset": "medium"}
+        for name, value in SAID.items():
+            setattr(stream.codec_context, name, value)
         order = path_of(len(frames), there_and_back)
         for place, i in enumerate(order):
             block = np.pad(np.asarray(frames[i].convert("RGB")), ((0, h2 - h), (0, w2 - w), (0, 0)), "edge")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(block), format="rgb24").reformat(**BT709)
             for _ in range(1 + hold * (place in (0, len(frames) - 1))):
-                film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(block), format="rgb24")))
+                frame.pts = None
+                film.mux(stream.encode(frame))
         film.mux(stream.encode())
 
 
@@ -174,12 +207,21 @@ def _picture(source: str | Path | bytes, name: str) -> Image.Image:
 
 def _film(path: Path) -> tuple[list[Image.Image], float]:
     try:
-        with av.open(str(path)) as film:
+        with path.open("rb") as file, av.open(file) as film:
             stream = film.streams.video[0]
             frames = islice(film.decode(stream), MOST + 1)  # a request refuses more
-            return [f.to_image().convert("RGB") for f in frames], float(stream.average_rate or 8)
+            ours = "comment" in film.metadata
+            return [_shown(f, ours) for f in frames], float(stream.average_rate or 8)
     except (*BROKEN, IndexError) as e:
         raise EngineError(f"film must be a whole video file, got {path.name!r} ({type(e).__name__})") from None
+
+
+def _shown(frame: av.VideoFrame, ours: bool) -> Image.Image:
+    """A frame as players show it: upright, and where it does not say how its colours are stored, BT.709 if it is large
+    (our own films of before said nothing and were BT.601)."""
+    silent = frame.colorspace == UNSAID and frame.height >= 720 and not ours
+    rgb = frame.to_image(**({"src_colorspace": Colorspace.ITU709} if silent else {})).convert("RGB")
+    return rgb.rotate(frame.rotation, expand=True) if frame.rotation else rgb
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -191,7 +233,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
             with zipfile.ZipFile(path) as z:
                 text = z.read("settings.json").decode()
         elif path.suffix.lower() in (".mp4", ".m4v", ".mov"):
-            with av.open(str(path)) as film:
+            with path.open("rb") as file, av.open(file) as film:
                 text = film.metadata.get("comment")
         else:
             with Image.open(path) as image:
