@@ -152,6 +152,11 @@ class Session:
         self.larger = Run(request, self.larger.number + 1 if self.larger else 1)
         return self.larger
 
+    @property
+    def enlarging(self) -> bool:
+        """Whether an enlargement goes on: neither a stroke nor another job ends it, but *Stop*, and another film."""
+        return self.larger is not None and not self.larger.over
+
     def path(self, name: str) -> Path:
         if self.folder is None:
             self.folder = visits() / secrets.token_urlsafe(16)

@@ -7,9 +7,9 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,10 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from engine.requests import EngineError
-from engine.requests.enlarge import MOST
-from engine.vision import images
+from engine.requests import EngineError, Frame
 
 TAG = "chrysalis"
-FILMS, PICTURES = (".mp4", ".m4v", ".mov", ".webm", ".gif"), (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+SLOWEST, FASTEST, USUAL = 1, 60, 8  # frames a second
 # How a film's colours are stored: so that every player shows the same, a film says it.
 BT709: dict[str, Any] = {"format": "yuv420p", "dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
 SAID = {
@@ -33,10 +31,9 @@ SAID = {
     "color_primaries": ColorPrimaries.BT709,
     "color_trc": ColorTrc.BT709,
 }
-UNSAID = 2
 # What a file that holds no settings may come as.
 BROKEN = (OSError, KeyError, TypeError, ValueError, SyntaxError, av.error.FFmpegError, zipfile.BadZipFile)
-BROKEN = (*BROKEN, Image.DecompressionBombError)
+BROKEN = (*BROKEN, Image.DecompressionBombError, EOFError, RuntimeError, zlib.error)  # (RuntimeError: a password)
 
 
 def save_png(picture: Image.Image, path: str | Path | io.BytesIO, settings: dict[str, Any]) -> None:
@@ -54,22 +51,31 @@ def bare(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def side_by_side(pictures: Sequence[Image.Image], columns: int = 0) -> Image.Image:
-    """Pictures of one size as one, ``columns`` in a row (0: all in one row)."""
+def on_white(picture: Image.Image) -> Image.Image:
+    """RGB or RGBA → RGB, as it is seen."""
+    if picture.mode == "RGBA":
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def side_by_side(pictures: Sequence[Image.Image], columns: int = 0, gap: int = 0) -> Image.Image:
+    """Pictures of one size as one on white, ``columns`` in a row (0: all in one row), ``gap`` pixels between them."""
     columns = columns or len(pictures)
-    w, h = pictures[0].size
-    sheet = Image.new("RGB", (w * columns, h * -(-len(pictures) // columns)), "white")
+    w, h = (n + gap for n in pictures[0].size)
+    sheet = Image.new("RGB", (w * columns - gap, h * -(-len(pictures) // columns) - gap), "white")
     for i, p in enumerate(pictures):
-        sheet.paste(p, (i % columns * w, i // columns * h))
+        sheet.paste(on_white(p), (i % columns * w, i // columns * h))
     return sheet
 
 
 def save_zip(frames: Sequence[Image.Image], path: str | Path, settings: dict[str, Any]) -> None:
-    """A zip of 0000.png, 0001.png … and settings.json."""
+    """A zip of 0000.png, 0001.png … and settings.json. The files of `Stored` go in as they are."""
     with zipfile.ZipFile(path, "w") as z:
-        for i, frame in enumerate(frames):
-            block = io.BytesIO()
-            save_png(frame, block, settings | {"frame": i})
+        for i in range(len(frames)):
+            if isinstance(frames, Stored):
+                z.write(frames.path(frames.places[i]), f"{i:04d}.png")
+                continue
+            save_png(frames[i], block := io.BytesIO(), settings | {"frame": i})
             z.writestr(f"{i:04d}.png", block.getvalue())
         z.writestr("settings.json", json.dumps(settings, indent=1))
 
@@ -98,32 +104,44 @@ def path_of(n: int, there_and_back: bool) -> list[int]:
 
 
 def check_fps(fps: float) -> None:
-    if not 1 <= fps <= 60:
-        raise EngineError(f"fps must be from 1 to 60, got {fps!r}")
+    if not SLOWEST <= fps <= FASTEST:
+        raise EngineError(f"fps must be from {SLOWEST} to {FASTEST}, got {fps!r}")
 
 
-def save_mp4(
+def steady(rate: float) -> float:
+    """Frames a second of a film that was read (0: none was) → what a film may have."""
+    return min(FASTEST, max(SLOWEST, rate or USUAL))
+
+
+def save_mp4(frames: Sequence[Image.Image], path: str | Path, settings: dict[str, Any], *how: Any, **more: Any) -> None:
+    """`writing_mp4` to its end."""
+    for _ in writing_mp4(frames, path, settings, *how, **more):
+        pass
+
+
+def writing_mp4(
     frames: Sequence[Image.Image],
     path: str | Path,
     settings: dict[str, Any],
-    fps: float = 8,
+    fps: float = USUAL,
     there_and_back: bool = False,
     hold: int = 0,
-) -> None:
+) -> Iterator[float]:
     """H.264, yuv420p in BT.709 (and said to be), even size (odd edges are repeated once), index first; settings in the
-    comment tag.
+    comment tag. Yields how much is written; nothing is at ``path`` before the end.
 
-    ``fps`` 1 … 60; ``hold``: how many extra times the first and last frame are shown. OSError if it cannot be written.
+    ``fps`` 1 … 60; ``hold``: how many extra times the first and last frame are shown. EngineError for frames of
+    different sizes, OSError if it cannot be written.
     """
     check_fps(fps)
     with tempfile.TemporaryDirectory() as folder:  # FFmpeg takes a colon in a name for a protocol, a % for a number
-        _encode(frames, whole := Path(folder) / "film.mp4", settings, fps, there_and_back, hold)
+        yield from _encode(frames, whole := Path(folder) / "film.mp4", settings, fps, there_and_back, hold)
         shutil.copyfile(whole, path)
 
 
 def _encode(
     frames: Sequence[Image.Image], path: Path, settings: dict[str, Any], fps: float, there_and_back: bool, hold: int
-) -> None:
+) -> Iterator[float]:
     w, h = frames[0].size
     w2, h2 = w + w % 2, h + h % 2
     options = {"movflags": "+faststart+use_metadata_tags"}
@@ -136,7 +154,12 @@ def _encode(
             setattr(stream.codec_context, name, value)
         order = path_of(len(frames), there_and_back)
         for place, i in enumerate(order):
-            block = np.pad(np.asarray(frames[i].convert("RGB")), ((0, h2 - h), (0, w2 - w), (0, 0)), "edge")
+            yield place / len(order)
+            picture = on_white(frames[i])
+            if picture.size != (w, h):
+                sizes = " and ".join(f"{p.width} × {p.height}" for p in (frames[0], picture))
+                raise EngineError(f"frames of a film must have one size, got {sizes}")
+            block = np.pad(np.asarray(picture), ((0, h2 - h), (0, w2 - w), (0, 0)), "edge")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(block), format="rgb24").reformat(**BT709)
             for _ in range(1 + hold * (place in (0, len(frames) - 1))):
                 frame.pts = None
@@ -160,6 +183,13 @@ class Stored(Sequence[Image.Image]):
         self.places.append(i)
         self.size = picture.size
 
+    def fill(self, events: Iterable[Any], settings: dict[str, Any]) -> Iterator[Any]:
+        """Passes a job's events on, each `Frame` once it is written."""
+        for event in events:
+            if isinstance(event, Frame):
+                self.put(event.index, event.picture, settings)
+            yield event
+
     def path(self, i: int) -> Path:
         return self.folder / f"{i:04d}.png"
 
@@ -174,54 +204,6 @@ class Stored(Sequence[Image.Image]):
         with Image.open(self.path(self.places[n])) as picture:
             picture.load()
         return picture
-
-
-def read_all(paths: Sequence[str | Path]) -> tuple[list[Image.Image], float]:
-    """The pictures (RGB, or RGBA where one has alpha) of files, folders, zips and films, in their order; and the frames
-    a second of the first film, 0 where there is none. EngineError for what cannot be read."""
-    pictures: list[Image.Image] = []
-    rate = 0.0
-    for path in map(Path, paths):
-        if path.suffix.lower() in FILMS:
-            frames, fps = _film(path)
-            rate = rate or fps
-            pictures += frames
-        elif path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
-            if not found:
-                raise EngineError(f"folder must hold pictures, got none in {path.name!r}")
-            pictures += [_picture(p, p.name) for p in found]
-        elif path.is_file() and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as z:
-                names = sorted(n for n in z.namelist() if Path(n).suffix.lower() in PICTURES)
-                pictures += [_picture(z.read(n), n) for n in names]
-        else:
-            pictures.append(_picture(path, f"picture {len(pictures) + 1}"))
-    return pictures, rate
-
-
-def _picture(source: str | Path | bytes, name: str) -> Image.Image:
-    rgba = images.layer(source, name, "strokes")
-    return rgba if np.asarray(rgba)[..., 3].min() < 255 else rgba.convert("RGB")
-
-
-def _film(path: Path) -> tuple[list[Image.Image], float]:
-    try:
-        with path.open("rb") as file, av.open(file) as film:
-            stream = film.streams.video[0]
-            frames = islice(film.decode(stream), MOST + 1)  # a request refuses more
-            ours = "comment" in film.metadata
-            return [_shown(f, ours) for f in frames], float(stream.average_rate or 8)
-    except (*BROKEN, IndexError) as e:
-        raise EngineError(f"film must be a whole video file, got {path.name!r} ({type(e).__name__})") from None
-
-
-def _shown(frame: av.VideoFrame, ours: bool) -> Image.Image:
-    """A frame as players show it: upright, and where it does not say how its colours are stored, BT.709 if it is large
-    (our own films of before said nothing and were BT.601)."""
-    silent = frame.colorspace == UNSAID and frame.height >= 720 and not ours
-    rgb = frame.to_image(**({"src_colorspace": Colorspace.ITU709} if silent else {})).convert("RGB")
-    return rgb.rotate(frame.rotation, expand=True) if frame.rotation else rgb
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
