@@ -201,6 +201,18 @@ def test_names_are_in_the_order_of_people_and_hidden_files_are_none(tmp_path):
         assert [p.tobytes() for p in found] == [picture(i, (20, 20)).tobytes() for i in range(5)]
 
 
+def test_long_pictures_are_read_as_they_are(tmp_path):
+    """No network draws more than 4096 pixels a side, but this one."""
+    p = picture(0, (4200, 20))
+    p.save(tmp_path / "long.png")
+    Image.new("RGB", (6000, 4000)).save(tmp_path / "photo.jpg")
+    assert read_all([tmp_path / "long.png"]).pictures[0].tobytes() == p.tobytes()
+    with pytest.raises(EngineError, match=r"picture 1 must have .* got 96 \(6000 × 4000, ×2\)"):
+        read_all([tmp_path / "photo.jpg"])
+    p.save(tmp_path / "two.tif", save_all=True, append_images=[p])
+    assert read_all([tmp_path / "two.tif"]).notes == ["picture 1 has 2 pictures; the first is used"]
+
+
 def test_broken_and_locked_zips_are_refused_in_a_sentence(tmp_path):
     picture(0, (20, 20)).save(tmp_path / "a.png")
     for name in ("broken", "locked", "empty"):

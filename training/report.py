@@ -31,7 +31,8 @@ def kept(folder: Path, quick: bool, part: str) -> Path:
 def gathered(folder: Path, quick: bool) -> dict[str, Figures]:
     """What is kept of a flora, by part; of the quick report where the whole one lacks a part: it says its pictures."""
     places = {part: (kept(folder, quick, part), kept(folder, True, part)) for part in PARTS}
-    return {p: json.loads(f.read_text(encoding="utf8")) for p, two in places.items() if (f := next(filter(Path.exists, two), None))}
+    found = {part: f for part, two in places.items() if (f := next(filter(Path.exists, two), None))}
+    return {part: json.loads(f.read_text(encoding="utf8")) for part, f in found.items()}
 
 
 def table(found: dict[str, Figures], other: dict[str, Figures]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import math
 import re
 import zipfile
 import zlib
@@ -18,7 +19,7 @@ from PIL import Image
 
 from engine.requests import EngineError, EnlargeRequest
 from engine.requests.enlarge import Room
-from engine.vision import images, video
+from engine.vision import reading, video
 
 FILMS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif")
@@ -64,13 +65,13 @@ def _each(path: Path, found: Found) -> Iterator[Image.Image]:
         names = _ordered(p.name for p in path.iterdir())
         if not names:
             raise EngineError(f"folder must hold pictures, got none in {path.name!r}")
-        yield from (_picture(path / n, n) for n in names)
+        yield from (_picture(path / n, n, found) for n in names)
     elif path.suffix.lower() in FILMS:
         yield from _film(path, found)
     elif path.is_file() and zipfile.is_zipfile(path):
-        yield from _zip(path)
+        yield from _zip(path, found)
     else:
-        yield _picture(path, f"picture {len(found.pictures) + 1}")
+        yield _picture(path, f"picture {len(found.pictures) + 1}", found)
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
@@ -84,12 +85,14 @@ def _ordered(names: Iterable[str]) -> list[str]:
     return sorted((str(p) for p in shown if p.suffix.lower() in PICTURES), key=lambda n: (key(n), n))
 
 
-def _picture(source: str | Path | bytes, name: str) -> Image.Image:
-    rgba = images.layer(source, name, "strokes")
-    return rgba if np.asarray(rgba)[..., 3].min() < 255 else rgba.convert("RGB")
+def _picture(source: str | Path | bytes, name: str, found: Found) -> Image.Image:
+    picture = reading.opened(source, name, longest=math.inf)  # never smaller than it came: `Room` has the limit
+    found.notes += [picture.info[reading.NOTE]] if reading.NOTE in picture.info else []
+    seen = picture.mode == "RGB" or np.asarray(picture)[..., 3].min() == 255
+    return picture.convert("RGB") if seen else picture
 
 
-def _zip(path: Path) -> Iterator[Image.Image]:
+def _zip(path: Path, found: Found) -> Iterator[Image.Image]:
     try:
         with zipfile.ZipFile(path) as z:
             inside = {str(PurePosixPath(i.filename)): i for i in z.infolist() if not i.is_dir()}
@@ -99,7 +102,7 @@ def _zip(path: Path) -> Iterator[Image.Image]:
             for n in names:
                 if inside[n].file_size > HEAVY * 1e6:
                     raise EngineError(f"{n} must have at most {HEAVY} MB, got {inside[n].file_size / 1e6:.0f}")
-                yield _picture(z.read(inside[n]), PurePosixPath(n).name)
+                yield _picture(z.read(inside[n]), PurePosixPath(n).name, found)
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as e:
         raise EngineError(f"zip must be whole and have no password, got {path.name!r} ({e})") from None
 
