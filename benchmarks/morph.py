@@ -31,7 +31,7 @@ STEPS, FRAMES, FIT = 50, 16, 20
 
 
 def request(model: str) -> MorphRequest:
-    pair = json.loads((EXAMPLES / "pairs.json").read_text())[0]
+    pair = json.loads((EXAMPLES / "pairs.json").read_text(encoding="utf8"))[0]
     pictures, prompts = tuple(images.read(EXAMPLES / pair[k]) for k in "ab"), (pair["prompt"], pair["prompt_b"])
     own = {"steps": STEPS, "frames": FRAMES, "lora_steps": FIT, "fit": "crop"}
     return MorphRequest(pictures, prompts=prompts, model=model, **own)

@@ -43,8 +43,11 @@ def rows() -> list[Row]:
             f"CHRYSALIS_DATA must name a folder of {SIDE} × {SIDE} pictures with an index.csv "
             f"(columns file, label, source, split), got {ROOT}"
         )
-    with (ROOT / "index.csv").open() as f:
-        return [Row(*(r[name] for name in Row._fields)) for r in csv.DictReader(f)]
+    with (ROOT / "index.csv").open(encoding="utf8") as f:
+        found = csv.DictReader(f)
+        if missing := set(Row._fields) - set(found.fieldnames or ()):
+            raise EngineError(f"{ROOT / 'index.csv'} must have the column {missing.pop()}, got {found.fieldnames}")
+        return [Row(*(r[name] for name in Row._fields)) for r in found]
 
 
 def split(index: list[Row], name: str, count: int = 0) -> np.ndarray:
@@ -141,8 +144,8 @@ def looks(block: np.ndarray) -> list[Look]:
     path = WORK / "looks.json"
     if not path.exists():
         Run.bar.set_description_str("looks of the photographs")
-        path.write_text(json.dumps([vars(look(p)) for p in block]))
-    return [Look(**v) for v in json.loads(path.read_text())]
+        path.write_text(json.dumps([vars(look(p)) for p in block]), encoding="utf8")
+    return [Look(**v) for v in json.loads(path.read_text(encoding="utf8"))]
 
 
 def caption(label: str, seen: Look, rng: random.Random) -> str:

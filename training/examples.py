@@ -52,7 +52,7 @@ def make() -> None:
         found.append({"file": file, "a": pair["a"], "b": pair["b"], "settings": done.settings, "quality": quality})
         print(f"{file} {(MADE / file).stat().st_size / 1e3:.0f} kB in {done.seconds:.1f} s", flush=True)
     about: dict[str, Any] = {"preset": PRESET, "weights": weights(), "dtype": str(models.dtype), "made": found}
-    (MADE / "settings.json").write_text(json.dumps(about, indent=1) + "\n")
+    (MADE / "settings.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf8")
     for old in {f.name for f in MADE.iterdir()} - {m["file"] for m in found} - {"settings.json"}:
         (MADE / old).unlink()
     print(f"{sum(f.stat().st_size for f in MADE.iterdir()) / 1e6:.2f} MB in {MADE.relative_to(FOLDER.parents[1])}")

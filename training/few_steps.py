@@ -155,7 +155,7 @@ class Distillation:
         self.weights.show(None)
         (folder / "README.md").unlink()  # peft's, with blanks to fill in
         path = folder / "adapter_config.json"
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf8"))
         write(
             path, {k: config[k] for k in ("peft_type", "r", "lora_alpha", "bias", "target_modules", "inference_mode")}
         )

@@ -53,13 +53,13 @@ def working(x: Tensor) -> Tensor:
 def spent(what: str, samples: int, seconds: float) -> None:
     """Notes beside the exported weights what a part of them cost, for the model card."""
     path = FLORA / "training.json"
-    noted = json.loads(path.read_text()) if path.exists() else {}
+    noted = json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
     noted[what] = {"samples": samples, "minutes": round(seconds / 60, 1)}
     write(path, noted)
 
 
 def write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf8")
 
 
 class Weights:
@@ -175,7 +175,7 @@ def record(step: str, **values: Any) -> None:
     """One line of ``WORK/training.jsonl``; shown on the bar, or printed where nobody watches a bar."""
     WORK.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"step": step} | values)
-    with (WORK / "training.jsonl").open("a") as f:
+    with (WORK / "training.jsonl").open("a", encoding="utf8") as f:
         f.write(line + "\n")
     Run.bar.set_postfix(values)
     if Run.bar.disable:

@@ -136,7 +136,7 @@ def follow(models: ModelManager, model: str, photo: np.ndarray, values: Sequence
 def strangers(side: int = 256) -> np.ndarray:
     """Pictures that show no flower: faces, a room, an animal, painted by strangers.json; and scikit-image's free
     photographs (CC0, or of the public domain) where it is installed: a cup of coffee, an astronaut, a rocket."""
-    painted = [_painted(**p) for p in json.loads((Path(__file__).parent / "strangers.json").read_text())]
+    painted = [_painted(**p) for p in json.loads((Path(__file__).parent / "strangers.json").read_text(encoding="utf8"))]
     spec = find_spec("skimage")
     folder = Path(spec.origin).parent / "data" if spec and spec.origin else Path()
     files = [folder / name for name in ("coffee.png", "astronaut.png", "rocket.jpg")]

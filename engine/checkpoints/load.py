@@ -49,7 +49,7 @@ def hush() -> Any:
 def read(path: Path, dtype: torch.dtype, name: str) -> Parts:
     """A network from a folder or a single ``.safetensors`` file. EngineError if it is not whole or of another kind."""
     try:
-        return _read_file(path, dtype) if path.suffix == ".safetensors" else _read_folder(path, dtype, name)
+        return _read_file(path, dtype) if path.suffix.lower() == ".safetensors" else _read_folder(path, dtype, name)
     except Exception as e:  # safetensors, diffusers and transformers raise many kinds for what is broken
         if isinstance(e, EngineError) or short_of_memory(e):
             raise
@@ -59,7 +59,7 @@ def read(path: Path, dtype: torch.dtype, name: str) -> Parts:
 
 def module(folder: Path, dtype: torch.dtype, cls: Any = None) -> Any:
     """The one module in ``folder``, of the class its config names; half-precision files serve where no others are."""
-    cls = cls or getattr(hush(), json.loads((folder / "config.json").read_text())["_class_name"])
+    cls = cls or getattr(hush(), json.loads((folder / "config.json").read_text(encoding="utf8"))["_class_name"])
     plain = any(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") and ".fp16." not in f.name)
     variant = None if plain or not any(folder.glob("*.fp16.*")) else "fp16"
     kind = "dtype" if cls.__module__.startswith("transformers") else "torch_dtype"
@@ -129,7 +129,9 @@ def _prediction(path: Path, family: str, about: dict[str, str]) -> str:
     said = (about.get("modelspec.prediction_type") or about.get("modelspec.predict_key") or "").lower()
     yaml, name = path.with_suffix(".yaml"), path.stem.lower()
     if not said and yaml.is_file():
-        found = re.search(r"""^\s*["']?parameterization["']?:\s*["']?(\w+)""", yaml.read_text(), re.MULTILINE)
+        found = re.search(
+            r"""^\s*["']?parameterization["']?:\s*["']?(\w+)""", yaml.read_text(encoding="utf8"), re.MULTILINE
+        )
         said = found[1] if found else "eps"
     if not said and family == "sd2" and not any(mark in name for mark in ("turbo", "base", "512")):
         said = "v"

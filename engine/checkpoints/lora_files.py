@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 
 from engine.checkpoints.shapes import FAMILY_OF
 from engine.requests import EngineError
+from engine.requests.files import named
 
 KEY = re.compile(
     r"(?:base_model\.model\.)?(?:unet\.|lora_unet_|(text_encoder\.|lora_te1?_))?(.+?)"
@@ -72,7 +73,7 @@ def write(factors: Factors, unet: nn.Module, network: str, **about: str) -> byte
         tensors[f"unet.{name}.lora_B.weight"] = b[0].detach().cpu().contiguous()
     rank = next(iter(factors.values()))[0].shape[1]
     config = {"unet.r": rank, "unet.lora_alpha": rank, "unet.target_modules": sorted(factors)}
-    about |= {"model": network, "base": fingerprint(unet)}
+    about |= {"model": named(network), "base": fingerprint(unet)}
     return save(tensors, {"lora_adapter_metadata": json.dumps(config), "chrysalis": json.dumps(about)})
 
 

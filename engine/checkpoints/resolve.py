@@ -19,6 +19,7 @@ from engine.checkpoints import hub
 from engine.checkpoints.hub import Source
 from engine.checkpoints.shapes import FAMILY_OF, WORDS
 from engine.requests import EngineError, Progress, within
+from engine.requests.files import typed
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,6 +29,7 @@ else:
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 FLORA = {192: "flora"}  # as shapes.FAMILY_OF has the others
+FILE = ".safetensors"
 KINDS = ("sketch", "stroke", "pose", "canny", "live", "preview")  # what else a family names is a LoRA
 
 
@@ -179,32 +181,33 @@ def resolve(name: str, paths: Sequence[str] | None = None) -> Choice:
     """
     # Labels of the page's menu are understood too.
     first, *more = (part.strip().partition(" · ")[0] for part in name.split(" + "))
-    entry = CATALOGUE.get(first)
-    if entry is None and not (_open(first, paths) and _network(Path(first))):
+    entry, place = CATALOGUE.get(first), Path(typed(first))
+    if entry is None and not (_open(place, paths) and _network(place)):
         known = f"{', '.join(CATALOGUE)}, a folder of a diffusers network or a .safetensors file"
         raise EngineError(f"model must be one of {known}, got {first!r}")
     own = [(LORAS[n], 1.0) for n in entry.loras] if entry else []
-    return Choice(name, entry or Path(first), (*own, *(_lora(text, paths) for text in more)))
+    return Choice(name, entry or place, (*own, *(_lora(text, paths) for text in more)))
 
 
 def _lora(text: str, paths: Sequence[str] | None) -> tuple[Extra | Path, float]:
-    name, _, strength = text.rpartition(":")
+    name, _, strength = typed(text).rpartition(":")
     try:
         weight = float(strength) if name else 1.0
     except ValueError:  # a colon of the path's own
         name, weight = text, 1.0
     name = name or text
-    if name not in LORAS and not (name.endswith(".safetensors") and _open(name, paths) and Path(name).is_file()):
+    place = Path(typed(name))
+    if name not in LORAS and not (place.suffix.lower() == FILE and _open(place, paths) and place.is_file()):
         raise EngineError(f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {name!r}")
     if not -4 <= weight <= 4:
         raise EngineError(f"strength of {name} must be a number from -4 to 4, got {strength}")
-    return LORAS.get(name, Path(name)), weight
+    return LORAS.get(name, place), weight
 
 
-def _open(path: str, paths: Sequence[str] | None) -> bool:
+def _open(path: Path, paths: Sequence[str] | None) -> bool:
     """Whether files may be named there."""
-    place = Path(path).resolve()
-    return paths is None or any(f and place.is_relative_to(Path(f).resolve()) for f in paths)
+    place = path.resolve()
+    return paths is None or any(f and place.is_relative_to(Path(typed(f)).resolve()) for f in paths)
 
 
 def _folder(path: Path) -> Path:
@@ -217,7 +220,7 @@ def _width(place: Path) -> int:
     config = _folder(place) / "unet" / "config.json"
     try:
         if config.is_file():
-            return int(json.loads(config.read_text())["cross_attention_dim"])
+            return int(json.loads(config.read_text(encoding="utf8"))["cross_attention_dim"])
         with safe_open(place, "np") as f:
             return f.get_slice(WORDS).get_shape()[-1]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
@@ -225,7 +228,7 @@ def _width(place: Path) -> int:
 
 
 def _network(path: Path) -> bool:
-    return (path / "unet" / "config.json").is_file() or (path.suffix == ".safetensors" and path.is_file())
+    return (path / "unet" / "config.json").is_file() or (path.suffix.lower() == FILE and path.is_file())
 
 
 def fetch(needs: Sequence[tuple[str, Source]]) -> Generator[Progress, None, list[Path]]:

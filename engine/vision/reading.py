@@ -71,8 +71,9 @@ def _ready() -> None:
     Image.MAX_IMAGE_PIXELS = int(LARGEST_JPEG * 1e6)  # it refuses twice that; `_check_size` knows better
 
 
-def opened(source: str | Path | bytes | Image.Image, name: str = "picture") -> Image.Image:
-    """Any picture file → upright sRGB, 8 bits a colour, at most 4096 pixels a side: RGBA where it has alpha, else RGB.
+def opened(source: str | Path | bytes | Image.Image, name: str = "picture", longest: float = LONGEST) -> Image.Image:
+    """Any picture file → upright sRGB, 8 bits a colour, at most ``longest`` pixels a side: RGBA where it has
+    alpha, else RGB.
 
     Depth is scaled by the mode, never by what the picture holds; colours by the profile; EXIF turns every format. Of an
     animation comes the first picture. ``info`` holds nothing but a note, if there is something to say (`NOTE`).
@@ -81,7 +82,7 @@ def opened(source: str | Path | bytes | Image.Image, name: str = "picture") -> I
     """
     if isinstance(source, Image.Image):
         _check_size(source, name)
-        return _settled(source, name)
+        return _settled(source, name, longest)
     _ready()
     what = Path(source).name if isinstance(source, str | Path) else f"{len(source)} bytes"
     if isinstance(source, str | Path) and not Path(source).is_file():
@@ -92,10 +93,10 @@ def opened(source: str | Path | bytes | Image.Image, name: str = "picture") -> I
             if image.format == "TIFF" and _is_raw(image, what):
                 raise _closed(name, what, _RAW)
             _check_size(image, name)
-            share = max(image.size) / LONGEST
+            share = max(image.size) / longest
             if image.format in ("JPEG", "MPO") and share > 1:  # decoded at a fraction of its size, and of the time
                 image.draft(None, (int(0.77 * image.width / share), int(0.77 * image.height / share)))
-            return _settled(image, name)
+            return _settled(image, name, longest)
     except EngineError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as e:
@@ -106,7 +107,7 @@ def opened(source: str | Path | bytes | Image.Image, name: str = "picture") -> I
         raise EngineError(f"{name} must be a whole picture file, got {what}, which is broken ({e})") from None
 
 
-def _settled(image: Image.Image, name: str) -> Image.Image:
+def _settled(image: Image.Image, name: str, longest: float) -> Image.Image:
     count, png = _count(image), image.format == "PNG"
     image.load()
     turn, info = _turn(image), image.info
@@ -115,9 +116,9 @@ def _settled(image: Image.Image, name: str) -> Image.Image:
         image = image.convert("RGBA")
     elif image.mode not in ("RGBA", "RGB", "L", "CMYK", "LAB"):
         image = image.convert("RGB")
-    if max(image.size) > LONGEST:
+    if max(image.size) > longest:
         image = image.copy()
-        image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     image = _srgb(image.convert("RGB") if alpha else image, info, png)
     if alpha:
