@@ -13,13 +13,14 @@ from typing import Any
 
 from engine.jobs.run import runner
 from engine.requests import EngineError, EnlargeRequest, Frame, Preview, Progress
-from engine.requests.files import destination, frames_folder
+from engine.requests.files import destination, frames_folder, typed
 from engine.requests.settings import Settings
 from engine.vision import video
 
 
 def make(args: argparse.Namespace, show: Callable[[Progress], None]) -> int:
     """Runs it; the last line printed is one JSON object. What was finished is kept when it is stopped or fails."""
+    args.pictures = [typed(path) for path in args.pictures]
     pictures, rate = video.read_all(args.pictures)
     request = EnlargeRequest(tuple(pictures), **({} if args.scale is None else {"scale": args.scale}))
     out, fps = Path(args.out), args.fps or rate or 8

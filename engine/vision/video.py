@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import islice
@@ -24,7 +25,8 @@ from engine.requests.enlarge import MOST
 from engine.vision import images
 
 TAG = "chrysalis"
-FILMS, PICTURES = (".mp4", ".m4v", ".mov", ".webm", ".gif"), (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+FILMS = (".mp4", ".m4v", ".mov", ".webm", ".gif")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif")
 # How a film's colours are stored: so that every player shows the same, a film says it.
 BT709: dict[str, Any] = {"format": "yuv420p", "dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
 SAID = {
@@ -187,17 +189,30 @@ def read_all(paths: Sequence[str | Path]) -> tuple[list[Image.Image], float]:
             rate = rate or fps
             pictures += frames
         elif path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+            found = sorted(p for p in path.iterdir() if _counts(p))
             if not found:
                 raise EngineError(f"folder must hold pictures, got none in {path.name!r}")
             pictures += [_picture(p, p.name) for p in found]
         elif path.is_file() and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as z:
-                names = sorted(n for n in z.namelist() if Path(n).suffix.lower() in PICTURES)
-                pictures += [_picture(z.read(n), n) for n in names]
+            pictures += _zip(path)
         else:
             pictures.append(_picture(path, f"picture {len(pictures) + 1}"))
     return pictures, rate
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file of a folder or a zip is a picture, by its name; those with a dot are the Finder's own."""
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+
+
+def _zip(path: Path) -> list[Image.Image]:
+    try:
+        with zipfile.ZipFile(path) as z:
+            return [_picture(z.read(n), n) for n in sorted(z.namelist()) if _counts(Path(n))]
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError) as e:  # locked, or cut short
+        raise EngineError(
+            f"zip must be a whole one without a password, got {path.name!r} ({type(e).__name__})"
+        ) from None
 
 
 def _picture(source: str | Path | bytes, name: str) -> Image.Image:

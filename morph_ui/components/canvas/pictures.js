@@ -96,13 +96,16 @@ const KEYWORD = 'chrysalis-drawing', table = Array.from({ length: 256 }, (_, n) 
 function crc(bytes) { let c = -1; for (const b of bytes) c = table[(c ^ b) & 255] ^ c >>> 8; return ~c >>> 0; }
 const letters = text => Uint8Array.from(text, c => c.charCodeAt(0));
 const asURL = blob => new Promise((ok, no) => { const r = new FileReader(); r.onload = () => ok(r.result); r.onerror = no; r.readAsDataURL(blob); });
+// A photograph without what its file tells beside: where it was taken, by whom, with what.
+function pixels(img) {
+  const c = blank(img.width, img.height);
+  c.g.fillStyle = '#fff'; c.g.fillRect(0, 0, c.width, c.height); c.g.drawImage(img, 0, 0);
+  return new Promise(ok => c.toBlob(ok, 'image/png')).then(asURL);
+}
 async function bundle() {
   const size = [W, H];  // it may be changed while the photograph is read
   const own = Object.fromEntries(names.map(n => [n, { png: empty(layers[n]) ? '' : layers[n].c.toDataURL('image/png'), visible: layers[n].visible, opacity: layers[n].opacity }]));
-  const p = photo, whole = () => { const c = blank(p.img.width, p.img.height); c.g.fillStyle = '#fff'; c.g.fillRect(0, 0, c.width, c.height); c.g.drawImage(p.img, 0, 0); return c.toDataURL('image/jpeg', .95); };
-  // A file that was changed on the disk meanwhile can no longer be read.
-  const picture = !p ? '' : p.file.size < 8e6 ? await asURL(p.file).catch(whole) : whole();
-  return { version: 1, width: size[0], height: size[1], layers: own, photo: picture };
+  return { version: 1, width: size[0], height: size[1], layers: own, photo: photo ? await (photo.saved ??= pixels(photo.img)) : '' };
 }
 async function save() {
   const c = blank();
