@@ -82,6 +82,13 @@ def own_folder() -> Path:
     return folder
 
 
+def uploads() -> Path:
+    """Where Gradio is to put what is uploaded: by itself it takes a folder that belongs to the first of a machine's
+    people. It reads the variable at its import, so this comes before."""
+    place = os.environ["GRADIO_TEMP_DIR"] = os.environ.get("GRADIO_TEMP_DIR") or str(own_folder() / "gradio")
+    return Path(place)
+
+
 def _own(folder: Path) -> bool:
     """Makes the folder, if it is not there; whether it is a folder, and the person's."""
     try:
