@@ -11,6 +11,7 @@ from typing import Any
 from engine.jobs.worker import Worker
 from engine.jobs.zerogpu import ZeroWorker, zero_gpu
 from engine.requests import EngineError, Event, LoadRequest, fields_of
+from engine.requests.files import uploads
 from engine.requests.settings import Settings, options
 from engine.requests.terminal import spell
 
@@ -54,6 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         settings = Settings.read(args)
+        uploads()
         worker = workers(settings)
         from engine.checkpoints.manager import preferred  # it imports torch, and ZeroGPU wants to come before that
         from engine.checkpoints.resolve import missing, resolve
@@ -74,7 +76,7 @@ def main() -> None:
     except EngineError as e:
         raise SystemExit(f"error: {e}") from None
     except OSError as e:
-        raise SystemExit(f"error: port must be free on {settings.host}, got {settings.port} ({e})") from None
+        raise SystemExit(f"error: port {settings.port} and the studio's folders must be free to use, got {e}") from None
 
 
 if __name__ == "__main__":

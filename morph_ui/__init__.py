@@ -10,7 +10,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves the
 import gradio as gr
 
 from engine.requests import EngineError
-from engine.requests.files import own_folder
+from engine.requests.files import uploads
 from engine.requests.settings import Settings
 from morph_ui.api import enlarging
 from morph_ui.components.visit import visit
@@ -32,11 +32,8 @@ def theme() -> gr.themes.Base:
 
 
 def folders() -> None:
-    """Makes the folders of visits and of uploads, which Gradio would put where the first of a machine's people owns it.
-
-    EngineError where they cannot be written: now, and not after the work."""
-    os.environ["GRADIO_TEMP_DIR"] = os.environ.get("GRADIO_TEMP_DIR") or str(own_folder() / "gradio")
-    for place in (visits(), Path(os.environ["GRADIO_TEMP_DIR"])):
+    """Makes the folders of visits and of uploads. EngineError where they cannot be written: not after the work."""
+    for place in (visits(), uploads()):
         try:
             place.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=place).close()

@@ -45,12 +45,12 @@ def destination(name: str, path: str, *kinds: str) -> Path:
     if "://" in typed(path):
         raise EngineError(f"{name} must be a place on this machine, got {path!r}")
     place = Path(typed(path))
-    if place.exists() and not place.is_file() and not place.is_dir():
+    if kinds and place.exists() and not place.is_file() and not place.is_dir():
         return place
     if kinds and (place.suffix.lower() not in kinds or place.is_dir() or path.endswith(("/", os.sep))):
         raise EngineError(f"{name} must be a file name that ends in {' or '.join(kinds)}, got {path!r}")
-    if not kinds and (not path.strip() or place.is_file()):
-        raise EngineError(f"{name} must be a folder, got {path!r}{', which is a file' if place.is_file() else ''}")
+    if not kinds and (not path.strip() or (place.exists() and not place.is_dir())):
+        raise EngineError(f"{name} must be a folder, got {path!r}{', which is none' if path.strip() else ''}")
     here = next((p for p in (place, *place.parents) if os.path.lexists(p)), Path())
     if (here != place and not here.is_dir()) or not os.access(here, os.W_OK):
         raise EngineError(f"{name} must be where you may write, got {path!r}: {here} does not allow it")
@@ -80,6 +80,13 @@ def own_folder() -> Path:
     except OSError as e:
         raise EngineError(f"TMPDIR must be a folder with room that can be written, got {e}") from None
     return folder
+
+
+def uploads() -> Path:
+    """Where Gradio is to put what is uploaded: by itself it takes a folder that belongs to the first of a machine's
+    people. It reads the variable at its import, so this comes before."""
+    place = os.environ["GRADIO_TEMP_DIR"] = os.environ.get("GRADIO_TEMP_DIR") or str(own_folder() / "gradio")
+    return Path(place)
 
 
 def _own(folder: Path) -> bool:

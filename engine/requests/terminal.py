@@ -27,4 +27,5 @@ def _sign(letter: str) -> str:
     name, plain = unicodedata.name(letter, ""), unicodedata.normalize("NFKD", letter)[0]
     if letter in SIGNS or plain.isascii():
         return SIGNS.get(letter, plain)
-    return name.rpartition(" ")[2].lower() if name.startswith("GREEK SMALL LETTER") else "?"
+    greek = name.startswith("GREEK SMALL LETTER")
+    return name.rpartition(" ")[2].lower().replace("lamda", "lambda") if greek else "?"
