@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.requests import METHODS, Done, EngineError, Field, Frame, Progress, Request, fields_of, pictures_of
+from engine.requests import make as make_request
 from engine.requests.settings import Settings, document, options
 
 FILMS, PAIRS = ("interpolate", "morph"), {"picks": "--pick", "reseeds": "--reseed"}  # (the others make pictures)
@@ -85,7 +86,8 @@ def request_of(args: argparse.Namespace) -> Any:
     from engine.vision.images import drawing
 
     request = METHODS[args.verb]
-    values = dict(request.presets[args.preset]) if request.presets and args.preset else {}
+    preset = request.presets[args.preset] if request.presets and args.preset else {}
+    values: dict[str, Any] = {}
     for f in pictures_of(request).values():
         if (found := getattr(args, f.name)) is not None:
             values[f.name] = _picture(f, found)
@@ -98,8 +100,12 @@ def request_of(args: argparse.Namespace) -> Any:
         if name in values:
             values[name] = _file(values[name], name).decode("utf8", "replace")
     if "loras" in values:
-        values["loras"] = tuple(b"" if path == "-" else _file(path, "loras") for path in args.loras)
-    return request(**values)
+        from engine.checkpoints.lora_files import given
+
+        values["loras"] = tuple(b"" if path == "-" else given(Path(path), _file(path, "loras")) for path in args.loras)
+    if "seed" in fields_of(request):
+        values.setdefault("seed", fields_of(request)["seed"].default)
+    return make_request(request, preset, values)
 
 
 def _picture(f: Field, found: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from engine.checkpoints.lora_files import given
 from engine.requests import MOST, EngineError, MorphRequest, settle
 from engine.requests.settings import Settings
 from engine.vision import images
@@ -105,9 +106,11 @@ def read_loras(paths: list[str], pictures: int) -> tuple[bytes, ...]:
 def unpack(path: Path) -> list[tuple[str, bytes]]:
     """(name, bytes) of a file, or of those in a zip."""
     if not zipfile.is_zipfile(path):
-        return [(path.name, path.read_bytes())]
+        return [(path.name, given(path))]
     with zipfile.ZipFile(path) as z:
         inside = [i for i in z.infolist() if i.filename.endswith(".safetensors")][:MOST]
         if sum(i.file_size for i in inside) > LARGEST:
             raise EngineError(f"loras must be at most {LARGEST / 1e9:g} GB together, got more in {path.name}")
-        return [(Path(i.filename).name, z.read(i)) for i in inside]
+        if not inside:
+            raise EngineError(f"loras must be .safetensors files, got {path.name} with none in it")
+        return [(Path(i.filename).name, given(Path(i.filename), z.read(i))) for i in inside]
