@@ -204,7 +204,7 @@ def test_what_a_single_file_predicts(tmp_path):
 @torch.no_grad()
 def test_zero_terminal_snr_of_a_single_file(tmp_path):
     """Its marks are ComfyUI's empty tensors or kohya's metadata; a folder of configs beside it says it by itself."""
-    first = {FIRST: torch.zeros(8, 4, 3, 3), WORDS: torch.zeros(8, 768)} | PARTS
+    first = {FIRST: torch.zeros(8, 4, 3, 3), WORDS: torch.zeros(8, 768), **{n: torch.zeros(1) for n in PARTS}}
     marks, kohya = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, {"ss_zero_terminal_snr": "True"}
     found = []
     for more, about in (({}, {}), ({"v_pred": marks["v_pred"]}, {}), (marks, {}), ({}, kohya)):

@@ -119,13 +119,9 @@ def header(source: bytes | Path, name: str) -> dict[str, Any]:
     length = int.from_bytes(first[:8], "little")
     if found := other_than_weights(first, size):
         raise EngineError(f"{name} must be a whole safetensors file, got {found}")
+    if size - 8 < length <= LARGEST_HEADER and first[8:9] == b"{":
+        raise EngineError(f"{name} must be a whole safetensors file, got only its first {size} bytes; {AGAIN}")
     try:
-        if not 2 <= length <= LARGEST_HEADER:
-            raise ValueError
-        if length > size - 8:
-            if first[8:9] != b"{":
-                raise ValueError
-            raise EngineError(f"{name} must be a whole safetensors file, got only its first {size} bytes; {AGAIN}")
         said = json.loads(text[:length])
         ends = [int(v["data_offsets"][1]) for n, v in said.items() if n != "__metadata__"]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
@@ -137,6 +133,8 @@ def header(source: bytes | Path, name: str) -> dict[str, Any]:
 
 def other_than_weights(first: bytes, size: int) -> str:
     """What a file is that should be weights or a config and begins so; "" if nothing tells."""
+    if first[5:9] == b"\0\0\0{":  # a length and a header, as it should be
+        return ""
     start = first.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if not size:
         return f"an empty file; {AGAIN}"

@@ -114,9 +114,9 @@ def _hook(model: LatentDiffusion, a: Tensor, b: Tensor, form: str) -> Any:
     def add(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         if model.now is None or model.now.lora_weights is None:
             return out
-        x, conv = args[0], isinstance(module, nn.Conv2d)
+        x = args[0]
         down, up = factors(x.dtype)
-        if conv:
+        if isinstance(module, nn.Conv2d):
             kernel = down.view(len(down), -1, *module.kernel_size)
             h = conv2d(x, kernel, None, module.stride, module.padding, module.dilation).movedim(1, -1)
         else:
@@ -126,7 +126,7 @@ def _hook(model: LatentDiffusion, a: Tensor, b: Tensor, form: str) -> Any:
         if form == "factors":
             h = h.sum(-2, keepdim=True) * w
         h = linear(h.flatten(-2), up)
-        return out + (h.movedim(-1, 1) if conv else h)
+        return out + (h.movedim(-1, 1) if isinstance(module, nn.Conv2d) else h)
 
     return add
 

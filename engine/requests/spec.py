@@ -159,7 +159,7 @@ def make(request: Any, preset: Mapping[str, Any], given: Mapping[str, Any]) -> A
     values = dict(preset)
     while True:
         try:
-            return request(**settle(request, values | given))
+            return request(**settle(request, {**values, **given}))
         except EngineError as e:
             name = str(e).partition(" ")[0]
             if name in given or name not in values:
