@@ -100,9 +100,7 @@ def request_of(args: argparse.Namespace) -> Any:
         if name in values:
             values[name] = _file(values[name], name).decode("utf8", "replace")
     if "loras" in values:
-        from engine.checkpoints.lora_files import given
-
-        values["loras"] = tuple(b"" if path == "-" else given(Path(path), _file(path, "loras")) for path in args.loras)
+        values["loras"] = tuple(b"" if path == "-" else _lora(path) for path in args.loras)
     if "seed" in fields_of(request):
         values.setdefault("seed", fields_of(request)["seed"].default)
     return make_request(request, preset, values)
@@ -123,6 +121,13 @@ def _file(path: str, name: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as e:
         raise EngineError(f"{name} must be a file, got {path}: {e.strerror}") from None
+
+
+def _lora(path: str) -> bytes:
+    from engine.checkpoints.kinds import check_lora
+
+    check_lora(block := _file(path, "loras"), f"LoRA {Path(path).name}")
+    return block
 
 
 def work(args: argparse.Namespace, request: Any) -> Done:

@@ -12,9 +12,10 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors.torch import load, save, save_file
 
+from engine.checkpoints.kinds import check_lora
 from engine.checkpoints.load import merge, tensors
 from engine.checkpoints.load import read as read_network
-from engine.checkpoints.lora_files import FIRST_FLORA, fingerprint, given, read, write
+from engine.checkpoints.lora_files import FIRST_FLORA, fingerprint, read, write
 from engine.checkpoints.shapes import FAMILY_OF
 from engine.requests import EngineError
 
@@ -365,4 +366,4 @@ def test_what_is_no_safetensors_file_is_refused(unet, tmp_path):
             read(unet, block, "LoRA", "tiny")
         (tmp_path / "ink.safetensors").write_bytes(block)
         with pytest.raises(EngineError, match=f"^LoRA ink.safetensors must be a .*safetensors file, got {got}"):
-            given(tmp_path / "ink.safetensors")
+            check_lora(tmp_path / "ink.safetensors", "LoRA ink.safetensors")

@@ -117,7 +117,11 @@ def test_loose_values_are_settled():
     assert settle(InterpolateRequest, {"steps": 9.5, "frames": None})["steps"] == 9.5  # the request refuses it
     for seed in (None, "", -1, -1.0, "-1"):
         assert 0 <= settle(EditRequest, {"seed": seed})["seed"] < 2**32
-    assert settle(EditRequest, {"steps": "50", "strength": "0,7"}) == {"steps": 50, "strength": 0.7}
+    assert settle(EditRequest, {"steps": "50", "strength": "0,7", "seed": "7e3"}) == {
+        "steps": 50,
+        "strength": 0.7,
+        "seed": 7000,
+    }
     with pytest.raises(EngineError, match="settings must be fields of edit, got speed"):
         settle(EditRequest, {"speed": 3})
 

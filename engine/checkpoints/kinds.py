@@ -253,3 +253,10 @@ def check_file(path: Path, beside: Path) -> dict[str, Any]:
         if not has(*heads) and not any((beside / part).glob("*.safetensors")):
             raise EngineError(f"model {name} must be a whole network, got one without {what}")
     return said
+
+
+def check_lora(source: bytes | Path, name: str) -> None:
+    """EngineError for a LoRA file that is not whole or of a kind that cannot be used; its weights are not looked at."""
+    lines = (f"has {n}" for n in header(source, name))
+    if kind := tell(lines, LORAS):
+        raise EngineError(f"{name} must be a LoRA for Stable Diffusion 1, 2 or flora, got {kind.said}")

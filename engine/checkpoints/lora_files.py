@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from engine.checkpoints.kinds import FILES, KINDS, LORAS, WIDTHS, header, short, tell
+from engine.checkpoints import kinds
+from engine.checkpoints.kinds import FILES, KINDS, WIDTHS, short, tell
 from engine.checkpoints.shapes import FAMILY_OF
 from engine.requests import EngineError
 
@@ -57,14 +58,6 @@ def read(unet: nn.Module, source: bytes | Path, name: str, network: str) -> tupl
     other = suits(unet, file, name, network)
     factors = {n: (a[None], b[None]) for n, (a, b) in fit(unet, file.unet, name, network).items()}
     return factors, "; ".join(filter(None, (f"the text encoder's part of {name} is left out" * bool(file.text), other)))
-
-
-def given(path: Path, block: bytes | None = None) -> bytes:
-    """What is in a LoRA file (or its ``block``, out of a zip), looked at by its name: EngineError if it is not whole or
-    of another kind."""
-    block = path.read_bytes() if block is None else block
-    parse(block, f"LoRA {path.name}")
-    return block
 
 
 def write(factors: Factors, unet: nn.Module, network: str, **about: str) -> bytes:
@@ -107,11 +100,9 @@ def suits(unet: nn.Module, file: File, name: str, network: str) -> str:
 
 def parse(source: bytes | Path, name: str) -> File:
     """The layers of a file, whatever network it is for. EngineError if it is none, not whole, or of another kind."""
-    header(source, name)
+    kinds.check_lora(source, name)
     block = source if isinstance(source, bytes) else source.read_bytes()
     tensors, note = load(block), _said(block, "lora_adapter_metadata")
-    if kind := tell((f"has {key}" for key in tensors), LORAS):
-        raise EngineError(f"{name} must be a LoRA for Stable Diffusion 1, 2 or flora, got {kind.said}")
     unet, text = Layers(), Layers()
     for key, value in tensors.items():
         found = KEY.fullmatch(key)
