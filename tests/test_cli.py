@@ -101,7 +101,7 @@ def test_morph_refusals(pair, tmp_path):
         ([*pair, "--loras", tmp_path / "x.safetensors"], "LoRA x.safetensors must be a safetensors file"),
         (
             [*pair, "--loras", tmp_path / "0.safetensors"],
-            "LoRA 0.safetensors must be a whole safetensors file, got an empty",
+            "LoRA 0.safetensors must be a whole safetensors file",
         ),
         ([*pair, "--prompt", "a \udcff rose"], "prompt must be text in UTF-8, got"),
     ):
@@ -135,7 +135,7 @@ def test_help_names_every_field():
         (["--high", "0,2"], "low must not be above high, got low 0.25 and high 0.2"),
         (["--steps", "7e3"], "steps must be a whole number from 4 to 500, got 7000"),
         (["--preset", "instant", "--scheme", "did", "--sampler", "live"], "sampler must be ddim for the scheme did"),
-        (["--model", "nonsense"], "model must be flora"),
+        (["--model", "nonsense"], "model must be one of flora"),
     ],
 )
 def test_refusals(pair, args, sentence):

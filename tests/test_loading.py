@@ -229,7 +229,7 @@ def test_names_that_are_none(tiny, tmp_path):
     (tmp_path / "old.ckpt").write_bytes(b"x")
     stub(tmp_path / "ink.safetensors")
     for name, why in (
-        (f"{tiny} + nothing", "LoRA must be smooth or a .safetensors file, got 'nothing', which is not there$"),
+        (f"{tiny} + nothing", "LoRA must be one of smooth or a .safetensors file, got 'nothing', which is not there$"),
         (f"{tiny} + smoth", "got 'smoth', which is not there; did you mean smooth[?]"),
         (f"{tiny} + {tmp_path}/inc.safetensors", "which is not there; did you mean .*/ink.safetensors[?]"),
         (f"{tiny} + smooth:9", "must be a number from -4 to 4, got 9"),

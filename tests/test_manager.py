@@ -16,7 +16,7 @@ def networks(tmp_path_factory):
 
 
 def test_unknown_and_incomplete_networks(tmp_path, models):
-    with pytest.raises(EngineError, match=r"model must be flora, .* got 'nonsense', which is not there"):
+    with pytest.raises(EngineError, match=r"model must be one of flora, .* got 'nonsense', which is not there"):
         models.load("nonsense")
     broken = make_network(tmp_path / "net")
     for file in (broken / "vae").glob("*.safetensors"):

@@ -213,7 +213,7 @@ def _there(first: str, paths: Sequence[str] | None) -> None:
     else:
         at = ", which is not there" + _meant(first, CATALOGUE, paths)
     raise EngineError(
-        f"model must be {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file, got {first!r}{at}"
+        f"model must be one of {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file, got {first!r}{at}"
     )
 
 
@@ -241,7 +241,7 @@ def _lora(text: str, paths: Sequence[str] | None) -> tuple[Extra | Path, float]:
             if _open(name, paths) and not Path(name).exists()
             else ""
         )
-        raise EngineError(f"LoRA must be {', '.join(LORAS)} or a .safetensors file, got {name!r}{at}")
+        raise EngineError(f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {name!r}{at}")
     if not -4 <= weight <= 4:
         raise EngineError(f"strength of {name} must be a number from -4 to 4, got {strength}")
     return LORAS.get(name, Path(name)), weight
