@@ -63,7 +63,7 @@ KINDS = (
 # Files that are no network, or a part of one.
 FILES = (
     Kind("a LoRA", r"^has .*(lora[_.]|hada_w|lokr_w|oft_blocks)"),
-    Kind("averaged weights (EMA) alone", r"^has model_ema\."),
+    Kind("averaged weights (EMA) alone", r"^has (model_)?ema[._]"),
     Kind("a textual inversion", r"^has (emb_params|string_to_param|clip_[lg]|<.+>)"),
     Kind("a network that only enlarges pictures", r"^has (conv_first|model\.0|.*(rdb1|RDB1|conv_up1))\."),
     Kind("a VAE alone", r"^has (first_stage_model\.)?(encoder|decoder)\.conv_in\."),

@@ -221,7 +221,7 @@ def _meant(text: str, names: Iterable[str], paths: Sequence[str] | None) -> str:
     """What may have been meant by a name that is not there: one of ``names``, or what lies where it should."""
     known, path = {n.lower(): n for n in names}, Path(text)
     if path.parent != Path() and _open(str(path.parent), paths) and path.parent.is_dir():
-        known |= {p.name.lower(): str(p) for p in path.parent.iterdir() if p.suffix == ".safetensors" or p.is_dir()}
+        known |= {p.name.lower(): p.name for p in path.parent.iterdir() if p.suffix == ".safetensors" or p.is_dir()}
     own = path.name.lower()
     found = [n for n in known if sorted(n) == sorted(own)] or difflib.get_close_matches(own, known, 1)
     return f"; did you mean {known[found[0]]}?" if found else ""
