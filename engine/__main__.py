@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.requests import METHODS, Done, EngineError, Field, Frame, Progress, Request, fields_of, pictures_of
+from engine.requests import make as make_request
 from engine.requests.files import destination, frames_folder, typed
 from engine.requests.settings import Settings, document, options
 from engine.requests.terminal import spell
@@ -88,7 +89,8 @@ def request_of(args: argparse.Namespace) -> Any:
     from engine.vision.images import drawing
 
     request = METHODS[args.verb]
-    values = dict(request.presets[args.preset]) if request.presets and args.preset else {}
+    preset = request.presets[args.preset] if request.presets and args.preset else {}
+    values: dict[str, Any] = {}
     for f in pictures_of(request).values():
         if (found := getattr(args, f.name)) is not None:
             values[f.name] = _picture(f, found)
@@ -101,8 +103,10 @@ def request_of(args: argparse.Namespace) -> Any:
         if name in values:
             values[name] = _file(values[name], name).decode("utf8", "replace")
     if "loras" in values:
-        values["loras"] = tuple(b"" if path == "-" else _file(path, "loras") for path in args.loras)
-    return request(**values)
+        values["loras"] = tuple(b"" if path == "-" else _lora(path) for path in args.loras)
+    if "seed" in fields_of(request):
+        values.setdefault("seed", fields_of(request)["seed"].default)
+    return make_request(request, preset, values)
 
 
 def _picture(f: Field, found: Any) -> Any:
@@ -120,6 +124,13 @@ def _file(path: str, name: str) -> bytes:
         return Path(typed(path)).read_bytes()
     except OSError as e:
         raise EngineError(f"{name} must be a file, got {path}: {e.strerror}") from None
+
+
+def _lora(path: str) -> bytes:
+    from engine.checkpoints.kinds import check_lora
+
+    check_lora(block := _file(path, "loras"), f"LoRA {Path(path).name}")
+    return block
 
 
 def work(args: argparse.Namespace, request: Any) -> Done:

@@ -20,6 +20,7 @@ from morph_ui.tabs import draw, edit, interpolate, morph
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
 HEAD = f"<style>{(Path(__file__).parent / 'studio.css').read_text(encoding='utf8')}</style>"
+HEAD += f"<script>{(Path(__file__).parent / 'numbers.js').read_text(encoding='utf8')}</script>"
 SYSTEM = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 TABS = {"Interpolate": interpolate, "Morph": morph, "Draw": draw, "Edit": edit}
 

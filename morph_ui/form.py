@@ -88,8 +88,8 @@ class Form:
             self.make = gr.Button("Make", variant="primary", elem_id=f"{self.tab}-make", scale=3)
             self.stop = gr.Button("Stop", variant="stop", elem_id=f"{self.tab}-stop", scale=3, visible=False)
             with gr.Row(elem_classes="seed"):
-                # An empty box means a new seed, which is then written back.
-                seed = self.widgets["seed"] = gr.Number(self.start["seed"], precision=0, label="Seed", min_width=110)
+                # An empty box, or -1, means a new seed, which is then written back. No precision: it would round.
+                seed = self.widgets["seed"] = gr.Number(self.start["seed"], label="Seed", min_width=110)
                 small = {"elem_classes": "tool dice", "size": "sm", "scale": 0, "min_width": 44}
                 dice = gr.Button("⚂", elem_id=f"{self.tab}-dice", **small)
         dice.click(new_seed, outputs=seed, **AT_ONCE)

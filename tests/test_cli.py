@@ -93,11 +93,17 @@ def test_morph_its_loras_and_the_cache(pair, tmp_path, monkeypatch):
 
 def test_morph_refusals(pair, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    (tmp_path / "0.safetensors").write_bytes(b"")
     for args, sentence in (
         ([pair[0]], "pictures must be 2 to 12, got 1"),
         ([*pair, "--attention", "2"], "attention must be a number from 0 to 1, got 2"),
         ([*pair, "--loras", tmp_path / "no.safetensors"], "loras must be a file"),
-        ([*pair, "--loras", tmp_path / "x.safetensors"], "LoRA of picture 1 must be a safetensors file"),
+        ([*pair, "--loras", tmp_path / "x.safetensors"], "LoRA x.safetensors must be a safetensors file"),
+        (
+            [*pair, "--loras", tmp_path / "0.safetensors"],
+            "LoRA 0.safetensors must be a whole safetensors file",
+        ),
+        ([*pair, "--prompt", "a \udcff rose"], "prompt must be text in UTF-8, got"),
     ):
         done = engine("morph", *args)
         assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
@@ -124,7 +130,11 @@ def test_help_names_every_field():
         (["--low", "nan"], "low must be a number from 0 to 1, got nan"),
         (["--scheme", "magic"], "scheme must be one of branch, did"),
         (["--fps", "0"], "fps must be from 1 to 60"),
-        (["--seed", "9" * 400], "seed must be a whole number"),
+        (["--seed", "9" * 400], "seed must be a whole number from 0 to 4294967295, got 9"),
+        (["--seed", "7.5"], "seed must be a whole number from 0 to 4294967295, got 7.5"),
+        (["--high", "0,2"], "low must not be above high, got low 0.25 and high 0.2"),
+        (["--steps", "7e3"], "steps must be a whole number from 4 to 500, got 7000"),
+        (["--preset", "instant", "--scheme", "did", "--sampler", "live"], "sampler must be ddim for the scheme did"),
         (["--model", "nonsense"], "model must be one of flora"),
     ],
 )

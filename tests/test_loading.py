@@ -1,6 +1,7 @@
 """Checkpoints as artists have them: single files, half precision, LoRAs; the shapes of Stable Diffusion 1 and 2."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks.tiny import schedule
-from engine.checkpoints.load import FIRST, WORDS, _kind, _prediction, read
+from engine.checkpoints import kinds
+from engine.checkpoints.load import _kind, _prediction, read
 from engine.checkpoints.resolve import resolve
-from engine.checkpoints.shapes import ZERO_SNR, skeleton
+from engine.checkpoints.shapes import FIRST, WORDS, ZERO_SNR, skeleton
 from engine.diffusion.schedule import Schedule
 from engine.requests import EngineError
 
@@ -60,35 +62,130 @@ def test_the_shapes_are_the_published_ones(tmp_path, family, unet, text):
     assert padded == [49406, 320, 49407, 49407 if family == "sd1" else 0]
 
 
-def test_a_file_says_its_kind_by_the_shapes_of_its_tensors(tmp_path):
-    def file(name, channels=4, width=768, **more):
-        tensors = {FIRST: torch.zeros(8, channels, 3, 3), WORDS: torch.zeros(8, width)} | more
-        save_file(tensors, tmp_path / f"{name}.safetensors")
-        return tmp_path / f"{name}.safetensors"
+ONE = torch.zeros(1)
+PARTS = {"first_stage_model.x": ONE, "cond_stage_model.x": ONE}
 
-    assert [resolve(str(file("a", width=w))).family for w in (768, 1024, 40)] == ["sd1", "sd2", ""]
-    assert resolve(str(file("my-Turbo", width=1024))).family == "turbo"
-    for path, why in (
-        (file("inpaint", channels=9), "for inpainting"),
-        (file("odd", width=40), "40 wide"),
-        (file("xl", **{"conditioner.embedders.0.x": torch.zeros(1)}), "SDXL"),
-        (file("lora", **{"lora_unet_x.lora_up.weight": torch.zeros(1)}), "is a LoRA"),
+
+def stub(path, channels=4, width=768, without=(), about=None, **more):
+    """A file of a network's few telling tensors."""
+    tensors = {FIRST: torch.zeros(8, channels, 3, 3), WORDS: torch.zeros(8, width)} | PARTS | more
+    save_file({n: t.clone() for n, t in tensors.items() if n not in without}, path, about)
+    return path
+
+
+def test_a_file_says_its_kind_by_the_names_and_shapes_of_its_tensors(tmp_path):
+    file, net = tmp_path / "net.safetensors", (FIRST, WORDS, *PARTS)
+    for width, channels, family in ((768, 4, "sd1"), (1024, 4, "sd2"), (192, 12, "flora"), (40, 4, ""), (768, 9, "")):
+        assert resolve(str(stub(file, channels, width))).family == family
+    assert resolve(str(stub(tmp_path / "my-Turbo.safetensors", width=1024))).family == "turbo"
+    for how, why in (
+        ({"channels": 9}, "got a network for inpainting"),
+        ({"channels": 5}, "got a network guided by depth"),
+        ({"channels": 7}, "got a network that enlarges"),
+        ({"channels": 8}, "got one that takes a picture beside the noise, as InstructPix2Pix does"),
+        ({"width": 2048}, "got an SDXL network"),
+        ({"width": 40}, "got words 40 wide"),
+        ({"conditioner.embedders.0.x": ONE}, "got an SDXL network"),
+        ({"model.diffusion_model.joint_blocks.0.x": ONE}, "got a Stable Diffusion 3 network"),
+        ({"double_blocks.0.img_attn.x": ONE, "without": net}, "got a FLUX network"),
+        (
+            {"lora_unet_x.lora_up.weight": ONE, "without": net},
+            "got a LoRA: name it after one, as in 'sd15 [+] .*/net",
+        ),
+        ({"control_model.input_blocks.0.x": ONE, "without": net}, "got a ControlNet"),
+        ({"without": [n for n in net if n[0] == "m"]}, "got a file without a UNet"),
+        ({"without": net, "model_ema.decay": ONE}, r"got averaged weights \(EMA\) alone"),
+        ({"without": net, "decoder.conv_in.weight": ONE}, "got a VAE alone"),
+        ({"without": net, "down_blocks.0.x": ONE}, "got a UNet alone"),
+        ({"without": net, "text_model.x": ONE}, "got a CLIP alone"),
+        ({"without": net, "emb_params": ONE}, "got a textual inversion"),
+        ({"without": ["first_stage_model.x"]}, "got one without a VAE"),
+        ({"without": ["cond_stage_model.x"]}, "got one without a text encoder"),
     ):
-        with pytest.raises(EngineError, match=f"must be a whole Stable Diffusion 1 or 2 checkpoint.*{why}"):
-            read(path, torch.float32, str(path))
-    (tmp_path / "junk.safetensors").write_bytes(b"no tensors at all")
-    for path in (file("stub"), tmp_path / "junk.safetensors"):
-        with pytest.raises(EngineError, match="must be whole"):
-            read(path, torch.float32, str(path))
+        with pytest.raises(EngineError, match=f"^model net.safetensors must be .*{why}") as e:
+            read(stub(file, **how), torch.float32, str(file))
+        assert str(e.value).count(str(tmp_path)) <= 1
+    with pytest.raises(EngineError, match=r"^model net.safetensors must be whole, got parts that cannot be read") as e:
+        read(stub(file), torch.float32, str(file))
+    assert "from_single_file" not in str(e.value)
     with pytest.raises(EngineError, match=r"must have the folders .*, got none of unet, vae"):
         read(tmp_path, torch.float32, "empty")
 
 
+def test_a_folder_says_its_kind_by_its_configs(tmp_path, tiny):
+    def change(file, **values):
+        path = folder / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    unet = "unet/config.json"
+    for i, (file, values, why) in enumerate(
+        (
+            ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "an SDXL network"),
+            (unet, {"addition_embed_type": "text_time"}, "an SDXL network"),
+            (unet, {"in_channels": 8}, "one that takes a picture beside the noise, as InstructPix2Pix does"),
+            (unet, {"in_channels": 5}, "a network guided by depth"),
+            (unet, {"class_embed_type": "projection"}, "an unCLIP network"),
+            (unet, {"_class_name": "UNetSpatioTemporalConditionModel"}, "a network for films"),
+            (
+                "text_encoder/config.json",
+                {"architectures": ["T5Encoder"]},
+                "one with another text encoder than CLIP's",
+            ),
+            ("vae/config.json", {"latent_channels": 16}, "one whose VAE has latents of another size"),
+        )
+    ):
+        folder = shutil.copytree(tiny, tmp_path / f"net{i}")
+        change(file, **values)
+        with pytest.raises(EngineError, match=f"^model net{i} must be of the kind of Stable .*, got {why}"):
+            read(folder, torch.float32, str(folder))
+    folder = shutil.copytree(tiny, tmp_path / "flux")
+    shutil.rmtree(folder / "unet")
+    (folder / "transformer").mkdir()
+    with pytest.raises(EngineError, match=r"^model flux must be of the kind of Stable .*, got a transformer$"):
+        resolve(str(folder))
+
+
+WHOLE = "must be a whole safetensors file, got"
+
+
+def test_files_that_are_not_whole_are_told_apart(tmp_path, tiny):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n"
+    inside = shutil.copytree(tiny, tmp_path / "net") / "unet" / "diffusion_pytorch_model.safetensors"
+    alone, weights = tmp_path / "mine.safetensors", inside.read_bytes()
+    for block, why in (
+        (pointer, f"{WHOLE} a Git LFS pointer in its place; fetch the file itself with 'git lfs pull'"),
+        (b"<!DOCTYPE html>\n<html>" + b" " * 999, f"{WHOLE} a web page in its place; download it again"),
+        (b"", f"{WHOLE} an empty file; download it again"),
+        (weights[: int(0.6 * len(weights))], f"{WHOLE} 60% of it; download it again"),
+        (weights[:500], f"{WHOLE} only its first 500 bytes; download it again"),
+        (b"PK\x03\x04" + b"\0" * 999, f"{WHOLE} a pickle or a zip under another name"),
+        (b"no tensors at all", "must be a safetensors file, got 17 bytes of something else"),
+    ):
+        for file, place, name in (
+            (inside, tmp_path / "net", f"model file net/unet/{inside.name}"),
+            (alone, alone, "model mine.safetensors"),
+        ):
+            file.write_bytes(block)
+            with pytest.raises(EngineError) as e:
+                read(place, torch.float32, str(place))
+            assert str(e.value).startswith(f"{name} {why}")
+    inside.write_bytes(weights)
+    (tmp_path / "net" / "vae" / "config.json").write_bytes(pointer)
+    with pytest.raises(EngineError, match=r"^model file net/vae/config.json must be settings in JSON, got a Git LFS"):
+        read(tmp_path / "net", torch.float32, "net")
+
+
 def test_what_a_single_file_predicts(tmp_path):
     (tmp_path / "custom.yaml").write_text('model:\n  params:\n    parameterization: "v" # as in 2.1\n')
+    (tmp_path / "flow.yaml").write_text("model: {params: {parameterization: v, base: 1}}")
+    (tmp_path / "short.yml").write_text('parameterization: "v"')
+    (tmp_path / "wide.yaml").write_bytes("model:\n  params:\n    parameterization: v\n".encode("utf-16"))
+    (tmp_path / "bare.yaml").write_bytes("a:\n  parameterization: v\n".encode("utf-16-le"))
+    (tmp_path / "no.yaml").write_text("model:\n  # parameterization: v\n  params: {parameterization: eps}\n")
     (tmp_path / "old.yaml").write_text("model:\n  params:\n    base: 1\n")
     cases = {
-        ("custom", "sd1"): "v_prediction",
+        **{(n, "sd1"): "v_prediction" for n in ("custom", "flow", "short", "wide", "bare")},
+        ("no", "sd1"): "epsilon",
         ("old", "sd2"): "epsilon",
         ("ink", "sd1"): "epsilon",
         ("v2-1_768", "sd2"): "v_prediction",
@@ -96,13 +193,18 @@ def test_what_a_single_file_predicts(tmp_path):
     }
     for (name, family), expected in cases.items():
         assert _prediction(tmp_path / f"{name}.safetensors", family, {}) == expected, name
-    assert _prediction(tmp_path / "ink.safetensors", "sd1", {"modelspec.prediction_type": "v"}) == "v_prediction"
+    for about in ({"modelspec.prediction_type": "v"}, {"ss_v_parameterization": "True"}):
+        assert _prediction(tmp_path / "ink.safetensors", "sd1", about) == "v_prediction"
+    assert _prediction(tmp_path / "v2-1.safetensors", "sd2", {"ss_v_parameterization": "False"}) == "epsilon"
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(EngineError, match=r"^bad.yaml beside the model must be YAML"):
+        _prediction(tmp_path / "bad.safetensors", "sd1", {})
 
 
 @torch.no_grad()
 def test_zero_terminal_snr_of_a_single_file(tmp_path):
     """Its marks are ComfyUI's empty tensors or kohya's metadata; a folder of configs beside it says it by itself."""
-    first = {FIRST: torch.zeros(8, 4, 3, 3), WORDS: torch.zeros(8, 768)}
+    first = {FIRST: torch.zeros(8, 4, 3, 3), WORDS: torch.zeros(8, 768), **{n: torch.zeros(1) for n in PARTS}}
     marks, kohya = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, {"ss_zero_terminal_snr": "True"}
     found = []
     for more, about in (({}, {}), ({"v_pred": marks["v_pred"]}, {}), (marks, {}), ({}, kohya)):
@@ -123,10 +225,36 @@ def test_zero_terminal_snr_of_a_single_file(tmp_path):
 
 
 def test_names_that_are_none(tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "roses")
+    (tmp_path / "old.ckpt").write_bytes(b"x")
+    stub(tmp_path / "ink.safetensors")
     for name, why in (
-        (f"{tiny} + nothing", "must be one of smooth or a .safetensors file, got 'nothing'"),
+        (f"{tiny} + nothing", "LoRA must be one of smooth or a .safetensors file, got 'nothing', which is not there$"),
+        (f"{tiny} + smoth", "got 'smoth', which is not there; did you mean smooth[?]"),
+        (f"{tiny} + {tmp_path}/inc.safetensors", "which is not there; did you mean ink.safetensors[?]"),
         (f"{tiny} + smooth:9", "must be a number from -4 to 4, got 9"),
-        (str(tmp_path / "gone"), "diffusers network or a .safetensors file, got '.*gone"),
+        ("sd51", "got 'sd51', which is not there; did you mean sd15[?]"),
+        ("Flora", "did you mean flora[?]"),
+        ("nonsense", "got 'nonsense', which is not there$"),
+        (str(tmp_path / "rose"), "got '.*/rose', which is not there; did you mean roses[?]"),
+        (str(tmp_path / "old.ckpt"), "got old.ckpt, which may run code when it is read; convert it to .safetensors"),
+        (str(tmp_path), "a folder without one"),
+        ("x" * 5000, "^model must be"),
+        ("a\0b", "^model must be"),
+        ("~nobody-of-that-name/x", "which is not there"),
     ):
         with pytest.raises(EngineError, match=why):
             resolve(name)
+    with pytest.raises(EngineError) as e:  # elsewhere nothing is told of what is there
+        resolve(str(tmp_path / "rose"), ["/open"])
+    assert "there" not in str(e.value) and "roses" not in str(e.value)
+
+
+def test_names_as_people_copy_them(tmp_path, monkeypatch):
+    file, lora = stub(tmp_path / "Mine.SAFETENSORS"), stub(tmp_path / "my ink.safetensors")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (f'"{file}"', f" '{file}' ", f"“{file}”", "~/Mine.SAFETENSORS"):
+        assert resolve(name).base == file and resolve(name).name == str(file)
+        assert resolve(f'{name} + "{lora}":0.5').loras == ((lora, 0.5),)
+    assert resolve(f'"{file} + {lora}:0.5"').loras == ((lora, 0.5),)
+    assert kinds.family(file) == "sd1"

@@ -16,12 +16,12 @@ def networks(tmp_path_factory):
 
 
 def test_unknown_and_incomplete_networks(tmp_path, models):
-    with pytest.raises(EngineError, match=r"model must be one of flora.* got 'nonsense'"):
+    with pytest.raises(EngineError, match=r"model must be one of flora, .* got 'nonsense', which is not there"):
         models.load("nonsense")
     broken = make_network(tmp_path / "net")
     for file in (broken / "vae").glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(EngineError, match="must be whole"):
+    with pytest.raises(EngineError, match="model net must have weights in the folder vae, got none"):
         models.load(str(broken))
     for file in (broken / "scheduler").iterdir():
         file.unlink()
@@ -31,8 +31,10 @@ def test_unknown_and_incomplete_networks(tmp_path, models):
 
 
 def test_networks_beside_noise_of_another_kind_are_refused(tmp_path, models):
-    with pytest.raises(EngineError, match="must see noise, or drawings beside it, got a network for inpainting"):
+    with pytest.raises(EngineError, match=r"must be of the kind of .*, got a network for inpainting"):
         models.load(str(make_network(tmp_path / "net", extra=5)))
+    with pytest.raises(EngineError, match="got one with 6 more channels"):
+        models.load(str(make_network(tmp_path / "odd", extra=6)))
 
 
 def test_a_device_that_is_not_here_is_a_sentence():

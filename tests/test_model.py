@@ -224,10 +224,16 @@ def test_the_previewer_is_the_best_linear_look(model):
 
 @torch.no_grad()
 def test_long_prompts_are_cut_and_told(model):
-    assert model.overlong(["a rose", ""]) == []
+    assert model.unread(["a rose", ""]) == []
     said = f"the prompt “rose rose rose rose …” is 138 tokens too long for {model.name}; its end was left out"
-    assert model.overlong(["a rose", "rose " * 40]) == [said]
+    assert model.unread(["a rose", "rose " * 40]) == [said]
     assert model.embed(["rose " * 500]).shape[1] == model.max_tokens
+
+
+def test_words_that_cannot_be_read_are_told(model):
+    said = f"{model.name} cannot read “роза”, “バラ”, “🌹”, …: write it in English letters"
+    assert model.unread(["a роза バラ", "🌹 وردة", "a роза"]) == [said]
+    assert model.unread(["one 🌹"]) == [f"{model.name} cannot read “🌹”: write it in English letters"]
 
 
 def test_weights_come_back_after_an_error(model):

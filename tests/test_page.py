@@ -52,6 +52,23 @@ def cells(page, state, tab="interpolate"):
     return page.locator(f"#{tab}-player .cell[data-state={state}]")
 
 
+def test_numbers_are_taken_as_they_are_written(page):
+    drop(page)
+    seed, guidance = (
+        page.locator(f"{box} input[type=number]").first for box in ("#interpolate-act", "#interpolate-guidance")
+    )
+    guidance.fill("")
+    guidance.press_sequentially("0,7")
+    assert guidance.input_value() == "0.7"
+    for written, got in (("7.5", "7.5"), ("75e-1", "7.5"), ("-2", "-2")):
+        seed.fill("")
+        seed.press_sequentially(written)
+        page.click("#interpolate-make")
+        says(page, f"Seed must be a whole number from 0 to 4294967295, got {got}.")
+        ready(page)
+    assert guidance.input_value() == "0.7"
+
+
 def fill(page, field, value):
     box = page.locator(f"#{field} input:not([type=range])").first
     box.fill(str(value))

@@ -18,6 +18,8 @@ from engine.requests import (
     MorphRequest,
     PoseRequest,
     fields_of,
+    make,
+    number,
     pictures_of,
     settle,
 )
@@ -113,8 +115,49 @@ def test_loose_values_are_settled():
         "seed": 3,
     }
     assert settle(InterpolateRequest, {"steps": 9.5, "frames": None})["steps"] == 9.5  # the request refuses it
+    for seed in (None, "", -1, -1.0, "-1"):
+        assert 0 <= settle(EditRequest, {"seed": seed})["seed"] < 2**32
+    assert settle(EditRequest, {"steps": "50", "strength": "0,7", "seed": "7e3"}) == {
+        "steps": 50,
+        "strength": 0.7,
+        "seed": 7000,
+    }
     with pytest.raises(EngineError, match="settings must be fields of edit, got speed"):
         settle(EditRequest, {"speed": 3})
+
+
+def test_numbers_as_people_write_them():
+    for text, value in {"7": 7, " 7.5 ": 7.5, "0,7": 0.7, ",5": 0.5, "7e3": 7000.0, "-1": -1, "0,125": 0.125}.items():
+        assert number(text) == value and type(number(text)) is type(value)
+    assert [number(t) for t in ("much", "1,000", "1,2,3", "")] == ["much", "1,000", "1,2,3", ""]
+    with pytest.raises(EngineError, match=r"seed must be a whole number from 0 to 4294967295, got 7\.5$"):
+        EditRequest(A, **settle(EditRequest, {"seed": "7.5"}))
+    with pytest.raises(EngineError, match=r"got 1,000$"):
+        EditRequest(A, **settle(EditRequest, {"steps": "1,000"}))
+
+
+def test_half_characters_are_refused():
+    """As ``$'a \\xff rose'`` gives them on the command line, and JSON with half a pair."""
+    for make_it in (
+        lambda: InterpolateRequest(A, B, prompt="a \udcff rose"),
+        lambda: MorphRequest((A, B), prompts=("", "\ud83c rose")),
+        lambda: EditRequest(A, negative="a\0b"),
+    ):
+        with pytest.raises(EngineError, match=r"^(prompt|prompts|negative) must be text in UTF-8, got ") as e:
+            make_it()
+        str(e.value).encode()
+
+
+def test_what_is_asked_for_counts_more_than_a_preset():
+    presets = InterpolateRequest.presets
+    did = make(InterpolateRequest, presets["instant"], {"a": A, "b": B, "scheme": "did", "seed": 3})
+    assert (did.sampler, did.guidance, did.scheme) == ("ddim", 1.0, "did")
+    mixed = make(InterpolateRequest, presets["instant"], {"a": A, "b": B, "scheme": "interpolate"})
+    assert mixed.wants == () and mixed.sampler == "live"  # which it does not use
+    paper = make(MorphRequest, MorphRequest.presets["paper"], {"pictures": (A, B), "loras": (b"x",)})
+    assert paper.form == "sum" and paper.steps == 50
+    with pytest.raises(EngineError, match="sampler must be ddim for the scheme did"):
+        make(InterpolateRequest, {}, {"a": A, "b": B, "scheme": "did", "sampler": "live"})
 
 
 def read(words, environ):

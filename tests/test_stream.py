@@ -16,7 +16,7 @@ from engine.vision import video
 from morph_ui import panels
 from morph_ui.live import Glimpse
 from morph_ui.panels import show, status
-from morph_ui.panels.film import Film
+from morph_ui.panels.film import Film, measures
 from morph_ui.panels.gallery import Gallery
 from morph_ui.panels.status import Clock
 from morph_ui.session import Session
@@ -252,6 +252,13 @@ def test_loras_are_offered_and_a_loop_is_not_turned_back(session, panel):
     for words in ("1.00 times as long as a cross-fade", "steps ± 20%", "0.5 of its steps off"):
         assert words in last[panel.status]
     assert json.loads(last[panel.screen])["loop"] is True
+
+
+def test_nothing_odd_is_said_of_a_way_between_two_like_pictures():
+    quality = {"length": 2.58, "variance": 0.01, "ends": 0.0, "fade_length": 0.01, "fade_variance": 0.0}
+    for other, more in ((0, ", for the pictures are nearly the same"), (1, "")):
+        made = Done((picture(0), picture(2), picture(other)), {}, 2.0, 10, quality=quality)
+        assert measures(made) == [f"The way is far longer than a cross-fade's{more}"]
 
 
 def test_many_previews_are_few_updates(session, panel):

@@ -6,8 +6,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import picture
 from gradio.utils import get_upload_folder
+from safetensors.torch import save
 
 from engine.requests import EngineError, MorphRequest, fields_of
 from engine.vision.video import save_png
@@ -80,17 +82,24 @@ def test_too_few_and_too_many_are_refused_before_they_are_read(upload):
 
 
 def test_loras_find_their_pictures_by_their_names(tmp_path):
-    for name in ("lora-2.safetensors", "mine.safetensors", "lora-10.safetensors"):
-        (tmp_path / name).write_bytes(name.encode())
-    paths = [str(tmp_path / n) for n in ("lora-10.safetensors", "mine.safetensors", "lora-2.safetensors")]
-    assert read_loras(paths, 12) == (b"mine.safetensors", b"lora-2.safetensors", *[b""] * 7, b"lora-10.safetensors")
-    assert read_loras(paths[2:], 3) == (b"", b"lora-2.safetensors") and read_loras([], 3) == ()
+    ten, mine, two = (save({n: torch.zeros(1)}) for n in ("ten", "mine", "two"))
+    for name, block in (("lora-2", two), ("mine", mine), ("lora-10", ten)):
+        (tmp_path / f"{name}.safetensors").write_bytes(block)
+    paths = [str(tmp_path / f"{n}.safetensors") for n in ("lora-10", "mine", "lora-2")]
+    assert read_loras(paths, 12) == (mine, two, *[b""] * 7, ten)
+    assert read_loras(paths[2:], 3) == (b"", two) and read_loras([], 3) == ()
     with zipfile.ZipFile(tmp_path / "loras.zip", "w") as z:
-        z.writestr("lora-2.safetensors", b"two")
+        z.writestr("lora-2.safetensors", two)
         z.writestr("notes.txt", b"no LoRA")
-    assert read_loras([str(tmp_path / "loras.zip")], 2) == (b"", b"two")
+    assert read_loras([str(tmp_path / "loras.zip")], 2) == (b"", two)
     with pytest.raises(EngineError, match="loras must be at most 2 files, one a picture, got 3"):
         read_loras(paths, 2)
+    with zipfile.ZipFile(tmp_path / "none.zip", "w") as z:
+        z.writestr("notes.txt", b"no LoRA")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    for name, why in (("none.zip", "got none.zip with none in it"), ("empty.safetensors", "got an empty file")):
+        with pytest.raises(EngineError, match=why):
+            read_loras([str(tmp_path / name)], 2)
 
 
 def test_settings_back(tmp_path):

@@ -6,22 +6,20 @@ Nothing is fetched here, and of a file only its tensors are read.
 from __future__ import annotations
 
 import json
-import re
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+import yaml
 
-from engine.checkpoints import lora_files
+from engine.checkpoints import kinds, lora_files
 from engine.checkpoints.resolve import PARTS
 from engine.checkpoints.shapes import FAMILY_OF, WORDS, skeleton
 from engine.diffusion.memory import short_of_memory
 from engine.requests import EngineError
-
-FIRST = "model.diffusion_model.input_blocks.0.0.weight"  # of the UNet in single files
 
 
 @dataclass
@@ -37,24 +35,27 @@ class Parts:
 
 
 def hush() -> Any:
-    """diffusers without bars of progress of its own."""
+    """diffusers, which says nothing on the terminal: what is wrong is said by sentences of ours."""
     import diffusers
     import transformers
 
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    for logs in (diffusers.utils.logging, transformers.utils.logging):
+        logs.disable_progress_bar()
+        logs.set_verbosity_error()
     return diffusers
 
 
 def read(path: Path, dtype: torch.dtype, name: str) -> Parts:
     """A network from a folder or a single ``.safetensors`` file. EngineError if it is not whole or of another kind."""
     try:
-        return _read_file(path, dtype) if path.suffix.lower() == ".safetensors" else _read_folder(path, dtype, name)
+        return _read_folder(path, dtype) if path.is_dir() else _read_file(path, dtype)
     except Exception as e:  # safetensors, diffusers and transformers raise many kinds for what is broken
         if isinstance(e, EngineError) or short_of_memory(e):
             raise
-        said = " ".join(str(e).split())[:300]
-        raise EngineError(f"model {name} must be whole in {path}, got {type(e).__name__}: {said}") from e
+        # What they advise is for programmers.
+        logging.getLogger(__name__).info("loading %s", path, exc_info=e)
+        got = f"parts that cannot be read or do not belong together ({type(e).__name__})"
+        raise EngineError(f"model {kinds.short(name)} must be whole, got {got}") from e
 
 
 def module(folder: Path, dtype: torch.dtype, cls: Any = None) -> Any:
@@ -66,11 +67,10 @@ def module(folder: Path, dtype: torch.dtype, cls: Any = None) -> Any:
     return cls.from_pretrained(folder, local_files_only=True, variant=variant, **{kind: dtype})
 
 
-def _read_folder(folder: Path, dtype: torch.dtype, name: str) -> Parts:
+def _read_folder(folder: Path, dtype: torch.dtype) -> Parts:
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    if missing := [p for p in PARTS if not (folder / p).is_dir()]:
-        raise EngineError(f"model {name} must have the folders {', '.join(PARTS)}, got none of {', '.join(missing)}")
+    kinds.check_folder(folder, folder.name, PARTS)
     unet, vae = module(folder / "unet", dtype), module(folder / "vae", dtype)
     text = module(folder / "text_encoder", dtype, CLIPTextModel)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
@@ -92,6 +92,9 @@ def _read_file(path: Path, dtype: torch.dtype) -> Parts:
     beside = path.with_suffix("")
     with tempfile.TemporaryDirectory() as temporary:
         known = (beside / "unet" / "config.json").is_file()
+        if known:
+            kinds.refuse(kinds.of_folder(beside), path.name)
+            kinds.check_file(path, beside)
         config = beside if known else skeleton(Path(temporary), *_kind(path))
         none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         pipe = hush().StableDiffusionPipeline.from_single_file(
@@ -102,40 +105,54 @@ def _read_file(path: Path, dtype: torch.dtype) -> Parts:
 
 
 def _kind(path: Path) -> tuple[str, str, bool]:
-    """(family, prediction type, zero terminal SNR) of a single file, from its tensors. EngineError for other kinds."""
-    with safe_open(path, "pt") as f:
-        names, about = set(f.keys()), f.metadata() or {}
-        first, width = ((f.get_slice(n).get_shape() if n in names else [0, 0])[1] for n in (FIRST, WORDS))
-    expected = f"model must be a whole Stable Diffusion 1 or 2 checkpoint, got {path.name}, which"
-    if any("lora" in n for n in names):
-        raise EngineError(f"{expected} is a LoRA: name it after a network, as in 'sd15 + {path}:0.8'")
-    if any(n.startswith("conditioner.") for n in names):
-        raise EngineError(f"{expected} is of the SDXL kind with its two text encoders")
-    if not first or not width:
-        raise EngineError(f"{expected} has no UNet of that kind")
-    if first != 4:
-        raise EngineError(f"{expected} is for inpainting")
+    """(family, prediction type, zero terminal SNR) of a single file, from its header. EngineError for other kinds."""
+    said = kinds.check_file(path, path.with_suffix(""))
+    about, width = said.get("__metadata__") or {}, said.get(WORDS, {"shape": [0]})["shape"][-1]
     if width not in FAMILY_OF:
-        raise EngineError(f"{expected} takes words {width} wide; put its configs into {path.with_suffix('')}")
+        raise EngineError(
+            f"model {path.name} must be of Stable Diffusion 1 or 2, got words {width} wide; put its configs into "
+            f"{path.with_suffix('')}"
+        )
     # ComfyUI's marks are empty tensors; kohya's stand in the metadata.
-    zero = "ztsnr" in names or about.get("ss_zero_terminal_snr") == "True"
-    own = "v_prediction" if "v_pred" in names else _prediction(path, FAMILY_OF[width], about)
+    zero = "ztsnr" in said or _true(about.get("ss_zero_terminal_snr"))
+    own = "v_prediction" if "v_pred" in said else _prediction(path, FAMILY_OF[width], about)
     return FAMILY_OF[width], own, zero
+
+
+def _true(said: Any) -> bool:
+    return str(said).lower() in ("true", "1")
 
 
 def _prediction(path: Path, family: str, about: dict[str, str]) -> str:
     """What the UNet says where no tensor tells: the file's metadata, or the YAML beside it (A1111's custom), or the
     usual: SD 2 checkpoints of 768 px predict v, all others the noise."""
     said = (about.get("modelspec.prediction_type") or about.get("modelspec.predict_key") or "").lower()
-    yaml, name = path.with_suffix(".yaml"), path.stem.lower()
-    if not said and yaml.is_file():
-        found = re.search(
-            r"""^\s*["']?parameterization["']?:\s*["']?(\w+)""", yaml.read_text(encoding="utf8"), re.MULTILINE
-        )
-        said = found[1] if found else "eps"
-    if not said and family == "sd2" and not any(mark in name for mark in ("turbo", "base", "512")):
+    if not said and "ss_v_parameterization" in about:
+        said = "v" if _true(about["ss_v_parameterization"]) else "eps"
+    beside = [f for end in (".yaml", ".yml") if (f := path.with_suffix(end)).is_file()]
+    if not said and beside:
+        said = _parameterization(beside[0]) or "eps"
+    if not said and family == "sd2" and not any(mark in path.stem.lower() for mark in ("turbo", "base", "512")):
         said = "v"
-    return "v_prediction" if said in ("v", "v_prediction") else "epsilon"
+    return "v_prediction" if said.startswith("v") else "epsilon"
+
+
+def _parameterization(file: Path) -> str:
+    """What a YAML file in any of its styles and encodings says of it; "" if nothing."""
+
+    def find(value: Any) -> str:
+        if isinstance(value, dict) and "parameterization" in value:
+            return str(value["parameterization"]).lower()
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return next(filter(None, map(find, inside)), "")
+
+    block = file.read_bytes()
+    if block[:1] and b"\0" in block[:2]:  # UTF-16 without its mark, which YAML wants
+        block = block.decode("utf-16-be" if block[0] == 0 else "utf-16-le").encode()
+    try:
+        return find(yaml.safe_load(block))
+    except yaml.YAMLError:
+        raise EngineError(f"{file.name} beside the model must be YAML, got something else") from None
 
 
 def merge(parts: Parts, path: Path, strength: float, name: str) -> None:
@@ -143,8 +160,6 @@ def merge(parts: Parts, path: Path, strength: float, name: str) -> None:
     not fit."""
     file = lora_files.parse(path, f"LoRA {path.name}")
     lora_files.suits(parts.unet, file, f"LoRA {path.name}", name)
-    if not file.unet and not file.text:
-        raise EngineError(f"LoRA {path.name} must change some layer of {name}, got none")
     for module, part in ((parts.unet, file.unet), (parts.text_encoder, file.text)):
         for key, weight in _add(module, part, path, strength, name).items():
             module.get_parameter(key).data = weight

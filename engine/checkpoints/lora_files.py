@@ -3,8 +3,10 @@
 A file is safetensors with the names ``unet.<layer>.lora_A.weight`` and ``lora_B``, as diffusers' `load_lora_weights`
 and `load_lora_adapter` want them (peft's `set_peft_model_state_dict`: without ``unet.``), and the LoraConfig in its
 header. peft's own files say ``base_model.model.`` in front and keep α elsewhere, so it is taken for the rank; kohya's
-say ``lora_unet_<layer>.lora_down.weight``, ``lora_up`` and ``alpha``; the first of diffusers (0.17, which DiffMorpher
-used) ``<attention>.processor.to_q_lora.down.weight``. Ours also say which network they were fitted to (`fingerprint`).
+say ``lora_unet_<layer>.lora_down.weight``, ``lora_up`` and ``alpha`` (and ``lora_mid`` between the two of a
+convolution); the first of diffusers (0.17, which DiffMorpher used) ``<attention>.processor.to_q_lora.down.weight``.
+DoRA's magnitudes are peft's ``lora_magnitude_vector`` or kohya's ``dora_scale``. Ours also say which network they were
+fitted to (`fingerprint`).
 """
 
 from __future__ import annotations
@@ -16,28 +18,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
+from engine.checkpoints import kinds
+from engine.checkpoints.kinds import FILES, KINDS, WIDTHS, short, tell
 from engine.checkpoints.shapes import FAMILY_OF
 from engine.requests import EngineError
 from engine.requests.files import named
 
 KEY = re.compile(
     r"(?:base_model\.model\.)?(?:unet\.|lora_unet_|(text_encoder\.|lora_te1?_))?(.+?)"
-    r"(?:\.alpha|[._]lora(?:_linear_layer)?[._](A|B|down|up)(?:\.default)?\.weight)"
+    r"(?:\.(alpha|dora_scale)"
+    r"|[._]lora(?:_linear_layer)?[._](A|B|down|up|mid|magnitude_vector)(?:\.default)?(?:\.weight)?)"
 )
-SIDES = {"A": "a", "down": "a", "B": "b", "up": "b", None: "alpha"}
+SIDES = {"A": "a", "down": "a", "B": "b", "up": "b"}
 Factors = dict[str, tuple[Tensor, Tensor]]
 Layers = dict[str, dict[str, Any]]
+WILD = 1000.0  # times a layer's own size: a LoRA that changes more leaves nothing of a network
 FIRST_FLORA = "6c4407b4674511ac"  # its fingerprint: what files that name flora and no base were fitted to
 
 
 class File(NamedTuple):
-    """What a file holds for the UNet and for the text encoder: a layer as it calls it → its "a", "b", "alpha", "note"
-    (the LoraConfig). ``about``: what `write` was told, {} in others' files."""
+    """What a file holds for the UNet and for the text encoder: a layer as it calls it → its "a", "b", "note" (the
+    LoraConfig) and, where they are there, "alpha", "mid", "dora_scale", "magnitude_vector". ``about``: what `write` was
+    told, {} in others' files."""
 
     unet: Layers
     text: Layers
@@ -47,20 +52,12 @@ class File(NamedTuple):
 def read(unet: nn.Module, source: bytes | Path, name: str, network: str) -> tuple[Factors, str]:
     """A file's LoRA for this UNet, and a note on what was left out; ``name`` and ``network`` are for the sentences.
 
-    A layer's name → A (1, r, in) and B (1, out, r), float32 on the CPU, all of one rank r. EngineError if it does not
-    fit, saying why.
+    A layer's name → A (1, r, in · kernel) and B (1, out, r), float32 on the CPU, each layer of a rank r of its own.
+    EngineError if it does not fit, saying why.
     """
     file = parse(source, name)
     other = suits(unet, file, name, network)
-    if not file.unet:
-        raise EngineError(f"{name} must hold weights for a UNet, got {'a text encoder only' if file.text else 'none'}")
-    found = fit(unet, file.unet, name, network)
-    for layer in found:
-        if getattr(module := unet.get_submodule(layer), "kernel_size", (1, 1)) != (1, 1):
-            raise EngineError(f"{name} must be for linear layers, got one for the {type(module).__name__} {layer}")
-    rank = max(len(a) for a, _ in found.values())
-    missing = {n: rank - len(a) for n, (a, _) in found.items()}
-    factors = {n: (pad(a, (0, 0, 0, missing[n]))[None], pad(b, (0, missing[n]))[None]) for n, (a, b) in found.items()}
+    factors = {n: (a[None], b[None]) for n, (a, b) in fit(unet, file.unet, name, network).items()}
     return factors, "; ".join(filter(None, (f"the text encoder's part of {name} is left out" * bool(file.text), other)))
 
 
@@ -95,60 +92,103 @@ def suits(unet: nn.Module, file: File, name: str, network: str) -> str:
     # All networks of Stable Diffusion's shapes descend from it, and artists use a LoRA of one on the others. Those of
     # other shapes, as the two floras, were each trained from nothing.
     if getattr(unet, "config", {}).get("cross_attention_dim") in FAMILY_OF:
-        return f"{name} was fitted to another network than {network} ({model}) and may change pictures otherwise"
+        own = f"another network than {short(network)} ({short(model)})"
+        return f"{name} was fitted to {own} and may change pictures otherwise"
     other = "the first flora" if base == FIRST_FLORA else f"{model} of other weights ({base})"
-    here = network.partition(" + ")[0]  # without the LoRAs on it, of which this may be one
-    raise EngineError(f"{name} must be fitted to {here} as it is here, got one fitted to {other}; fit it again")
+    here = f"{short(network)} as it is here"
+    raise EngineError(f"{name} must be fitted to {here}, got one fitted to {other}; fit it again")
 
 
 def parse(source: bytes | Path, name: str) -> File:
-    """The layers of a file, whatever it is for. EngineError if it is none or of another kind."""
-    try:
-        block = source if isinstance(source, bytes) else source.read_bytes()
-    except OSError as e:
-        raise EngineError(f"{name} must be a file that can be read, got {e.strerror}") from None
-    try:
-        tensors, note = load(block), _said(block, "lora_adapter_metadata")
-    except SafetensorError as e:
-        raise EngineError(f"{name} must be a safetensors file, got {len(block)} bytes that are none ({e})") from None
+    """The layers of a file, whatever network it is for. EngineError if it is none, not whole, or of another kind."""
+    kinds.check_lora(source, name)
+    block = source if isinstance(source, bytes) else source.read_bytes()
+    tensors, note = load(block), _said(block, "lora_adapter_metadata")
     unet, text = Layers(), Layers()
     for key, value in tensors.items():
         found = KEY.fullmatch(key)
         if found is None:
-            raise EngineError(f"{name} must hold lora_A and lora_B weights, got {key}")
+            other = tell([f"has {k}" for k in tensors], KINDS[:-3] + FILES[1:])
+            network = "a whole network" if any(k.startswith("model.diffusion_model.") for k in tensors) else ""
+            raise EngineError(f"{name} must be a LoRA, got {network or (other.said if other else f'one with {key}')}")
+        if not value.isfinite().all():
+            raise EngineError(f"{name} must hold finite numbers, got others in {found[2]}")
         head = "text_encoder." if found[1] else "unet."
         config = {k.removeprefix(head): v for k, v in note.items()}
-        (text if found[1] else unet).setdefault(found[2], {"note": config})[SIDES[found[3]]] = value.float()
+        side = found[3] or SIDES.get(found[4], found[4])
+        (text if found[1] else unet).setdefault(found[2], {"note": config})[side] = value.float()
+    if not unet:
+        got = "one for the text encoder alone" if text else "one without any layer"
+        raise EngineError(f"{name} must be a LoRA for a UNet, got {got}")
     return File(unet, text, _said(block, "chrysalis"))
 
 
 def fit(module: nn.Module, layers: Layers, name: str, network: str) -> Factors:
-    """What `parse` gave, for this module: a layer's own name → (r, in · kernel) and (out, r), α within. EngineError if
-    it does not fit."""
-    modules = dict(module.named_modules())
+    """What `parse` gave, for this module: a layer's own name → (r, in · kernel) and (out, r), α and DoRA's magnitudes
+    within. EngineError if it does not fit."""
+    modules, here = dict(module.named_modules()), short(network)
     plain = {n.replace(".", "_").removeprefix("text_model_"): n for n in modules}
+    width = next((p["a"].shape[-1] for n, p in layers.items() if re.search("attn2[._]to_k$", n) and "a" in p), 0)
+    own_width = getattr(getattr(module, "config", None), "cross_attention_dim", width)
+    if width and width != own_width:
+        raise EngineError(f"{name} must be for {here}, got one for {WIDTHS.get(width, f'words {width} wide')}")
     out = Factors()
     for said, parts in layers.items():
         layer = _name(said, plain)
         own = modules.get(layer)
         if own is None:
-            raise EngineError(f"{name} must fit {network}, got one for the layer {layer}, which it does not have")
+            raise EngineError(f"{name} must be for {here}, got one for the layer {layer}, which it does not have")
         if "a" not in parts or "b" not in parts:
             raise EngineError(f"{name} must hold both factors of every layer, got one of {layer}")
         if "alpha" in parts and parts["alpha"].numel() != 1:
             raise EngineError(f"{name} must have one alpha a layer, got {parts['alpha'].numel()} for {layer}")
-        a, b = parts["a"], parts["b"]
-        if not isinstance(own, nn.Linear | nn.Conv2d) or min(a.ndim, b.ndim) < 2:
-            raise EngineError(f"{name} must be for linear layers, got one for the {type(own).__name__} {layer}")
-        a, b, wanted = a.flatten(1), b.flatten(1), (own.weight[0].numel(), len(own.weight))
-        if wanted != (a.shape[1], len(b)) or len(a) != b.shape[1]:
-            raise EngineError(
-                f"{name} must fit {network}, whose layer {layer} has {wanted[0]} inputs and {wanted[1]} outputs, "
-                f"got {a.shape[1]} and {len(b)}, ranks {len(a)} and {b.shape[1]}"
-            )
-        scale = float(parts["alpha"]) / len(a) if "alpha" in parts else _scale(parts["note"], layer, len(a))
-        out[layer] = a, b * scale
+        if not isinstance(own, nn.Linear | nn.Conv2d) or min(parts["a"].ndim, parts["b"].ndim) < 2:
+            raise EngineError(f"{name} must be for linear layers and convolutions, got one for {layer}")
+        out[layer] = _factors(own.weight.detach().float().cpu(), parts, layer, f"{name} must be for {here}, got")
+        if not _size(*out[layer]) <= WILD * max(float(own.weight.detach().float().square().mean()) ** 0.5, 0.01):
+            raise EngineError(f"{name} must leave something of {here}, got changes of {layer} far beyond its weights")
     return out
+
+
+def _factors(weight: Tensor, parts: dict[str, Any], layer: str, refused: str) -> tuple[Tensor, Tensor]:
+    """(r, in · kernel) and (out, r) of what one layer's parts add to its ``weight``, on the CPU."""
+    a, b, wanted = parts["a"].flatten(1), parts["b"].flatten(1), (weight[0].numel(), len(weight))
+    scale = float(parts["alpha"]) / len(a) if "alpha" in parts else _scale(parts["note"], layer, len(a))
+    try:
+        if "mid" in parts:  # of a convolution taken apart: in → r (1 × 1), r → r (its kernel), r → out (1 × 1)
+            a = torch.einsum("ijhw,jc->ichw", parts["mid"], a).flatten(1)
+        if wanted != (a.shape[1], len(b)) or len(a) != b.shape[1]:
+            raise RuntimeError
+        magnitude, outputs = parts.get("magnitude_vector"), True
+        if magnitude is None and (magnitude := parts.get("dora_scale")) is not None:
+            outputs = magnitude.ndim < 2 or len(magnitude) == len(weight)  # else one an input, as kohya's first
+        if magnitude is None:
+            return a, scale * b
+        return _decomposed(weight, scale * b @ a, magnitude.flatten(), outputs)
+    except RuntimeError:
+        sizes = f"{a.shape[1]} and {len(b)} instead of {wanted[0]} and {wanted[1]}"
+        raise EngineError(f"{refused} one of other widths ({sizes} in {layer})") from None
+
+
+def _decomposed(weight: Tensor, delta: Tensor, magnitude: Tensor, outputs: bool) -> tuple[Tensor, Tensor]:
+    """DoRA (Liu et al. 2024, eq. 5): m · V / ‖V‖ for V = W + BA, norms over what enters an output or leaves an input.
+
+    What it adds to ``weight`` has the whole rank, so one factor is the identity."""
+    v = weight + delta.view(weight.shape)
+    kept = 0 if outputs else 1
+    norm = v.transpose(0, kept).flatten(1).norm(dim=1).clamp_min(1e-12)
+    shape = [1] * v.ndim
+    shape[kept] = -1
+    change = (v * (magnitude / norm).view(shape) - weight).flatten(1)
+    if len(change) <= change.shape[1]:
+        return change, torch.eye(len(change))
+    return torch.eye(change.shape[1]), change
+
+
+def _size(a: Tensor, b: Tensor) -> float:
+    """The root mean square of B A, by way of r × r; in double precision, where nothing overflows."""
+    a, b = a.double(), b.double()
+    return float(((b.T @ b) * (a @ a.T)).sum().clamp_min(0) / (len(b) * a.shape[1])) ** 0.5
 
 
 def _name(said: str, plain: dict[str, str]) -> str:

@@ -6,18 +6,15 @@ follow, each with its strength: ``sd15 + /loras/ink.safetensors:0.8 + smooth``.
 
 from __future__ import annotations
 
-import json
+import difflib
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from engine.checkpoints import hub
+from engine.checkpoints import hub, kinds
 from engine.checkpoints.hub import Source
-from engine.checkpoints.shapes import FAMILY_OF, WORDS
 from engine.requests import EngineError, Progress, within
 from engine.requests.files import typed
 
@@ -28,8 +25,6 @@ else:
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-FLORA = {192: "flora"}  # as shapes.FAMILY_OF has the others
-FILE = ".safetensors"
 KINDS = ("sketch", "stroke", "pose", "canny", "live", "preview")  # what else a family names is a LoRA
 
 
@@ -118,10 +113,10 @@ class Choice:
 
     @property
     def family(self) -> str:
-        """What may join it: an entry's own, or by the width of the words of a folder or file; "" if of no known one."""
+        """What may join it: an entry's own, or by the kind of a folder or file; "" if of no known one."""
         if isinstance(self.base, Entry):
             return self.base.family
-        family = (FAMILY_OF | FLORA).get(_width(self.base), "")
+        family = kinds.family(self.base)
         return "turbo" if family == "sd2" and "turbo" in self.base.stem.lower() else family
 
     @property
@@ -180,13 +175,56 @@ def resolve(name: str, paths: Sequence[str] | None = None) -> Choice:
     EngineError for what is neither in the catalogue nor on the disk.
     """
     # Labels of the page's menu are understood too.
-    first, *more = (part.strip().partition(" · ")[0] for part in name.split(" + "))
-    entry, place = CATALOGUE.get(first), Path(typed(first))
-    if entry is None and not (_open(place, paths) and _network(place)):
-        known = f"{', '.join(CATALOGUE)}, a folder of a diffusers network or a .safetensors file"
-        raise EngineError(f"model must be one of {known}, got {first!r}")
+    first, *more = parts = [_plain(part.partition(" · ")[0]) for part in _plain(name).split(" + ")]
+    entry = CATALOGUE.get(first)
+    if entry is None:
+        _there(first, paths)
     own = [(LORAS[n], 1.0) for n in entry.loras] if entry else []
-    return Choice(name, entry or place, (*own, *(_lora(text, paths) for text in more)))
+    return Choice(" + ".join(parts), entry or Path(first), (*own, *(_lora(text, paths) for text in more)))
+
+
+def _plain(text: str) -> str:
+    """A name as it was meant: without quotes that were copied along, ``~`` for the person's folder."""
+    text = text.strip()
+    for mark in ('""', "''", "“”", "„“", "‘’", "«»"):
+        if len(text) > 1 and text[0] == mark[0] and text[1:].count(mark[1]) == 1:
+            inside, _, after = text[1:].rpartition(mark[1])
+            text = inside.strip() + after  # (a LoRA's strength)
+    return typed(text)
+
+
+def _there(first: str, paths: Sequence[str] | None) -> None:
+    """EngineError unless a network may be named there and is there, saying what is wrong and what may be meant."""
+    path = Path(first)
+    if not _open(first, paths):
+        at = ""
+    elif path.is_dir():
+        if (path / "unet" / "config.json").is_file():
+            return
+        kinds.refuse(kinds.of_folder(path), path.name)
+        at = ", a folder without one"
+    elif path.is_file():
+        if path.suffix.lower() == ".safetensors":
+            return
+        if path.suffix.lower() in hub.PICKLES:
+            got = f"{path.name}, which may run code when it is read; convert it to .safetensors"
+            raise EngineError(f"model must be a .safetensors file or a folder, got {got}")
+        at = ", a file of another kind"
+    else:
+        at = ", which is not there" + _meant(first, CATALOGUE, paths)
+    raise EngineError(
+        f"model must be one of {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file, got {first!r}{at}"
+    )
+
+
+def _meant(text: str, names: Iterable[str], paths: Sequence[str] | None) -> str:
+    """What may have been meant by a name that is not there: one of ``names``, or what lies where it should."""
+    known, path = {n.lower(): n for n in names}, Path(text)
+    if path.parent != Path() and _open(str(path.parent), paths) and path.parent.is_dir():
+        known |= {p.name.lower(): p.name for p in path.parent.iterdir() if p.suffix == ".safetensors" or p.is_dir()}
+    own = path.name.lower()
+    found = [n for n in known if sorted(n) == sorted(own)] or difflib.get_close_matches(own, known, 1)
+    return f"; did you mean {known[found[0]]}?" if found else ""
 
 
 def _lora(text: str, paths: Sequence[str] | None) -> tuple[Extra | Path, float]:
@@ -195,40 +233,33 @@ def _lora(text: str, paths: Sequence[str] | None) -> tuple[Extra | Path, float]:
         weight = float(strength) if name else 1.0
     except ValueError:  # a colon of the path's own
         name, weight = text, 1.0
-    name = name or text
-    place = Path(typed(name))
-    if name not in LORAS and not (place.suffix.lower() == FILE and _open(place, paths) and place.is_file()):
-        raise EngineError(f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {name!r}")
+    name = _plain(name or text)
+    own = name.lower().endswith(".safetensors")
+    if name not in LORAS and not (own and _open(name, paths) and Path(name).is_file()):
+        at = (
+            f", which is not there{_meant(name, LORAS, paths)}"
+            if _open(name, paths) and not Path(name).exists()
+            else ""
+        )
+        raise EngineError(f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {name!r}{at}")
     if not -4 <= weight <= 4:
         raise EngineError(f"strength of {name} must be a number from -4 to 4, got {strength}")
-    return LORAS.get(name, place), weight
+    return LORAS.get(name, Path(name)), weight
 
 
 def _open(path: Path, paths: Sequence[str] | None) -> bool:
     """Whether files may be named there."""
-    place = path.resolve()
+    try:
+        place = Path(path).resolve()
+        place.exists()
+    except (OSError, ValueError):  # what can be no path: too long, or with characters that no path has
+        return False
     return paths is None or any(f and place.is_relative_to(Path(typed(f)).resolve()) for f in paths)
 
 
 def _folder(path: Path) -> Path:
     """A network's folder, or the one beside a single file that is named like it."""
     return path if path.is_dir() else path.with_suffix("")
-
-
-def _width(place: Path) -> int:
-    """How wide the words are that a network takes; 0 if that cannot be read. Only configs and headers are looked at."""
-    config = _folder(place) / "unet" / "config.json"
-    try:
-        if config.is_file():
-            return int(json.loads(config.read_text(encoding="utf8"))["cross_attention_dim"])
-        with safe_open(place, "np") as f:
-            return f.get_slice(WORDS).get_shape()[-1]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-        return 0
-
-
-def _network(path: Path) -> bool:
-    return (path / "unet" / "config.json").is_file() or (path.suffix.lower() == FILE and path.is_file())
 
 
 def fetch(needs: Sequence[tuple[str, Source]]) -> Generator[Progress, None, list[Path]]:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+FIRST = "model.diffusion_model.input_blocks.0.0.weight"  # of the UNet in single files
 # How wide the words are is the second side of this tensor in single files.
 WORDS = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 FAMILY_OF = {768: "sd1", 1024: "sd2"}  # by the width of the words

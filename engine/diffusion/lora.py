@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad
+from torch.nn.functional import conv2d, linear, pad
 
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.memory import SHORT
@@ -28,17 +28,13 @@ CHECK = 20  # steps between two looks at how well the pictures are known
 
 @dataclass
 class LoraStack:
-    """K LoRAs: a layer's name → A (K, r, in) and B (K, out, r), float32."""
+    """K LoRAs: a layer's name → A (K, r, in · kernel) and B (K, out, r), float32, each layer of a rank r of its own."""
 
     factors: dict[str, tuple[Tensor, Tensor]]
 
     @property
     def count(self) -> int:
         return next(iter(self.factors.values()))[0].shape[0]
-
-    @property
-    def rank(self) -> int:
-        return next(iter(self.factors.values()))[0].shape[1]
 
     def only(self, k: int) -> LoraStack:
         """LoRA ``k`` alone."""
@@ -61,10 +57,10 @@ class LoraStack:
     @staticmethod
     def join(stacks: list[LoraStack]) -> LoraStack:
         """One stack of several, in their order: zeros stand where one lacks a layer, or a rank that another has."""
-        rank, out = max(s.rank for s in stacks), {}
+        out = {}
         for name in {n: None for s in stacks for n in s.factors}:  # a set in order
             like_a, like_b = next(s.factors[name] for s in stacks if name in s.factors)
-            rows = []
+            rank, rows = max(s.factors[name][0].shape[1] for s in stacks if name in s.factors), []
             for stack in stacks:
                 none_a = like_a.new_zeros(stack.count, 0, like_a.shape[2])
                 none_b = like_b.new_zeros(stack.count, like_b.shape[1], 0)
@@ -110,7 +106,7 @@ def _hook(model: LatentDiffusion, a: Tensor, b: Tensor, form: str) -> Any:
     ready: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     def factors(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """(K · r, in) and (out, K · r), in the network's precision; made once, unless they are being fitted."""
+        """(K · r, in · kernel) and (out, K · r), in its precision; made once, unless they are being fitted."""
         if a.requires_grad or dtype not in ready:
             ready[dtype] = a.flatten(0, 1).to(dtype), b.permute(1, 0, 2).flatten(1).to(dtype)
         return ready[dtype]
@@ -118,10 +114,15 @@ def _hook(model: LatentDiffusion, a: Tensor, b: Tensor, form: str) -> Any:
     def add(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         if model.now is None or model.now.lora_weights is None:
             return out
-        x = args[0].movedim(1, -1) if isinstance(module, nn.Conv2d) else args[0]
+        x = args[0]
         down, up = factors(x.dtype)
+        if isinstance(module, nn.Conv2d):
+            kernel = down.view(len(down), -1, *module.kernel_size)
+            h = conv2d(x, kernel, None, module.stride, module.padding, module.dilation).movedim(1, -1)
+        else:
+            h = linear(x, down)
         w = model.now.lora_weights.to(x.dtype).view(len(x), *[1] * (x.ndim - 2), count, 1)
-        h = linear(x, down).unflatten(-1, (count, rank)) * w
+        h = h.unflatten(-1, (count, rank)) * w
         if form == "factors":
             h = h.sum(-2, keepdim=True) * w
         h = linear(h.flatten(-2), up)

@@ -100,18 +100,25 @@ class LatentDiffusion:
             return self.room.chunk(one, tensors, 1, "pictures")
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Texts → (B, L, D) float32. What goes beyond the network's length is left out (see `overlong`)."""
+        """Texts → (B, L, D) float32. What goes beyond the network's length is left out (see `unread`)."""
         ids = self.resident.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).input_ids
         self.resident.need("text")
         return self.resident.text_encoder(ids.to(self.device)).last_hidden_state.float()
 
-    def overlong(self, prompts: Sequence[str]) -> list[str]:
-        """A note for every prompt whose end is left out."""
-        long = {p: len(self.resident.tokenizer(p).input_ids) - self.max_tokens for p in prompts}
+    def unread(self, prompts: Sequence[str]) -> list[str]:
+        """Notes on what of the prompts the network does not read: ends beyond its length, words in unknown letters."""
+        tokenizer, out = self.resident.tokenizer, list[str]()
+        long = {p: len(tokenizer(p).input_ids) - self.max_tokens for p in prompts}
         said = "the prompt “{}…” is {} tokens too long for {}; its end was left out"
-        return [said.format(p[:20], n, self.name) for p, n in long.items() if n > 0]
+        out += [said.format(p[:20], n, self.name) for p, n in long.items() if n > 0]
+        words = dict.fromkeys(w for p in prompts for w in p.split())
+        unknown = [w for w in words if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False).input_ids]
+        if unknown:
+            some = ", ".join(f"“{w[:20]}”" for w in unknown[:3]) + ", …" * (len(unknown) > 3)
+            out.append(f"{self.name} cannot read {some}: write it in English letters")
+        return out
 
     def null_latent(self, size: tuple[int, int]) -> Tensor:
         """Φ, the missing condition: (1, C, h, w) latent of mid-grey for a latent ``size`` (h, w)."""

@@ -46,7 +46,8 @@ class Resident:
         self.channels = int(self.unet.config.out_channels)
         self.concat_channels = int(self.unet.config.in_channels) - self.channels
         if self.concat_channels % self.channels:
-            raise EngineError(f"model {self.name} must see noise, or drawings beside it, got a network for inpainting")
+            got = f"one with {self.concat_channels} more channels"
+            raise EngineError(f"model {self.name} must see noise, or drawings beside it, got {got}")
         self.controls: dict[str, Any] = {}  # ControlNets and adapters, by what they are shown (control.py)
         self._few_step: Callable[[], dict[str, Tensor]] | None = None  # what loads LCM-LoRA's weights
         self._few_step_weights: dict[str, Tensor] = {}

@@ -54,7 +54,7 @@ def draw(context: Context, r: DrawRequest) -> Steps:
     for i, picture in enumerate(pictures):
         yield Frame(i, picture)
     quality = {} if live else layers.measure(pictures[0])  # while the hand draws nobody reads figures
-    return Output(pictures, {"plan": plan}, quality, model.overlong([r.prompt]))
+    return Output(pictures, {"plan": plan}, quality, model.unread([r.prompt, r.negative]))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def edit(context: Context, r: EditRequest) -> Steps:
         yield Frame(i, picture)
     away = np.asarray(pictures[0], np.float32) / 255 - guide.astype(np.float32) / 255
     quality = {"l2": float(np.square(away).sum())}  # ‖x_g − SDEdit(x_g)‖², the paper's faithfulness
-    return Output(pictures, {"plan": r.plan()}, quality, model.overlong([r.prompt]))
+    return Output(pictures, {"plan": r.plan()}, quality, model.unread([r.prompt, r.negative]))
 
 
 def layers(r: EditRequest, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

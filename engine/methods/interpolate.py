@@ -30,7 +30,7 @@ def interpolate(context: Context, r: InterpolateRequest) -> Steps:
     model, last = context.model, r.frames - 1
     # What is missing is said before the work.
     ranker = context.clip(r.picker) if r.picker.startswith("clip") else None
-    weights = model.resident.weights_for(r.sampler)
+    weights = model.resident.weights_for("ddim" if r.scheme == "interpolate" else r.sampler)
     size = images.frame_size(r.a, r.fit, r.size or model.size, model.multiple)
     ends = [images.fit_frame(p, size, r.fit) for p in (r.a, r.b)]
     yield Frame(0, ends[0])
@@ -46,7 +46,7 @@ def interpolate(context: Context, r: InterpolateRequest) -> Steps:
     frames = [path.pictures[i] for i in range(r.frames)]
     yield Advance("measuring the way")
     measured = quality(model, images.to_tensor(frames), images.to_tensor(ends), (0, last))
-    return Output(frames, found, measured, model.overlong(texts) + notes)
+    return Output(frames, found, measured, model.unread(texts) + notes)
 
 
 def content(context: Context, r: InterpolateRequest, ends: Sequence[Image], end: str) -> Any:

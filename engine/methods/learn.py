@@ -20,7 +20,7 @@ from engine.diffusion import attention, lora, sampling
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.lora import LoraStack
 from engine.diffusion.sampling import ITERATIONS
-from engine.requests import MorphRequest
+from engine.requests import EngineError, MorphRequest
 from engine.vision import images
 
 TOGETHER = 4  # pictures fitted in one batch: every row also pays for the LoRAs of the others
@@ -155,6 +155,8 @@ def invert(job: Job) -> Generator[Advance, None, tuple[Tensor, list[Any]]]:
         for state in sampling.invert(context.model.denoiser(rows), x, job.sigmas[::-1]):
             x = state.x
             yield Advance(doing, steps=len(x))
+        if not x.isfinite().all():  # nothing of that is to be kept
+            raise EngineError(f"noise of the pictures must be finite, got other numbers from {context.model.name}")
         for k, noise in zip(missing, x.split(1), strict=True):
             found[k] = noise
             context.put("inversion", own[k], {"noise": noise}, job.about(k))

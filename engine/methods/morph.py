@@ -59,7 +59,7 @@ def morph(context: Context, r: MorphRequest) -> Steps:
     yield Advance("measuring the way")
     pictures = [frames[i] for i in range(r.total)]
     quality = perceptual.quality(model, images.to_tensor(pictures), images.to_tensor(keys), at, r.loop)
-    return Output(pictures, {}, quality, job.notes + model.overlong(r.words()), files(job))
+    return Output(pictures, {}, quality, job.notes + model.unread(r.words()), files(job))
 
 
 def between(

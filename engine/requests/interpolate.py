@@ -98,7 +98,7 @@ class InterpolateRequest(Request):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.sampler == "live" and self.scheme != "branch":
+        if self.sampler == "live" and self.scheme not in ("branch", "interpolate"):  # the latter has no sampler
             raise EngineError(f"sampler must be ddim for the scheme {self.scheme}, got 'live'")
         if self.pose == "given" and not (self.pose_a or self.pose_b):
             raise EngineError("pose_a or pose_b must hold keypoints for the pose given, got neither")
@@ -113,7 +113,8 @@ class InterpolateRequest(Request):
     def wants(self) -> tuple[str, ...]:
         """What it asks for beside the network (`engine.checkpoints.resolve`)."""
         look = self.pose in DETECTORS and not (self.pose_a and self.pose_b)
-        kinds = {"live": self.sampler == "live", self.picker: self.picker.startswith("clip")}
+        live = self.sampler == "live" and self.scheme == "branch"
+        kinds = {"live": live, self.picker: self.picker.startswith("clip")}
         kinds |= {"pose": self.pose != "off", self.pose: look, "canny": look and bool(self.pose_rescue)}
         return tuple(k for k, wanted in kinds.items() if wanted)
 

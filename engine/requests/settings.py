@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from engine.requests.errors import EngineError
 from engine.requests.files import typed
-from engine.requests.spec import Field, Spec, check, fields_of, pictures_of
+from engine.requests.spec import Field, Spec, check, fields_of, number, pictures_of
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 VARIABLES = {  # the first that is set counts, where the command line says nothing
@@ -74,7 +74,7 @@ def _value(name: str, kind: type, text: str) -> Any:
 def options(parser: ArgumentParser, declared: Iterable[Field]) -> None:
     """An option for each field. What is not given is None; what it may be, the request or the settings say."""
     for f in declared:
-        kind: dict[str, Any] = {"type": f.type}
+        kind: dict[str, Any] = {"type": number if f.type in (int, float) else f.type}
         if f.type is bool:
             kind = {"action": BooleanOptionalAction}
         elif f.type is tuple:

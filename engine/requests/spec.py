@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, partial
@@ -122,22 +123,51 @@ def new_seed() -> int:
     return random.SystemRandom().randrange(2**32)
 
 
+def number(text: str) -> Any:
+    """A number as people write it: 7, 0.7, 0,7 or 7e3; what is none, or may be two (1,000), stays text."""
+    text = text.strip()
+    if re.fullmatch(r"[+-]?\d*,\d+", text) and not re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", text):
+        text = text.replace(",", ".")
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def settle(request: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Loose values from a page, a file or a caller as the request wants them: an empty seed is a new one, 3.0 is 3,
-    a list a tuple, text one line for each. EngineError for a name that it does not have."""
+    """Loose values from a page, a file or a caller as the request wants them: a seed that is empty or -1 is a new one,
+    3.0 is 3, a list a tuple, text one line for each or a number. EngineError for a name that it does not have."""
     declared, out = _declared(request), dict(values)
     if unknown := [n for n in values if n not in declared]:
         raise EngineError(f"settings must be fields of {request.method}, got {', '.join(unknown)[:80]}")
-    if "seed" in declared and out.get("seed") is None:
-        out["seed"] = new_seed()
     for name, value in out.items():
         kind = declared[name].type
+        if kind in (int, float) and isinstance(value, str):
+            out[name] = value = number(value)
         if kind is int and isinstance(value, float) and value.is_integer():
             out[name] = int(value)
         elif kind is tuple:
             lines: Any = value.splitlines() if isinstance(value, str) else value or ()
             out[name] = tuple(tuple(v) if isinstance(v, list) else v for v in lines)
+    if "seed" in declared and out.get("seed") in (None, "", -1):
+        out["seed"] = new_seed()
     return out
+
+
+def make(request: Any, preset: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """A request of a preset's values and of what was ``given``, which counts more: what of the preset does not go with
+    it is as it is by default. EngineError for what was given."""
+    values = dict(preset)
+    while True:
+        try:
+            return request(**settle(request, {**values, **given}))
+        except EngineError as e:
+            name = str(e).partition(" ")[0]
+            if name in given or name not in values:
+                raise
+            del values[name]
 
 
 def check(request: Any) -> None:
@@ -156,7 +186,10 @@ def check(request: Any) -> None:
             _picture(spec.label if spec.layer == "RGB" else field.name, spec.layer, value)
             _layer(request, field, value, sizes)
     for field in fields_of(type(request)).values():
-        _plain(field.name, field.type, field.spec, getattr(request, field.name))
+        value = getattr(request, field.name)
+        _plain(field.name, field.type, field.spec, value)
+        for text in value if isinstance(value, tuple) else (value,):
+            _readable(field.name, text)
 
 
 def _picture(name: str, mode: str, value: Any) -> None:
@@ -181,6 +214,12 @@ def _layer(request: Any, field: Field, value: Image, sizes: dict[str, tuple[int,
     w, h = value.size
     if abs(w * h0 - h * w0) > 0.02 * w * h0:
         raise EngineError(f"{field.name} must have the proportions of {first}, {w0} × {h0}, got {w} × {h}")
+
+
+def _readable(name: str, text: Any) -> None:
+    """Refuses half characters, which come of text in another encoding and can be written nowhere."""
+    if isinstance(text, str) and re.search("[\0\ud800-\udfff]", text):
+        raise EngineError(f"{name} must be text in UTF-8, got {text[:40]!r}")
 
 
 def _plain(name: str, kind: type, spec: Spec, value: Any) -> None:

@@ -4,6 +4,7 @@ import zipfile
 from typing import Any
 
 import gradio as gr
+from PIL import ImageChops, ImageStat
 from PIL.Image import Image
 
 from engine.requests import Done
@@ -13,6 +14,8 @@ from morph_ui.panels import AT_ONCE, NO_FILE, OFF, QUIET, Panel, Updates, summar
 from morph_ui.panels.enlarge import Enlarge
 from morph_ui.panels.status import line, problem
 from morph_ui.session import Run, Session
+
+FAR = 10  # times a cross-fade: no more is said of a way than that
 
 
 class Film(Panel):
@@ -98,11 +101,20 @@ def measures(done: Done) -> list[str]:
         return []
     steps = n if done.settings.get("loop") else n - 1
     uneven = q["variance"] ** 0.5 / (q["length"] / steps)
-    text = f"The way is {q['length'] / q['fade_length']:.2f} times as long as a cross-fade's, its steps ± {uneven:.0%}"
+    times = q["length"] / q["fade_length"]
+    text = f"The way is {times:.2f} times as long as a cross-fade's, its steps ± {uneven:.0%}"
+    if times >= FAR:
+        return ["The way is far longer than a cross-fade's" + ", for the pictures are nearly the same" * alike(done)]
     if not q["ends"]:
         return [text]
     # In steps of an even cross-fade, which says how far that is.
     return [text + f", and the pictures drawn again are {q['ends'] / (q['fade_length'] / steps):.1f} of its steps off"]
+
+
+def alike(done: Done) -> bool:
+    """Whether the two ends differ by next to nothing."""
+    a, b = (done.frames[i].convert("RGB") for i in (0, -1))
+    return sum(ImageStat.Stat(ImageChops.difference(a, b)).mean) / 3 < 4
 
 
 def frames_of(run: Run) -> tuple[list[Image], dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from engine.checkpoints.kinds import check_lora
 from engine.requests import MOST, EngineError, MorphRequest, settle
 from engine.requests.settings import Settings
 from engine.vision import images
@@ -103,11 +104,17 @@ def read_loras(paths: list[str], pictures: int) -> tuple[bytes, ...]:
 
 
 def unpack(path: Path) -> list[tuple[str, bytes]]:
-    """(name, bytes) of a file, or of those in a zip."""
+    """(name, bytes) of a LoRA, or of those in a zip. EngineError for one that is not whole or of another kind."""
     if not zipfile.is_zipfile(path):
-        return [(path.name, path.read_bytes())]
-    with zipfile.ZipFile(path) as z:
-        inside = [i for i in z.infolist() if i.filename.endswith(".safetensors")][:MOST]
-        if sum(i.file_size for i in inside) > LARGEST:
-            raise EngineError(f"loras must be at most {LARGEST / 1e9:g} GB together, got more in {path.name}")
-        return [(Path(i.filename).name, z.read(i)) for i in inside]
+        found = [(path.name, path.read_bytes())]
+    else:
+        with zipfile.ZipFile(path) as z:
+            inside = [i for i in z.infolist() if i.filename.lower().endswith(".safetensors")][:MOST]
+            if sum(i.file_size for i in inside) > LARGEST:
+                raise EngineError(f"loras must be at most {LARGEST / 1e9:g} GB together, got more in {path.name}")
+            found = [(Path(i.filename).name, z.read(i)) for i in inside]
+    if not found:
+        raise EngineError(f"loras must be .safetensors files, got {path.name} with none in it")
+    for name, block in found:
+        check_lora(block, f"LoRA {name}")
+    return found
