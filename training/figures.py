@@ -197,7 +197,7 @@ def sliders(b: Bench) -> Figures:
     """On how many of `DRAWINGS` no step of a slider goes the wrong way: *realism* never nearer to the strokes, lines
     and colours never farther from theirs."""
     at, out = np.linspace(0, len(b.val) - 1, DRAWINGS).astype(int), {}
-    found = [s.follow(b.models, str(b.folder), b.val[i], VALUES) for i in (*at, b.shown[0])]
+    found = [s.follow(b.models, str(b.folder), b.val[i], VALUES) for i in (*at, b.shown[1])]
     for name in found[0]:
         sign = 1 if name == "realism" else -1
         out[f"{name}_monotone"] = sum(bool((np.diff(f[name][1]) * sign >= 0).all()) for f in found[:-1])
