@@ -167,7 +167,7 @@ WORDS = {"prompt": "a red rose", "prompt_b": "a white daisy", "negative": "blue"
 TRIES = WAY | {"candidates": 4, "seed": 2}
 POSED = WAY | {"model": "epsilon", "pose_a": _person(0.3, 0.1), "pose_b": _person(0.6, -0.1)}
 MORPH = {
-    "pictures": (DANDELION, ROSE),
+    "pictures": (TULIP, SUNFLOWER),
     "frames": 3,
     "steps": 6,
     "lora_steps": 6,

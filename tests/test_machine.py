@@ -22,7 +22,7 @@ from engine.checkpoints import lora_files
 from engine.checkpoints.resolve import resolve
 from engine.requests import Done, DrawRequest, EditRequest, EngineError, InterpolateRequest, MorphRequest
 from engine.requests.files import destination, frames_folder, named, own_folder, typed
-from engine.vision import video
+from engine.vision import sources, video
 from morph_ui import session as visit
 
 OURS = [ROOT / "app.py", *(p for place in ("engine", "morph_ui", "training") for p in (ROOT / place).rglob("*.py"))]
@@ -253,7 +253,7 @@ def test_films_of_any_name(made, name, tmp_path):
     assert code == 0 and not err and json.loads(out.splitlines()[-1])["frames"] == 3
     path = Path(typed(name))
     assert video.read_settings(path)["frames"] == 3 and path.read_bytes()[4:8] == b"ftyp" and not Path("~").exists()
-    assert len(video.read_all([path])[0]) == 3
+    assert len(sources.read_all([path]).pictures) == 3
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_films_of_any_name(made, name, tmp_path):
         (("morph", "a.png", "b.png", "--lora-dir", "a.png"), "lora-dir must be a folder, got 'a.png'"),
         ((*EDIT, "--out", "p.jpg"), "out must be a file name that ends in .png, got 'p.jpg'"),
         ((*EDIT, "--out", "p.mp4"), "out must be a file name that ends in .png, got 'p.mp4'"),
-        (("enlarge", "a.png", "--out", "p.jpg"), "out must be a .png, got p.jpg"),
+        (("enlarge", "a.png", "--out", "p.jpg"), "out must be a .png, a .mp4, a .zip or a folder, got 'p.jpg'"),
         (("enlarge", "a.png", "--out", "p.png", "--preview", "d.xyz"), "preview must be a file name that ends in .png"),
     ],
 )
@@ -327,7 +327,7 @@ def test_films_say_how_their_colours_are_stored(side, tmp_path):
             of = film.streams.video[0].codec_context
             assert (of.colorspace, of.color_primaries, of.color_trc, of.color_range) == (1, 1, 1, 1)
             y, u, v = (plane[side // 4, side // 4] for plane in planes(next(film.decode(video=0))))
-        shown = np.asarray(video.read_all([path])[0][0])[side // 2, side // 2].astype(int)
+        shown = np.asarray(sources.read_all([path]).pictures[0])[side // 2, side // 2].astype(int)
         assert np.abs(shown - colour).max() <= 3
         assert np.abs(shown_709(y, u, v) - colour).max() <= 3  # a player's own sums
 
@@ -348,14 +348,12 @@ def test_films_of_others_are_shown_as_players_do(tmp_path):
     half = np.zeros((64, 96, 3), np.uint8)
     half[:, :48] = 255, 0, 0
     film_of(tmp_path / "turned.mp4", half, turn=90)
-    turned = np.asarray(video.read_all([tmp_path / "turned.mp4"])[0][0])
+    turned = np.asarray(sources.read_all([tmp_path / "turned.mp4"]).pictures[0])
     assert turned.shape == (96, 64, 3) and turned[80, 32, 0] > 200 and turned[16, 32, 0] < 60
     for side, space in ((768, "ITU709"), (64, "ITU601")):
         film_of(tmp_path / "silent.mp4", np.full((side, side, 3), (255, 0, 0), np.uint8), dst_colorspace=space)
-        assert (
-            np.abs(np.asarray(video.read_all([tmp_path / "silent.mp4"])[0][0])[8, 8].astype(int) - (255, 0, 0)).max()
-            < 5
-        )
+        shown = np.asarray(sources.read_all([tmp_path / "silent.mp4"]).pictures[0])
+        assert np.abs(shown[8, 8].astype(int) - (255, 0, 0)).max() < 5
 
 
 def film_of(path, block, turn=0, **how):
@@ -378,12 +376,12 @@ def test_zips_and_folders_as_they_come(tmp_path):
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as z:
         z.writestr("a/B.PNG", block.getvalue())
         z.writestr("__MACOSX/a/._B.PNG", b"Finder")
-    assert len(video.read_all([tmp_path / "m.zip"])[0]) == 1
+    assert len(sources.read_all([tmp_path / "m.zip"]).pictures) == 1
     whole = bytearray((tmp_path / "m.zip").read_bytes())
     whole[60] ^= 255
     (tmp_path / "broken.zip").write_bytes(whole)
-    with pytest.raises(EngineError, match="zip must be a whole one without a password, got 'broken"):
-        video.read_all([tmp_path / "broken.zip"])
+    with pytest.raises(EngineError, match="zip must be whole and have no password, got 'broken"):
+        sources.read_all([tmp_path / "broken.zip"])
 
 
 # ---- addresses

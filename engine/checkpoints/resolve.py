@@ -178,7 +178,7 @@ def resolve(name: str, paths: Sequence[str] | None = None) -> Choice:
     first, *more = parts = [_plain(part.partition(" · ")[0]) for part in _plain(name).split(" + ")]
     entry = CATALOGUE.get(first)
     if entry is None:
-        _there(first, paths)
+        _there(first, name.partition(" + ")[0].strip(), paths)
     own = [(LORAS[n], 1.0) for n in entry.loras] if entry else []
     return Choice(" + ".join(parts), entry or Path(first), (*own, *(_lora(text, paths) for text in more)))
 
@@ -193,8 +193,11 @@ def _plain(text: str) -> str:
     return typed(text)
 
 
-def _there(first: str, paths: Sequence[str] | None) -> None:
-    """EngineError unless a network may be named there and is there, saying what is wrong and what may be meant."""
+def _there(first: str, given: str, paths: Sequence[str] | None) -> None:
+    """EngineError unless a network may be named there and is there, saying what is wrong and what may be meant.
+
+    ``given``: the name as it was written; the person's own folder is not told.
+    """
     path = Path(first)
     if not _open(first, paths):
         at = ""
@@ -213,7 +216,7 @@ def _there(first: str, paths: Sequence[str] | None) -> None:
     else:
         at = ", which is not there" + _meant(first, CATALOGUE, paths)
     raise EngineError(
-        f"model must be one of {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file, got {first!r}{at}"
+        f"model must be one of {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file, got {given!r}{at}"
     )
 
 
@@ -236,11 +239,8 @@ def _lora(text: str, paths: Sequence[str] | None) -> tuple[Extra | Path, float]:
     name = _plain(name or text)
     own = name.lower().endswith(".safetensors")
     if name not in LORAS and not (own and _open(name, paths) and Path(name).is_file()):
-        at = (
-            f", which is not there{_meant(name, LORAS, paths)}"
-            if _open(name, paths) and not Path(name).exists()
-            else ""
-        )
+        gone = _open(name, paths) and not Path(name).exists()
+        at = f", which is not there{_meant(name, LORAS, paths)}" if gone else ""
         raise EngineError(f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {name!r}{at}")
     if not -4 <= weight <= 4:
         raise EngineError(f"strength of {name} must be a number from -4 to 4, got {strength}")
