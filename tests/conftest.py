@@ -27,7 +27,7 @@ from engine.jobs import cache
 ROOT = Path(__file__).resolve().parents[1]
 # Chromium as root, without a GPU, asking nobody outside.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP studio.test 127.0.0.1"]
 
 
 def pytest_configure():

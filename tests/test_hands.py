@@ -5,7 +5,7 @@ import io
 import re
 
 import pytest
-from conftest import FLAGS, ROOT
+from conftest import ROOT
 from PIL import Image
 from playwright.sync_api import expect
 from test_easel import LONG, Painter, opened, says, settled, show_tab, stroke, until
@@ -176,25 +176,20 @@ def test_from_and_to_take_several_files_a_paste_and_each_other(browser, painter)
         until(page, lambda: b.evaluate("i => i.naturalWidth < i.naturalHeight"))
 
 
-def test_plain_http(painter):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        flags = [*FLAGS, "--host-resolver-rules=MAP studio.test 127.0.0.1"]
-        browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
-        page, errors = browser.new_page(), []
-        page.on("pageerror", lambda e: errors.append(str(e)))
-        page.goto(painter.url.replace("127.0.0.1", "studio.test"))
-        expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
-        assert page.evaluate("isSecureContext") is False
-        for name, there in (("Upload file", True), ("Capture from camera", False), ("Paste from clipboard", False)):
-            button = page.locator(f"#interpolate-a button[aria-label='{name}']")
-            expect(button).to_be_visible(timeout=LONG) if there else expect(button).to_be_hidden(timeout=LONG)
-        page.wait_for_function("!!document.querySelector('#interpolate-hands .trouble')")
-        give(page, "paste", "body", ("red.png", "image/png", flat("red")))
-        expect(page.locator("#interpolate-a img")).to_be_visible(timeout=LONG)
-        assert errors == []
-        browser.close()
+def test_plain_http(browser, painter):
+    page, errors = browser.new_page(), []
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.goto(painter.url.replace("127.0.0.1", "studio.test"))
+    expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
+    assert page.evaluate("isSecureContext") is False
+    for name, there in (("Upload file", True), ("Capture from camera", False), ("Paste from clipboard", False)):
+        button = page.locator(f"#interpolate-a button[aria-label='{name}']")
+        expect(button).to_be_visible(timeout=LONG) if there else expect(button).to_be_hidden(timeout=LONG)
+    page.wait_for_function("!!document.querySelector('#interpolate-hands .trouble')")
+    give(page, "paste", "body", ("red.png", "image/png", flat("red")))
+    expect(page.locator("#interpolate-a img")).to_be_visible(timeout=LONG)
+    assert errors == []
+    page.close()
 
 
 NOISE = """() => {

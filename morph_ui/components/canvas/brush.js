@@ -53,7 +53,7 @@ function finish() {
 function takeBack(palm = false) {
   if (!stroke) return;
   const b = stroke.box, far = Math.hypot(b[2] - b[0], b[3] - b[1]) > 48 + 2 * stroke.layer.size;
-  if (far || (!palm && performance.now() - stroke.since > 300)) finish(); else { wipe(); tell(); }
+  if (far || (!palm && performance.now() - stroke.since > 500)) finish(); else { wipe(); tell(); }
 }
 
 // ---- fill and pick, both of what is seen
