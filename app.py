@@ -11,7 +11,9 @@ from typing import Any
 from engine.jobs.worker import Worker
 from engine.jobs.zerogpu import ZeroWorker, zero_gpu
 from engine.requests import EngineError, Event, LoadRequest, fields_of
+from engine.requests.files import uploads
 from engine.requests.settings import Settings, options
+from engine.requests.terminal import spell
 
 OPTIONS = ("host", "port", "device", "model", "memory", "workers", "cluster")
 
@@ -47,11 +49,13 @@ def workers(settings: Settings) -> Any:
 
 
 def main() -> None:
+    spell()
     parser = argparse.ArgumentParser(description="Chrysalis, a studio for turning pictures into one another")
     options(parser, (fields_of(Settings)[n] for n in OPTIONS))
     args = parser.parse_args()
     try:
         settings = Settings.read(args)
+        uploads()
         worker = workers(settings)
         from engine.checkpoints.manager import preferred  # it imports torch, and ZeroGPU wants to come before that
         from engine.checkpoints.resolve import missing, resolve
@@ -65,8 +69,14 @@ def main() -> None:
             worker.submit(LoadRequest(settings.model if ready else "flora"))  # it loads while the page opens
     from morph_ui import build, launch
 
-    print(f"Chrysalis is at http://{settings.host}:{settings.port}", flush=True)
-    launch(build(worker, settings), server_name=settings.host, server_port=settings.port)
+    try:
+        page = build(worker, settings)
+        print(f"Chrysalis is at http://{settings.host}:{settings.port}", flush=True)
+        launch(page, server_name=settings.host, server_port=settings.port)
+    except EngineError as e:
+        raise SystemExit(f"error: {e}") from None
+    except OSError as e:
+        raise SystemExit(f"error: port {settings.port} and the studio's folders must be free to use, got {e}") from None
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def random_network(folder: Path, shape: str) -> Path:
     (a few-step LoRA). What an earlier call made there is taken. EngineError for a folder that holds something else.
     """
     mark = folder / "random.json"
-    if mark.is_file() and json.loads(mark.read_text()) == shape:
+    if mark.is_file() and json.loads(mark.read_text(encoding="utf8")) == shape:
         return folder
     if folder.is_dir() and any(folder.iterdir()):
         raise EngineError(f"folder must be empty or hold a random network of the shape {shape}, got {folder}")
@@ -69,7 +69,7 @@ def random_network(folder: Path, shape: str) -> Path:
         save(unet, "unet")
         unet.float()
     make_controls(unet, folder, save, 64 if shape == "sd1" else 4)
-    mark.write_text(json.dumps(shape))
+    mark.write_text(json.dumps(shape), encoding="utf8")
     return folder
 
 
@@ -83,7 +83,7 @@ class Report:
         self.lines.append({"figure": figure} | line)
         print(json.dumps(self.lines[-1]), flush=True)
         if self.file:
-            self.file.write_text(json.dumps(self.lines, indent=1))
+            self.file.write_text(json.dumps(self.lines, indent=1), encoding="utf8")
 
     def table(self) -> None:
         print()

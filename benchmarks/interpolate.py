@@ -27,7 +27,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 
 
 def request(model: str) -> InterpolateRequest:
-    pair = json.loads((EXAMPLES / "pairs.json").read_text())[0]
+    pair = json.loads((EXAMPLES / "pairs.json").read_text(encoding="utf8"))[0]
     a, b = (images.read(EXAMPLES / pair[k]) for k in "ab")
     words = {"prompt": pair["prompt"], "prompt_b": pair["prompt_b"]}
     return InterpolateRequest(a, b, **words, model=model, **InterpolateRequest.presets["draft"])

@@ -22,7 +22,7 @@ def settle(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):  # Linux's own count of a process
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf8")
 
 
 def peak(device: torch.device) -> dict[str, float]:
@@ -31,7 +31,7 @@ def peak(device: torch.device) -> dict[str, float]:
         most = {"allocated_mb": torch.cuda.max_memory_allocated(), "reserved_mb": torch.cuda.max_memory_reserved()}
         return {name: round(count / 2**20) for name, count in most.items()}
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf8").splitlines()
         return {"resident_mb": round(int(next(s for s in lines if s.startswith("VmHWM")).split()[1]) / 1024)}
     except (OSError, StopIteration):
         return {"resident_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
@@ -58,6 +58,6 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(encoding="utf8")
     except OSError:
         return ""

@@ -31,7 +31,7 @@ STEPS, FRAMES, FIT = 50, 16, 20
 
 
 def request(model: str) -> MorphRequest:
-    pair = json.loads((EXAMPLES / "pairs.json").read_text())[0]
+    pair = json.loads((EXAMPLES / "pairs.json").read_text(encoding="utf8"))[0]
     pictures, prompts = tuple(images.read(EXAMPLES / pair[k]) for k in "ab"), (pair["prompt"], pair["prompt_b"])
     own = {"steps": STEPS, "frames": FRAMES, "lora_steps": FIT, "fit": "crop"}
     return MorphRequest(pictures, prompts=prompts, model=model, **own)
@@ -39,15 +39,14 @@ def request(model: str) -> MorphRequest:
 
 @torch.no_grad()
 def errors(net: LatentDiffusion, z: Tensor, prompts: Tensor, stack: lora.LoraStack) -> list[float]:
-    """How well each LoRA knows its picture: mean squared error of the noise at 64 fixed levels."""
+    """How well each LoRA knows its picture: mean squared error of the network's own prediction at 64 fixed levels."""
     out, n, sigmas = [], 64, net.schedule.training
     t = ((torch.rand(n, generator=generator(1, 9)) + torch.arange(n)) / n * len(sigmas)).long()
     eps, s = gaussian(z.shape[1:], [generator(1, 8)] * n), sigmas[t]
     with lora.attach(net, stack):
         for k in range(len(z)):
             row = Conditioning(prompts[k : k + 1], lora_weights=torch.eye(len(z))[k : k + 1])
-            found = net.eps(z[k] + s.to(z).view(-1, 1, 1, 1) * eps.to(z), s, [row])
-            out.append(float((found.cpu() - eps).square().mean()))
+            out.append(float(net.errors(z[k].expand(n, -1, -1, -1), eps.to(z), s, [row]).mean()))
     return out
 
 

@@ -38,7 +38,7 @@ WAYS: dict[str, dict[str, Any] | None] = {  # the rows of the paper's ablation, 
 def pairs(folder: Path) -> Iterator[tuple[Image, Image, str, str]]:
     """Pictures and words: of ``pairs.json`` (a, b, prompt, prompt_b), or of subfolders with two pictures each."""
     if (folder / "pairs.json").is_file():
-        for p in json.loads((folder / "pairs.json").read_text()):
+        for p in json.loads((folder / "pairs.json").read_text(encoding="utf8")):
             yield images.read(folder / p["a"]), images.read(folder / p["b"]), p["prompt"], p["prompt_b"]
         return
     for sub in sorted(p for p in folder.iterdir() if p.is_dir()):

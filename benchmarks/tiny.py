@@ -106,7 +106,9 @@ def make_network(
     for name, part in parts.items():
         part.save_pretrained(folder / name)
     index = {n: ["transformers" if n[0] == "t" else "diffusers", type(part).__name__] for n, part in parts.items()}
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"} | index))
+    (folder / "model_index.json").write_text(
+        json.dumps({"_class_name": "StableDiffusionPipeline"} | index), encoding="utf8"
+    )
     return folder
 
 
@@ -140,7 +142,7 @@ def make_clip(folder: Path, tokenizer: Path) -> Path:
     save_file({k: v.contiguous() for k, v in weights.items()}, folder / "open_clip_model.safetensors")
     config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text | {"hf_tokenizer_name": "here"}}
     whole = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
-    (folder / "open_clip_config.json").write_text(json.dumps(whole))
+    (folder / "open_clip_config.json").write_text(json.dumps(whole), encoding="utf8")
     return folder
 
 

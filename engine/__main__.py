@@ -15,8 +15,11 @@ from typing import Any
 
 from engine.requests import METHODS, Done, EngineError, Field, Frame, Progress, Request, fields_of, pictures_of
 from engine.requests import make as make_request
+from engine.requests.files import destination, frames_folder, typed
 from engine.requests.settings import Settings, document, options
+from engine.requests.terminal import spell
 
+KINDS = {"zip": (".zip",), "lora_dir": ()}  # what else results go into
 FILMS, PAIRS = ("interpolate", "morph"), {"picks": "--pick", "reseeds": "--reseed"}  # (the others make pictures)
 
 
@@ -92,7 +95,7 @@ def request_of(args: argparse.Namespace) -> Any:
         if (found := getattr(args, f.name)) is not None:
             values[f.name] = _picture(f, found)
     if getattr(args, "drawing", None):
-        values = {k: v for k, v in drawing(args.drawing).items() if v is not None} | values
+        values = {k: v for k, v in drawing(typed(args.drawing)).items() if v is not None} | values
     for f in fields_of(request).values():
         if (given := getattr(args, f.name)) is not None:
             values[f.name] = tuple(given) if f.type is tuple else given
@@ -110,15 +113,15 @@ def _picture(f: Field, found: Any) -> Any:
     from engine.vision.images import layer, read
 
     if f.type is tuple:
-        return tuple(read(p, f"picture {i}") for i, p in enumerate(found, 1))
+        return tuple(read(typed(p), f"picture {i}") for i, p in enumerate(found, 1))
     if f.spec.layer == "RGB":
-        return read(found, f.spec.label)
-    return layer(found, f.name, f.name)
+        return read(typed(found), f.spec.label)
+    return layer(typed(found), f.name, f.name)
 
 
 def _file(path: str, name: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return Path(typed(path)).read_bytes()
     except OSError as e:
         raise EngineError(f"{name} must be a file, got {path}: {e.strerror}") from None
 
@@ -161,6 +164,7 @@ def make(args: argparse.Namespace) -> int:
         video.check_fps(args.fps)
     if args.verb == "pose" and args.json and len(args.json) != request.total:
         raise EngineError(f"json must be {request.total} files, one a picture, got {len(args.json)}")
+    place(args, request)
     done = work(args, request)
     failed = 0
     for path, save in _writers(args, request, done):  # each for itself: one full disk must not cost the rest
@@ -168,14 +172,27 @@ def make(args: argparse.Namespace) -> int:
             if path:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 save(path)
-        except OSError as e:
+        except Exception as e:
             print(f"error: the result must be written to {path}, got {e}", file=sys.stderr)
             failed = 1
     print(json.dumps(_report(args, request, done)))
     return failed
 
 
-def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tuple[str | None, Callable[[str], Any]]]:
+def place(args: argparse.Namespace, request: Any) -> None:
+    """Puts places where results go in the options' stead. EngineError, before the work, for what cannot be written."""
+    given = {n: v for n, v in vars(args).items() if n in KINDS and v is not None}
+    for name, path in given.items():
+        args.__dict__[name] = destination(name.replace("_", "-"), path, *KINDS[name])
+    if args.out is not None:
+        args.out = destination("out", args.out, *((".mp4", ".m4v") if args.verb in FILMS else (".png",)))
+    if getattr(args, "frames_dir", None) is not None:
+        args.frames_dir = frames_folder("frames-dir", args.frames_dir, request.total)
+    if args.verb == "pose":
+        args.json = [Path(typed(path)) for path in args.json]
+
+
+def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tuple[Path | None, Callable[[Path], Any]]]:
     """What was asked for: where, and what writes it."""
     from engine.vision import video
 
@@ -186,12 +203,12 @@ def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tup
         yield args.out, lambda path: video.save_png(video.side_by_side(frames, request.columns), path, settings)
     if args.verb == "pose":
         for path, side in zip(args.json, "ab", strict=False):
-            yield path, lambda path, side=side: Path(path).write_text(settings[f"pose_{side}"])
+            yield path, lambda path, side=side: path.write_text(settings[f"pose_{side}"], encoding="utf8")
         return
     yield args.frames_dir, lambda path: video.save_frames(frames, path, settings)
     yield args.zip, lambda path: video.save_zip(frames, path, settings)
     for name, block in done.files.items() if getattr(args, "lora_dir", None) else ():
-        yield f"{args.lora_dir}/{name}", lambda path, block=block: Path(path).write_bytes(block)
+        yield args.lora_dir / name, lambda path, block=block: path.write_bytes(block)
 
 
 def _report(args: argparse.Namespace, request: Any, done: Done) -> dict[str, Any]:
@@ -240,6 +257,7 @@ def list_cache(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
+    spell()
     args = parser().parse_args()
     others = {
         "models": list_models,

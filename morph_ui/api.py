@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 from engine.requests import Done, EnlargeRequest, Field, Frame, Preview, Progress, fields_of, pictures_of, settle
-from engine.vision import images, video
+from engine.vision import images, sources, video
 from morph_ui.panels import film
 from morph_ui.panels.status import sentence
 from morph_ui.session import Session
@@ -40,9 +40,7 @@ def api(worker: Any, request: Any, about: str, outputs: tuple[str, ...], read: R
             for event in run.events(worker):
                 if isinstance(event, Frame | Done):
                     run.take(event, session.save)
-                doing = isinstance(event, Progress)
-                now = {"progress": round(event.fraction, 4), "doing": event.doing} if doing else gr.skip()
-                yield {outs["report"]: now}
+                yield {outs["report"]: told(event)}
             yield {outs[n]: value for n, value in results(session).items() if n in outs}
         except Exception as e:
             raise gr.Error(sentence(e), print_exception=False) from None
@@ -56,6 +54,12 @@ def api(worker: Any, request: Any, about: str, outputs: tuple[str, ...], read: R
     call.__signature__ = inspect.Signature([inspect.Parameter(n, kind, default=needed.get(n)) for n in inputs])
     own = {"api_name": request.method, "concurrency_limit": None, "show_progress": "hidden"}
     gr.Button(visible=False).click(call, list(inputs.values()), list(outs.values()), **own)
+
+
+def told(event: Any) -> Any:
+    """Progress, as the report has it meanwhile."""
+    doing = isinstance(event, Progress)
+    return {"progress": round(event.fraction, 4), "doing": event.doing} if doing else gr.skip()
 
 
 def upload(name: str, field: Field | None = None) -> gr.File:
@@ -92,7 +96,7 @@ def results(session: Session) -> dict[str, Any]:
 
 
 def enlarging(worker: Any) -> None:
-    """``/enlarge``: pictures, zips and films, and a scale → an MP4 (of several), PNGs, a detail, a report."""
+    """``/enlarge``: pictures, zips and films, and a scale → an MP4 (of several alike), PNGs, a detail, a report."""
     inputs = [upload("pictures"), gr.Number(2, label="scale", visible=False)]
     outs = {n: upload(n) for n in ("mp4", "pictures", "detail")} | {"report": gr.JSON(visible=False, label="report")}
 
@@ -100,25 +104,24 @@ def enlarging(worker: Any) -> None:
         """Make ``pictures`` (files, zips, films) 2 or 4 times as large; ``detail`` is a part, before | after."""
         session = Session()
         try:
-            found, rate = video.read_all(pictures or ())
-            run = session.enlarge(EnlargeRequest(**settle(EnlargeRequest, {"pictures": tuple(found), "scale": scale})))
-            made, own = video.Stored(session.path("larger")), run.request.settings()
-            for event in run.events(worker):
-                if isinstance(event, Frame):
-                    made.put(event.index, event.picture, own)
-                elif isinstance(event, Preview):
+            values = settle(EnlargeRequest, {"scale": scale})
+            found = sources.read_all(pictures or (), values["scale"])
+            run = session.enlarge(EnlargeRequest(tuple(found.pictures), **values))
+            made, settings, done = video.Stored(session.path("larger")), found.kept(run.request), None
+            for event in made.fill(run.events(worker), settings):
+                if isinstance(event, Preview):
                     event.picture.save(session.path("detail.png"))
                 elif isinstance(event, Done):
-                    own = event.settings | {"seconds": round(event.seconds, 2)}
-                doing = isinstance(event, Progress)
-                yield {
-                    outs["report"]: {"progress": round(event.fraction, 4), "doing": event.doing} if doing else gr.skip()
-                }
-            film = session.path("larger.mp4") if len(made) > 1 else None
-            if film:
-                video.save_mp4(made, film, run.request.settings(), min(60, max(1, rate or 8)))
-            values = film and str(film), made.paths, str(session.path("detail.png")), own
-            yield dict(zip(outs.values(), values, strict=True))
+                    done = event
+                yield {outs["report"]: told(event)}
+            film = session.path("larger.mp4") if found.alike else None
+            for part in video.writing_mp4(made, film, settings, video.steady(found.rate)) if film else ():
+                yield {outs["report"]: told(Progress(part, "writing the film"))}
+            assert done is not None
+            notes = {"notes": [*found.notes, *done.notes]}
+            report = done.settings | {"seconds": round(done.seconds, 2)} | notes
+            files = film and str(film), made.paths, str(session.path("detail.png"))
+            yield dict(zip(outs.values(), (*files, report), strict=True))
         except Exception as e:
             raise gr.Error(sentence(e), print_exception=False) from None
         finally:

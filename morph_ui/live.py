@@ -35,12 +35,8 @@ class Glimpse(Gallery):
 
     def files(self, session: Session) -> Updates:
         on = gr.update(interactive=True)
-        return {
-            self.png: NO_FILE,
-            self.pngs: gr.update(value=None, visible=False),
-            self.under: on,
-            self.send: on,
-        } | self.larger.ready(True)
+        own = {self.png: NO_FILE, self.pngs: gr.update(value=None, visible=False), self.under: on, self.send: on}
+        return own | self.larger.ready(True) | self.larger.clear()
 
     def source(self, session: Session) -> Callable[[Run, int, Image], str]:
         return lambda run, i, picture: inline(picture)
@@ -56,7 +52,7 @@ def live(worker: Any, state: gr.State, pad: gr.HTML, form: Form, panel: Gallery,
         session, (turn, phase) = given[state], phase_of(given[pad])
         hand, run, kept = hand_of(session), session.run, session.kept
         yield panel.still
-        ticket = hand.take(turn, phase, making=run.kind == "make" and not run.over)
+        ticket = hand.take(turn, phase, making=session.enlarging or (run.kind == "make" and not run.over))
         if not ticket:
             return
         try:

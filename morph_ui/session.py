@@ -9,19 +9,25 @@ import base64
 import io
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
 from typing import Any
+from urllib.parse import quote
 
 from PIL.Image import Image
 
 from engine.requests import Cancelled, Done, Event, Frame, Preview
+from engine.requests.files import own_folder
+from engine.vision import video
 
-FILES = Path(tempfile.gettempdir()) / "chrysalis"  # one folder a visit, its name a secret
 Cell = dict[str, str]  # a picture of the strip: its "state" (waiting, forming, done) and "src"
+
+
+def visits() -> Path:
+    """One folder a visit lies there, its name a secret."""
+    return own_folder() / "visits"
 
 
 @dataclass
@@ -146,17 +152,22 @@ class Session:
         self.larger = Run(request, self.larger.number + 1 if self.larger else 1)
         return self.larger
 
+    @property
+    def enlarging(self) -> bool:
+        """Whether an enlargement goes on: neither a stroke nor another job ends it, but *Stop*, and another film."""
+        return self.larger is not None and not self.larger.over
+
     def path(self, name: str) -> Path:
         if self.folder is None:
-            self.folder = FILES / secrets.token_urlsafe(16)
+            self.folder = visits() / secrets.token_urlsafe(16)
             self.folder.mkdir(parents=True, mode=0o700)
         return self.folder / name
 
     def save(self, run: Run, i: int, picture: Image) -> str:
         """Writes a picture for the browser; gives its address."""
         path = self.path(f"{run.number}-{i:04d}.jpg")
-        picture.save(path, "JPEG", quality=92)
-        return f"gradio_api/file={path}"
+        video.bare(picture).save(path, "JPEG", quality=92)
+        return f"gradio_api/file={quote(path.as_posix(), safe='/:')}"
 
     def forget(self) -> None:
         """Stops the visit's job and deletes its files."""
@@ -171,7 +182,7 @@ KEPT = ("frames", "cells", "labels", "made")
 
 def sweep(older: float = 86400) -> None:
     """Deletes what visits of an earlier start left behind."""
-    for folder in FILES.glob("*"):
+    for folder in visits().glob("*"):
         if time() - folder.stat().st_mtime > older:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -185,6 +196,6 @@ def data_url(picture: Image, kind: str, **how: Any) -> str:
 
 def inline(picture: Image, longer: int = 768, quality: int = 88) -> str:
     """A picture as a JPEG data URL, at most ``longer`` pixels a side."""
-    small = picture.convert("RGB")
+    small = video.bare(picture.convert("RGB"))
     small.thumbnail((longer, longer))
     return data_url(small, "JPEG", quality=quality)

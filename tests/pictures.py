@@ -167,7 +167,7 @@ WORDS = {"prompt": "a red rose", "prompt_b": "a white daisy", "negative": "blue"
 TRIES = WAY | {"candidates": 4, "seed": 2}
 POSED = WAY | {"model": "epsilon", "pose_a": _person(0.3, 0.1), "pose_b": _person(0.6, -0.1)}
 MORPH = {
-    "pictures": (DANDELION, ROSE),
+    "pictures": (TULIP, SUNFLOWER),
     "frames": 3,
     "steps": 6,
     "lora_steps": 6,
@@ -194,6 +194,7 @@ CASES: dict[str, Case] = {
     "interpolate denoise": ("interpolate", FIVE | {"scheme": "interpolate-denoise"}),
     "interpolate only": ("interpolate", FIVE | {"scheme": "interpolate"}),
     "interpolate lerp": ("interpolate", FIVE | {"scheme": "did-independent", "mix": "lerp"}),
+    "interpolate slerp": ("interpolate", FIVE | {"mix": "slerp"}),
     "interpolate bias": ("interpolate", FIVE | {"bias": 0.4}),
     "interpolate remade": ("interpolate", FIVE, {"reseeds": ((1, 7),)}),
     "interpolate convex": ("interpolate", NINE | {"schedule": "convex"}),

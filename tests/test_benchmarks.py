@@ -97,7 +97,7 @@ def test_device_counts_are_those_of_the_methods(device):
     assert [line["evaluations"] for line in of(device, "interpolate")] == [draft, paper]
     assert [line["frames"] for line in of(device, "interpolate")] == [9, 17]
     # Inversion, both pictures again, the quick look's nine frames, and the fourteen between.
-    walks = 2 * 3 + 2 * 4 + 9 * 4 + 14 * 4
+    walks = 2 * 4 + 2 * 4 + 9 * 4 + 14 * 4
     standard, own = of(device, "morph")
     assert standard["lora_steps"] == 3 and standard["evaluations"] == 3 * 2 * 2 + walks
     assert own["lora_steps"] == 4 and own["share"] == 0.02 and own["evaluations"] == 4 * 2 + walks

@@ -285,15 +285,17 @@ def test_ten_fast_strokes_arrive_and_nothing_is_lost_when_the_page_changes(c):
 
 
 def test_a_photograph_becomes_lines_and_a_saved_drawing_opens_again(c, tmp_path):
-    for name, words in (("a.kra", "save it there as PNG"), ("b.png", "no picture that can be opened")):
+    for name, words in (("a.kra", "save it there as PNG"), ("b.png", "got b.png, which is none")):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         c.drop(tmp_path / name)
         expect(c.root.locator(".say")).to_contain_text(words)
     assert c.made().photo is None
-    c.drop(ROSE)
-    c.photographed()
     with Image.open(ROSE) as rose:
-        ratio = rose.width / rose.height
+        ratio, exif = rose.width / rose.height, Image.Exif()
+        exif[0x010F] = "a camera"  # as a place would be, which nobody means to give away
+        rose.convert("RGB").save(tmp_path / "rose.png", exif=exif)
+    c.drop(tmp_path / "rose.png")
+    c.photographed()
     seen = c.made()
     w, h = seen.size
     assert seen.photo.size >= (w, h) and max(w, h) == 512 and abs(w / h - ratio) < 0.01 and seen.sketch is None
@@ -325,6 +327,8 @@ def test_a_photograph_becomes_lines_and_a_saved_drawing_opens_again(c, tmp_path)
         saved.load()
         carried = json.loads(saved.info["chrysalis-drawing"])
         assert saved.size == before.size and carried["layers"]["mask"]["visible"] is False
+    told = base64.b64decode(carried["photo"].partition(",")[2])
+    assert b"a camera" not in told and b"a camera" not in (tmp_path / "d.png").read_bytes()
     c.act("new")
     assert c.made() == read(value(*before.size))
     c.drop(tmp_path / "d.png")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from engine.requests import EngineError
 from engine.vision import images
+from engine.vision.reading import LONGEST
 
 
 def saved(image, format_, **kw):
@@ -70,21 +71,21 @@ def test_refusals(tmp_path):
         images.read(whole[: len(whole) // 2])
     with pytest.raises(EngineError, match="at least 16 × 16 pixels, got 1 × 1"):
         images.read(Image.new("RGB", (1, 1)))
-    with pytest.raises(EngineError, match=r"at most 40 megapixels, got 60 \(10000 × 6000\)"):
-        images.read(saved(Image.new("1", (10000, 6000)), "PNG"))
+    with pytest.raises(EngineError, match=r"at most 100 megapixels, got 120 \(12000 × 10000\)"):
+        images.read(saved(Image.new("1", (12000, 10000)), "PNG", compress_level=1))
     huge = bytearray(whole)
     at = huge.index(b"\xff\xc0") + 5  # where a JPEG says its size
-    huge[at : at + 4] = struct.pack(">HH", 8192, 8192)
-    with pytest.raises(EngineError, match=r"at most 40 megapixels, got 67 \(8192 × 8192\)"):
+    huge[at : at + 4] = struct.pack(">HH", 16384, 16384)
+    with pytest.raises(EngineError, match=r"at most 250 megapixels, got 268 \(16384 × 16384\)"):
         images.read(bytes(huge))
-    with pytest.raises(EngineError, match="at most 40 megapixels"):
-        images.read(saved(Image.new("1", (20000, 20000)), "PNG", compress_level=1))
+    with pytest.raises(EngineError, match="at most 100 megapixels"):
+        images.read(saved(Image.new("1", (23000, 23000)), "PNG", compress_level=1))
     with pytest.raises(EngineError, match="which is not there"):
         images.read(tmp_path / "gone.png")
 
 
 def test_a_large_photograph_is_read_smaller():
-    assert max(images.read(saved(Image.new("RGB", (6000, 1000)), "JPEG")).size) <= images.LONGEST
+    assert max(images.read(saved(Image.new("RGB", (6000, 1000)), "JPEG")).size) <= LONGEST
 
 
 def test_frames_are_never_squashed():
@@ -93,6 +94,8 @@ def test_frames_are_never_squashed():
     assert images.frame_size(wide, "crop", 256, 64) == (256, 256)
     assert images.frame_size(picture(2, (1000, 20)), "fit", 256, 8) == (256, 88)
     assert images.frame_size(picture(2, (100, 300)), "fit", 250, 8) == (80, 248)
+    assert images.frame_size(picture(2, (100, 100)), "fit", 250, 64) == (256, 256)  # the nearest
+    assert images.frame_size(wide, "fit", 256, 64) == (192, 64)  # 3 : 1, and not 4 : 1
     circle = Image.new("RGB", (300, 100), "white")
     circle.paste((0, 0, 0), (140, 40, 160, 60))  # a square in the middle stays a square
     for fit in ("crop", "pad"):

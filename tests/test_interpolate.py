@@ -9,6 +9,7 @@ from pictures import block, distance
 
 from engine.checkpoints.manager import Memo
 from engine.context import Context
+from engine.diffusion.geometry import slerp
 from engine.diffusion.guidance import classifier_free
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.sampling import gaussian, generator
@@ -71,8 +72,20 @@ def test_shared_noise_law(make, ask):
     """Both parents get the same noise: of identical parents the mixture is one of them, however it is mixed.
 
     With noise of its own for each parent slerp and lerp would differ by a factor near √2 in the noise."""
-    one, two = (make(ask(a=A, b=A, mix=m, frames=3)) for m in ("slerp", "lerp"))
-    assert far(one[1], two[1]) < 0.01
+    one, two, three = (make(ask(a=A, b=A, mix=m, frames=3)) for m in ("slerp", "lerp", "clean"))
+    assert far(one[1], two[1]) < 0.01 and far(one[1], three[1]) < 0.01
+
+
+def test_clean_latents_are_mixed_before_the_noise(models, ask):
+    """So the noise of a mixture is what its sigma says, of unlike parents too; slerp of noisy ones makes it larger."""
+    z = {i: gaussian((4, 8, 8), [generator(i)]) + 2 for i in (0, 2)}
+    context = Context(models)
+    result(context.load(ask().model, ()))
+    way, plain = (path.Path(context, ask(frames=3, mix=m), z[0], None, None, z, {}) for m in ("clean", "slerp"))
+    still, one, four = (interpolate.between(way, [(1, 0)], 1, s) for s in (0.0, 1.0, 4.0))
+    assert torch.allclose(still, slerp(z[0], z[2], 0.5)) and torch.allclose(four - still, 4 * (one - still), atol=1e-5)
+    assert float((one - still).std()) == pytest.approx(1, rel=0.1)
+    assert not torch.allclose(interpolate.between(plain, [(1, 0)], 1, 1.0), one, atol=0.1)
 
 
 def test_wandering_less_stays_nearer_to_the_mixture(make, ask):

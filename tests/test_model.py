@@ -122,18 +122,26 @@ def test_strong_guidance_is_rescaled_where_the_last_level_is_noise_alone(ddim):
         assert torch.allclose(found, phi * scaled + (1 - phi) * plain, atol=1e-4)
 
 
-def test_only_classifier_free_guidance_is_rescaled():
-    """A map of weights is, where all of it is strong; rows of drawings and of three are not."""
+def test_guidance_by_the_words_is_rescaled_and_none_by_drawings():
+    """Every picture by its own guidance, whatever else is mixed: towards the deviation that it has without."""
     rows, embeds = torch.randn(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 2, 3)
 
-    def same(*weights):
-        own = [Conditioning(embeds, w) for w in weights]
-        return torch.equal(combine(rows[: len(own)], own, True), combine(rows[: len(own)], own))
+    def made(*weights, rescaled=True):
+        return combine(rows[: len(weights)], [Conditioning(embeds, *w) for w in weights], rescaled)
 
-    strong, mixed = torch.full((2, 1, 8, 8), 6.0), torch.ones(2, 1, 8, 8)
-    mixed[0] = 6.0
-    assert not same(6.0, -5.0) and not same(strong, 1 - strong)
-    assert same(mixed, 1 - mixed) and same(-5.0, 6.0) and same(6.0, -6.0, 1.0) and same(4.0, -3.0)
+    def same(*weights):
+        return torch.equal(made(*weights), made(*weights, rescaled=False))
+
+    assert same((-5.0,), (6.0,)) and same((6.0,), (-6.0,), (1.0,)) and same((4.0, 1.0), (-3.0, 0.0))
+    drawn = (7.0, 2.0), (-5.0, 0.0), (-1.0,)  # guidance 6 on top of a drawing's own rows
+    out, plain = made(*drawn), made(*drawn, rescaled=False)
+    without = made((2.0,), (0.0,), (-1.0,))
+    scaled = plain * without.std((1, 2, 3), keepdim=True) / plain.std((1, 2, 3), keepdim=True)
+    assert torch.allclose(out, 0.7 * scaled + 0.3 * plain, atol=1e-5)
+    mixed = torch.ones(2, 1, 8, 8)
+    mixed[0, :, :4] = 6.0  # of the first picture a half
+    out, plain = (made((mixed, 1.0), (1 - mixed, 0.0), rescaled=r) for r in (True, False))
+    assert torch.equal(out[1], plain[1]) and not torch.allclose(out[0], plain[0])
 
 
 @torch.no_grad()

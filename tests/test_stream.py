@@ -14,8 +14,10 @@ from conftest import picture
 from engine.requests import Cancelled, Done, EngineError, Frame, InterpolateRequest, MorphRequest, Preview, Progress
 from engine.vision import video
 from morph_ui import panels
+from morph_ui.live import Glimpse
 from morph_ui.panels import show, status
 from morph_ui.panels.film import Film, measures
+from morph_ui.panels.gallery import Gallery
 from morph_ui.panels.status import Clock
 from morph_ui.session import Session
 from morph_ui.tabs import interpolate as tab
@@ -168,6 +170,44 @@ def test_a_second_run_of_one_visit_ends_the_first_without_a_word(session, panel)
     third = show(workers[1], session, other, panel)
     next(third)
     assert list(early) == [panel.still] == list(second) and "frames" in [*third][-1][panel.status]
+
+
+LARGER = [Frame(i, picture(i, (64, 64))) for i in range(5)], Done((), {}, 1.0, 0)
+
+
+def test_nothing_but_stop_ends_an_enlargement(session, panel):
+    run(Scripted(*frames(0, 4, 2, 1, 3), done()), session, panel)
+    making = panel.larger.maker(Scripted(*LARGER[0], LARGER[1]), panel, 2)(session)
+    first, _ = next(making), next(making)
+    assert session.enlarging and first[panel.stop]["visible"] and not first[panel.make]["visible"]
+    [only] = run(Scripted(AssertionError("it must not begin")), session, panel)
+    assert "The enlargement must be finished first" in only[panel.status] and panel.stop not in only
+    *more, last = making
+    assert not session.enlarging and last[panel.make]["visible"] and "5 pictures of 64 × 64" in last[panel.status]
+    film, pngs = (next(u[b]["value"] for u in more if b in u) for b in (panel.larger.film, panel.larger.pngs))
+    assert len(zipfile.ZipFile(pngs).namelist()) == 6 and video.read_settings(film)["enlarged"] == 2
+    assert not list(session.folder.glob("larger-*"))  # all are in the zip
+
+
+def test_stop_ends_the_writing_of_a_larger_film_too(session, panel):
+    run(Scripted(*frames(0, 4, 2, 1, 3), done()), session, panel)
+    making, taken = panel.larger.maker(Scripted(*LARGER[0], LARGER[1]), panel, 2)(session), {}
+    for new in making:
+        taken |= new
+        if "writing the film" in new.get(panel.status, ""):
+            session.halt()
+    assert "Stopped before the film was written; 5 pictures of 64 × 64" in taken[panel.status]
+    assert taken[panel.larger.pngs]["visible"] and not taken[panel.larger.film]["visible"]
+    assert taken[panel.make]["visible"] and not session.enlarging and not list(session.folder.glob("*.mp4.*"))
+
+
+def test_the_larger_one_of_before_is_put_away_when_there_is_another(session):
+    with gr.Blocks():
+        panel = Gallery("draw", "", "Edit", lambda done: "")
+        panel.join(gr.Button(), gr.Button(), gr.Number())
+    new, busy = Glimpse(panel).files(session), panel.busy(session, "")
+    assert all(new[c]["value"] is None for c in (panel.larger.pngs, panel.larger.detail))
+    assert all(new[b]["interactive"] and not busy[b]["interactive"] for b in panel.larger.buttons.values())
 
 
 def test_loaded_picks_come_back_only_with_their_own_settings():

@@ -20,8 +20,8 @@ from engine.checkpoints.manager import ModelManager
 from engine.requests import DrawRequest
 from training import network
 from training.data import KINDS, Look, caption, colour_name, look, picture_of
-from training.latents import drop
 from training.loop import BF16, STOP, Run, Weights
+from training.network import drop
 
 # The steps themselves on networks of a few channels, where the judge of the decoder speaks at once.
 TINY = """
@@ -131,22 +131,27 @@ def test_small_steps_are_not_lost_in_the_working_precision():
         p.grad = torch.ones_like(p)
         weights.step(1e-5, 1, seen)
     assert p.dtype == torch.bfloat16 and abs(float(weights.masters[0][0]) - (1 - 400e-5)) < 1e-4
-    with weights.shown(100):
-        assert p[0].item() == float(weights.averages[100][0][0].bfloat16())
+    weights.show(100)
+    assert p[0].item() == float(weights.averages[100][0][0].bfloat16())
+    weights.show(None)
     assert p[0].item() == float(weights.masters[0][0].bfloat16())
 
 
 def test_a_run_stops_saved_when_asked(tmp_path, monkeypatch):
     monkeypatch.setattr("training.loop.WORK", tmp_path)
-    run, saved = Run("toy", 5, samples=8, seconds=60), []
+    torch.save({"n": 8, "sec": 60.0, "w": 1}, tmp_path / "toy.pt")
+    run = Run("toy", "toy", 5)
+    assert run.state["w"] == 1
     try:
-        for _ in run.until(lambda: saved.append(run.samples)):
+        for _ in run.until(lambda: {"w": 2}):
             run.count(4, loss=torch.tensor(1.5))
             if run.steps == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
     finally:
         STOP.clear()
-    assert saved == [20] and run.seconds >= 60 and 0 < run.share < 0.1
+    saved = Run("toy", "toy", 5)
+    assert (saved.samples, saved.steps, saved.seconds, saved.state["w"]) == (20, 3, run.seconds, 2)
+    assert run.seconds >= 60 and 0 < run.share < 0.1
     assert lines(tmp_path)[-1] == {
         "step": "toy", "samples": 20, "minutes": 1.0, "loss": 1.5
     }  # fmt: skip

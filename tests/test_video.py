@@ -8,7 +8,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from engine.requests import EngineError
+from engine.requests import EngineError, Frame, Progress
 from engine.vision import video
 
 SETTINGS = {"method": "interpolate", "seed": 7, "prompt": "eine rote Rose – „schön“"}
@@ -69,3 +69,31 @@ def test_other_files_hold_no_settings(tmp_path):
 def test_fps_has_bounds(tmp_path):
     with pytest.raises(EngineError, match="fps must be"):
         video.save_mp4(FRAMES, tmp_path / "m.mp4", SETTINGS, fps=0)
+
+
+def test_films_have_one_size_and_rates_are_held(tmp_path):
+    with pytest.raises(EngineError, match="frames of a film must have one size, got 63 × 41 and 20 × 30"):
+        video.save_mp4([*FRAMES, picture(0, (20, 30))], tmp_path / "m.mp4", SETTINGS)
+    assert not (tmp_path / "m.mp4").exists()
+    assert [video.steady(rate) for rate in (0, 0.5, 12.5, 100)] == [8, 1, 12.5, 60]
+
+
+def test_a_film_that_is_given_up_leaves_nothing(tmp_path):
+    writing = video.writing_mp4(FRAMES, tmp_path / "m.mp4", SETTINGS)
+    assert [next(writing), next(writing)] == [0, 0.2]
+    writing.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_stored_pictures_go_into_a_zip_as_they_are(tmp_path):
+    made = video.Stored(tmp_path / "frames")
+    events = [Progress(0.5, "enlarging"), *(Frame(i, p) for i, p in enumerate(FRAMES))]
+    assert list(made.fill(events, SETTINGS)) == events
+    assert [p.tobytes() for p in made] == [p.tobytes() for p in FRAMES]
+    video.save_zip(made, tmp_path / "m.zip", SETTINGS)
+    assert video.read_settings(tmp_path / "m.zip") == SETTINGS
+    with zipfile.ZipFile(tmp_path / "m.zip") as z:
+        assert z.read("0003.png") == made.path(3).read_bytes() and len(z.namelist()) == 6
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    sheet = video.side_by_side([clear, clear.convert("RGB")], gap=2)  # what is clear is white, as it is seen
+    assert sheet.size == (18, 8) and dict(map(reversed, sheet.getcolors())) == {(255, 0, 0): 64, (255,) * 3: 80}

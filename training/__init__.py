@@ -1,1 +1,1 @@
-"""Training of *flora*, the embedded network: ``python -m training autoencoder|unet|export|report``."""
+"""Training of *flora*, the embedded network: ``python -m training all``; see training/README.md."""

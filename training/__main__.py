@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-# Step: its share of the minutes of ``all``, its room, its checkpoint, the options that it takes.
-STEPS: dict[str, tuple[float, str, str, str]] = {
-    "joint": (0.2, "autoencoder", "ae-joint", "batch lr total start"),
-    "decoder": (0.15, "autoencoder", "ae-decoder", "batch lr total start"),
-    "network": (0.5, "network", "unet", "batch lr start halves mirrored decay whole"),
-    "few-steps": (0.1, "few_steps", "few-steps", "batch lr"),
-    "clip": (0.05, "clip", "clip", "batch lr total"),
+# Step: its share of the minutes of ``all``, its room, its checkpoint.
+STEPS = {
+    "joint": (0.2, "autoencoder", "ae-joint"),
+    "decoder": (0.15, "autoencoder", "ae-decoder"),
+    "network": (0.5, "network", "unet"),
+    "few-steps": (0.1, "few_steps", "few-steps"),
+    "clip": (0.05, "clip", "clip"),
 }
 
 
@@ -29,18 +30,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="samples a step")
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--total", type=float, help="minutes over which the rate falls, all calls of a step together")
-    parser.add_argument("--halves", type=float, help="network: share of the steps at half of the size")
     parser.add_argument("--decay", action="store_true", help="network: the rate falls to nothing within these minutes")
     parser.add_argument("--unmirrored", dest="mirrored", action="store_false", help="network: half as many latents")
     parser.add_argument("--average", type=int, default=20_000, choices=[20_000, 150_000], help="export: in samples")
     return parser.parse_args()
 
 
-def step(what: str, minutes: float, options: dict[str, Any]) -> None:
-    _, room, _, names = STEPS[what]
-    own = {k: options[k] for k in names.split() if options.get(k) is not None}
-    first = (what,) if room == "autoencoder" else ()
-    importlib.import_module(f"training.{room}").train(*first, minutes, **own)
+def step(what: str, options: dict[str, Any]) -> None:
+    """The step's `train`, with those of the options that it takes."""
+    train = importlib.import_module(f"training.{STEPS[what][1]}").train
+    given = {k: v for k, v in options.items() if v is not None and k in inspect.signature(train).parameters}
+    train(**given)
 
 
 def every(minutes: float, options: dict[str, Any]) -> None:
@@ -48,14 +48,13 @@ def every(minutes: float, options: dict[str, Any]) -> None:
     from training.export import export
     from training.loop import FLORA, STOP, WORK, get
 
-    for what, (share, _, checkpoint, _) in STEPS.items():
-        behind = get(checkpoint) or {}
-        left = share * minutes - behind.get("sec", behind.get("seconds", 0.0)) / 60
+    for what, (share, _, checkpoint) in STEPS.items():
+        left = share * minutes - (get(checkpoint) or {}).get("sec", 0.0) / 60
         made = FLORA / "unet" / "config.json"
         if what == "few-steps" and not (made.exists() and made.stat().st_mtime > (WORK / "unet.pt").stat().st_mtime):
             export()
         if left > 0.01 and not (what == "joint" and (WORK / "z-photo.npy").exists()):
-            step(what, left, options | {"decay": True, "whole": True})
+            step(what, options | {"stage": what, "minutes": left, "decay": True})
         if STOP.is_set():
             print("stopped and saved; the same command goes on")
             return
@@ -82,8 +81,8 @@ def main() -> None:
             importlib.import_module("training.export").export(options["average"])
         else:
             with tqdm(total=minutes, bar_format=shape, disable=None) as Run.bar:
-                every(minutes, options) if what == "all" else step(what, minutes, options)
-    except EngineError as e:
+                every(minutes, options) if what == "all" else step(what, options | {"stage": what})
+    except (EngineError, OSError) as e:  # OSError: a folder that does not hold a network
         raise SystemExit(str(e)) from None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from training.loop import DEVICE, FAST
 
@@ -25,7 +26,7 @@ def energy(x: Tensor) -> Tensor:
 def distance(x: list[Tensor], y: list[Tensor]) -> Tensor:
     """Squared distance of features of unit length, as in LPIPS (Zhang et al. 2018) without its learnt weights."""
     pairs = ((F.normalize(p.float(), dim=1), F.normalize(q.float(), dim=1)) for p, q in zip(x, y, strict=True))
-    return sum((p - q).square().sum(1).mean() for p, q in pairs)
+    return torch.stack([(p - q).square().sum(1).mean() for p, q in pairs]).sum()
 
 
 class Features(nn.Module):
@@ -45,23 +46,20 @@ class Features(nn.Module):
         x = net._swish(net._bn0(net._conv_stem((x * 127.5 + 0.5) / 128)))
         for block in net._blocks:
             y = block(x)
-            if y.shape[-1] < x.shape[-1]:
-                out.append(x)
+            out += [x] if y.shape[-1] < x.shape[-1] else []
             if len(out) == 3:
-                return out
+                break
             x = y
-        raise ValueError(f"pictures must be large enough to be halved four times, got {x.shape[-1]} at the end")
+        return out
 
 
-def head(channels: int, stride: int) -> nn.Sequential:
-    norm = nn.utils.parametrizations.spectral_norm
-    return nn.Sequential(
-        norm(nn.Conv2d(channels, 64, 3, stride, 1)),
-        nn.LeakyReLU(0.2),
-        norm(nn.Conv2d(64, 64, 3, padding=1)),
-        nn.LeakyReLU(0.2),
-        norm(nn.Conv2d(64, 1, 1)),
-    )
+def head(channels: int, *layers: tuple[int, int, int]) -> nn.Sequential:
+    """Convolutions of (kernel, stride, channels) under spectral norm, and the last to a map of logits."""
+    out: list[nn.Module] = []
+    for kernel, stride, wide in layers:
+        out += [spectral_norm(nn.Conv2d(channels, wide, kernel, stride, 1)), nn.LeakyReLU(0.2)]
+        channels = wide
+    return nn.Sequential(*out, spectral_norm(nn.Conv2d(channels, 1, 1)))
 
 
 class Judge(nn.Module):
@@ -73,11 +71,9 @@ class Judge(nn.Module):
         for i, f in enumerate(features):
             self.register_buffer(f"mean{i}", f.float().mean((0, 2, 3), keepdim=True))
             self.register_buffer(f"std{i}", f.float().std((0, 2, 3), keepdim=True) + 1e-3)
-        self.heads = nn.ModuleList(head(f.shape[1], 2 if i == 0 else 1) for i, f in enumerate(features))
-        norm = nn.utils.parametrizations.spectral_norm
-        first = norm(nn.Conv2d(3, 32, 4, 2, 1)), nn.LeakyReLU(0.2), norm(nn.Conv2d(32, 64, 4, 2, 1)), nn.LeakyReLU(0.2)
-        last = norm(nn.Conv2d(64, 64, 3, padding=1)), nn.LeakyReLU(0.2), norm(nn.Conv2d(64, 1, 1))
-        self.pixels = nn.Sequential(*first, *last)
+        wide = [f.shape[1] for f in features]
+        self.heads = nn.ModuleList(head(n, (3, 1 if i else 2, 64), (3, 1, 64)) for i, n in enumerate(wide))
+        self.pixels = head(3, (4, 2, 32), (4, 2, 64), (3, 1, 64))
 
     def forward(self, x: Tensor, features: list[Tensor]) -> list[Tensor]:
         """Four maps of logits: above 0 for photographs."""
@@ -89,42 +85,38 @@ class Judge(nn.Module):
         return [o.float() for o in out]
 
 
+def praise(logits: list[Tensor]) -> Tensor:
+    """The mean over a judge's maps."""
+    return torch.stack([each.mean() for each in logits]).mean()
+
+
 class Adversary:
-    """The judge, how it learns (hinge loss) and how hard it pulls: as all else does together, at the copies, once it
-    tells them from photographs; at chance not at all."""
+    """A judge, and how it learns: hinge loss, above 0 for photographs. ``edge``: its loss lately, 1 at chance."""
 
-    def __init__(self, features: list[Tensor]):
-        self.judge = Judge(features).to(DEVICE, memory_format=torch.channels_last)
-        self.optimiser = torch.optim.AdamW(self.judge.parameters(), lr=1e-3, betas=(0.0, 0.99), weight_decay=0)
-        self.loss, self.ratio = 1.0, 0.0
+    def __init__(self, judge: nn.Module, lr: float):
+        self.judge = judge.to(DEVICE, memory_format=torch.channels_last)
+        self.optimiser = torch.optim.AdamW(self.judge.parameters(), lr=lr, betas=(0.0, 0.99), weight_decay=0)
+        self.edge = 1.0
 
-    def pull(self, other: Tensor, y: Tensor, features: list[Tensor], measure: bool) -> Tensor:
-        """The term beside ``other``, the loss of the copies ``y``; ``measure``: compare the gradients of both anew."""
-        self.judge.requires_grad_(False)
-        own = -sum(logits.mean() for logits in self.judge(y, features)) / 4
-        self.judge.requires_grad_(True)
-        if measure or not self.ratio:
-            p, q = (torch.autograd.grad(term, y, retain_graph=True)[0].norm() for term in (other, own))
-            now = min(10.0, float(p / (q + 1e-8)))
-            self.ratio = 0.8 * self.ratio + 0.2 * now if self.ratio else now
-        edge = min(1.0, max(0.0, 1 - self.loss) / 0.3)
-        return self.ratio * edge * own
+    @property
+    def sure(self) -> float:
+        """How much of its pull counts: all once it tells copies from photographs, nothing at chance."""
+        return min(1.0, max(0.0, 1 - self.edge) / 0.3)
 
-    def learn(self, x: Tensor, fx: list[Tensor], y: Tensor, fy: list[Tensor]) -> dict[str, Tensor]:
-        """One step on photographs ``x`` and copies ``y``; the loss of every head."""
-        real, fake = self.judge(x, fx), self.judge(y.detach(), [f.detach() for f in fy])
+    def learn(self, real: list[Tensor], fake: list[Tensor]) -> list[Tensor]:
+        """One step on the logits of photographs and of copies; the loss of every map."""
         each = [(F.relu(1 - p).mean() + F.relu(1 + q).mean()) / 2 for p, q in zip(real, fake, strict=True)]
-        loss = sum(each) / 4
+        loss = torch.stack(each).mean()
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
-        self.loss = 0.98 * self.loss + 0.02 * float(loss.detach())
-        return {f"judge{i}": e for i, e in enumerate(each)}
+        self.edge = 0.98 * self.edge + 0.02 * float(loss.detach())
+        return each
 
     def state(self) -> dict[str, Any]:
-        return {"disc": self.judge.state_dict(), "dopt": self.optimiser.state_dict(), "edge": self.loss}
+        return {"disc": self.judge.state_dict(), "dopt": self.optimiser.state_dict(), "edge": self.edge}
 
     def load(self, state: dict[str, Any]) -> None:
         self.judge.load_state_dict(state["disc"])
         self.optimiser.load_state_dict(state["dopt"])
-        self.loss = state["edge"]
+        self.edge = state["edge"]

@@ -7,8 +7,11 @@ import csv
 import json
 import os
 import random
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +21,7 @@ from torch import Tensor
 
 from engine.requests import EngineError
 from engine.vision.drawing import sketch_of, strokes_of
-from training.loop import WORK, doing
+from training.loop import WORK, Run
 
 ROOT = Path(os.environ.get("CHRYSALIS_DATA", Path(__file__).parents[2] / "shared/data/flowers256"))
 SIDE = 256
@@ -26,8 +29,7 @@ KINDS = ("photo", "photo-m", "half", "half-m", "sketch", "sketch-m", "strokes", 
 PALETTES = [(23, 6), (13, 16), (31, 4), (17, 10)]  # (median kernel, colours): strengths of strokes, in turn
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     file: str
     label: str
     source: str
@@ -41,11 +43,11 @@ def rows() -> list[Row]:
             f"CHRYSALIS_DATA must name a folder of {SIDE} × {SIDE} pictures with an index.csv "
             f"(columns file, label, source, split), got {ROOT}"
         )
-    with (ROOT / "index.csv").open() as f:
+    with (ROOT / "index.csv").open(encoding="utf8") as f:
         found = csv.DictReader(f)
-        if missing := {"file", "label", "source", "split"} - set(found.fieldnames or ()):
+        if missing := set(Row._fields) - set(found.fieldnames or ()):
             raise EngineError(f"{ROOT / 'index.csv'} must have the column {missing.pop()}, got {found.fieldnames}")
-        return [Row(r["file"], r["label"], r["source"], r["split"]) for r in found]
+        return [Row(*(r[name] for name in Row._fields)) for r in found]
 
 
 def split(index: list[Row], name: str, count: int = 0) -> np.ndarray:
@@ -56,27 +58,36 @@ def split(index: list[Row], name: str, count: int = 0) -> np.ndarray:
     return found[:: max(1, round(len(found) / count))][:count] if count else found
 
 
-def photographs() -> np.ndarray:
-    """(N, 256, 256, 3) uint8, read-only memory map; decoded once."""
-    path, index = WORK / "photographs.npy", rows()
+def remembered(name: str, entries: Iterable[np.ndarray]) -> np.ndarray:
+    """(N, …), read-only memory map of ``WORK/<name>.npy``: one of ``entries`` for every row, made once."""
+    path, count, block = WORK / f"{name}.npy", len(rows()), None
+    part = path.with_suffix(".part.npy")
     if not path.exists():
         WORK.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.npy")
-        block = np.lib.format.open_memmap(part, "w+", np.uint8, (len(index), SIDE, SIDE, 3))
-        for i, row in enumerate(index):
+        for i, entry in enumerate(entries):
+            if block is None:
+                block = np.lib.format.open_memmap(part, "w+", entry.dtype, (count, *entry.shape))
             if i % 100 == 0:
-                doing(f"photographs, {i} of {len(index)}")
-            block[i] = np.asarray(Image.open(ROOT / row.file).convert("RGB"))
-        block.flush()
+                Run.bar.set_description_str(f"{name}, {i} of {count}")
+            block[i] = entry
         part.replace(path)
-    return fitting(np.load(path, mmap_mode="r"), path, index)
-
-
-def fitting(block: np.ndarray, path: Path, index: list[Row]) -> np.ndarray:
-    """``block`` as read from ``path``, if it has one entry for every row; EngineError otherwise."""
-    if len(block) != len(index):
-        raise EngineError(f"{path} must hold {len(index)} pictures, as {ROOT} does, got {len(block)}: remove it")
+    if len(block := np.load(path, mmap_mode="r")) != count:
+        raise EngineError(f"{path} must hold {count} pictures, as {ROOT} does, got {len(block)}: remove it")
     return block
+
+
+def photographs() -> np.ndarray:
+    """(N, 256, 256, 3) uint8."""
+    return remembered("photographs", (np.asarray(Image.open(ROOT / r.file).convert("RGB")) for r in rows()))
+
+
+def cropped(photo: np.ndarray, side: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A square of ``side`` from anywhere in a photograph (H, H, 3), ``size`` large; half of them mirrored."""
+    y, x = rng.integers(0, len(photo) + 1 - side, 2)
+    crop = photo[y : y + side, x : x + side]
+    if side != size:
+        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+    return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
 HUES = [(0.045, "red"), (0.115, "orange"), (0.19, "yellow"), (0.45, "green"), (0.53, "turquoise")]
@@ -113,32 +124,28 @@ def look(picture: np.ndarray) -> Look:
     small = np.asarray(Image.fromarray(picture).resize((32, 32), Image.Resampling.BOX), np.float32) / 255
     y, x = np.mgrid[:32, :32]
     radius = np.hypot(y - 15.5, x - 15.5)
-    rim = small[radius > 15]
-    middle = small[radius < 11]
-    votes: dict[str, float] = {}
+    rim, middle = small[radius > 15], small[radius < 11]
+    votes: defaultdict[str, float] = defaultdict(float)
     for pixels, share in ((middle, 1 / len(middle)), (rim, -0.6 / len(rim))):  # what the rim has too is not the flower
         for r, g, b in pixels:
             name = colour_name(r, g, b)
             weight = 0.45 if name == "white" else 0.25 + max(r, g, b) - min(r, g, b)
-            if name in ("green", "black", "grey", "brown"):
-                weight *= 0.15
-            votes[name] = votes.get(name, 0) + weight * share
-    flower = max(votes, key=votes.__getitem__)
-    ground_rgb = np.median(rim, axis=0)
-    tone = "dark" if ground_rgb.mean() < 0.27 else "bright" if ground_rgb.mean() > 0.62 else ""
-    name = colour_name(*ground_rgb)
-    ground = " ".join(w for w in (tone, name if name not in ("black", "grey", "white") else "") if w)
+            votes[name] += weight * (0.15 if name in ("green", "black", "grey", "brown") else 1) * share
+    flower, ground = max(votes, key=votes.__getitem__), np.median(rim, axis=0)
+    tone = "dark" if ground.mean() < 0.27 else "bright" if ground.mean() > 0.62 else ""
+    name = colour_name(*ground)
     close = float(np.abs(rim.mean(0) - middle.mean(0)).mean()) < 0.07 or flower == name
-    return Look(flower, ground or "grey", close)
+    words = f"{tone} {'' if name in ('black', 'grey', 'white') else name}".strip()
+    return Look(flower, words or "grey", close)
 
 
 def looks(block: np.ndarray) -> list[Look]:
     """`look` of every photograph (N, H, W, 3), measured once."""
     path = WORK / "looks.json"
     if not path.exists():
-        doing("looks of the photographs")
-        path.write_text(json.dumps([vars(look(p)) for p in block]))
-    return [Look(**v) for v in json.loads(path.read_text())]
+        Run.bar.set_description_str("looks of the photographs")
+        path.write_text(json.dumps([vars(look(p)) for p in block]), encoding="utf8")
+    return [Look(**v) for v in json.loads(path.read_text(encoding="utf8"))]
 
 
 def caption(label: str, seen: Look, rng: random.Random) -> str:
@@ -147,19 +154,12 @@ def caption(label: str, seen: Look, rng: random.Random) -> str:
         return ""
     name = label if rng.random() < 0.85 else "flower"
     thing = f"{seen.flower} {name}" if rng.random() < 0.85 else name
-    article = article_of(thing)
-    style = rng.random()
-    if style < 0.35:
-        text = f"{article} {thing}"
-    elif style < 0.7:
-        text = f"a photograph of {article} {thing}"
-    elif seen.close:
-        text = f"a close-up photograph of {article} {thing}"
+    named, style = f"{article_of(thing)} {thing}", rng.random()
+    if style < 0.7:
+        text = named if style < 0.35 else f"a photograph of {named}"
     else:
-        text = f"{thing}"
-    if rng.random() < 0.5:
-        text += f", {seen.ground} background"
-    return text
+        text = f"a close-up photograph of {named}" if seen.close else thing
+    return f"{text}, {seen.ground} background" if rng.random() < 0.5 else text
 
 
 def article_of(thing: str) -> str:

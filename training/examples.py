@@ -29,11 +29,8 @@ def weights(name: str = "flora") -> str:
 
 def request_for(pair: dict[str, str]) -> InterpolateRequest:
     """What pressing Make asks for after a click on a pair, in a fresh visit on a CPU."""
-    a, b = pictures(pair)
-    words = {k: pair[k] for k in ("prompt", "prompt_b")}
-    return InterpolateRequest(
-        a, b, **words, frames=FRAMES, seed=SEED, model="flora", **InterpolateRequest.presets[PRESET]
-    )
+    own = {"frames": FRAMES, "seed": SEED, "model": "flora"} | InterpolateRequest.presets[PRESET]
+    return InterpolateRequest(*pictures(pair), pair["prompt"], pair["prompt_b"], **own)
 
 
 def make() -> None:
@@ -52,15 +49,12 @@ def make() -> None:
         file = f"{i:02d}.webp"
         video.side_by_side(done.frames).save(MADE / file, "WEBP", quality=QUALITY, method=6)
         quality = {k: round(v, 6) for k, v in done.quality.items()}
-        names = {k: pair[k] for k in ("a", "b")}
-        found.append({"file": file, **names, "settings": done.settings, "quality": quality})
+        found.append({"file": file, "a": pair["a"], "b": pair["b"], "settings": done.settings, "quality": quality})
         print(f"{file} {(MADE / file).stat().st_size / 1e3:.0f} kB in {done.seconds:.1f} s", flush=True)
     about: dict[str, Any] = {"preset": PRESET, "weights": weights(), "dtype": str(models.dtype), "made": found}
-    (MADE / "settings.json").write_text(json.dumps(about, indent=1) + "\n")
-    kept = {m["file"] for m in found} | {"settings.json"}
-    for old in MADE.iterdir():
-        if old.name not in kept:
-            old.unlink()
+    (MADE / "settings.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf8")
+    for old in {f.name for f in MADE.iterdir()} - {m["file"] for m in found} - {"settings.json"}:
+        (MADE / old).unlink()
     print(f"{sum(f.stat().st_size for f in MADE.iterdir()) / 1e6:.2f} MB in {MADE.relative_to(FOLDER.parents[1])}")
 
 

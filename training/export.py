@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import torch
 
 from engine.requests import EngineError
 from training.autoencoder import build_autoencoder
-from training.loop import FLORA, WORK, get, spent
+from training.loop import FLORA, WORK, get, spent, write
 from training.network import AVERAGES, build_unet, scheduler
 from training.text import WORDS, build_text_encoder
 
@@ -30,11 +29,10 @@ def export(average: int = AVERAGES[0]) -> None:
     if WORDS != FLORA / "tokenizer":
         shutil.copytree(WORDS, FLORA / "tokenizer", dirs_exist_ok=True)
     scheduler().save_pretrained(FLORA / "scheduler")
-    index: dict = {"_class_name": "StableDiffusionPipeline"}
-    index |= {"vae": ["diffusers", "AutoencoderDC"], "unet": ["diffusers", "UNet2DConditionModel"]}
+    index = {"vae": ["diffusers", "AutoencoderDC"], "unet": ["diffusers", "UNet2DConditionModel"]}
     index |= {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}
     index |= {"scheduler": ["diffusers", "DDIMScheduler"]}
-    (FLORA / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write(FLORA / "model_index.json", {"_class_name": "StableDiffusionPipeline"} | index)
     shutil.rmtree(FLORA / "live", ignore_errors=True)
     spent("unet", state["n"], state["sec"])
     if stages := [s for s in (get("ae-joint"), get("ae-decoder")) if s]:

@@ -14,27 +14,34 @@ Noise levels are angles throughout, see `training.angles`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from engine.diffusion.schedule import FEW_STEPS
 from training.angles import angles, at, noised, turn, velocity_to, walk
-from training.latents import Examples
-from training.loop import BF16, CUDA, DEVICE, FLORA, Run, get, put, spent, working
-from training.low_rank import LowRank
-from training.network import scheduler
+from training.critics import Adversary, praise
+from training.loop import BF16, CUDA, DEVICE, FAST, FLORA, Run, Weights, spent, working, write
+from training.network import Examples, scheduler
 from training.text import tokens
 
 GUIDANCE = 3.0  # of the teacher, by words where there is no drawing; the student has it folded in
 WALK = 4  # steps of the teacher through a part
 RANK = 32
+AVERAGE = 1500  # samples
+# All convolutions and projections.
+TARGETS = r"(.*\.)?(conv|conv[12]|conv_in|conv_out|conv_shortcut|time_emb_proj|to_[qkv]|to_out\.0|proj_in|proj_out"
+TARGETS += r"|net\.0\.proj|net\.2)"
 
 Rows = dict[str, Tensor]  # x, t, low (to land at), clean (photographs), drawings, embeds, free (nothing drawn)
 
@@ -44,12 +51,11 @@ class Judge(nn.Module):
 
     def __init__(self, unet: UNet2DConditionModel, width: int = 64):
         super().__init__()
-        self.unet = [unet]  # in a list: no part of what is learnt
-        norm, wide = nn.utils.parametrizations.spectral_norm, unet.config.block_out_channels
+        self.unet, wide = [unet], unet.config.block_out_channels  # in a list: no part of what is learnt
         self.tell = nn.ModuleList(nn.Linear(4 * wide[0], width) for _ in wide)
-        self.see = nn.ModuleList(norm(nn.Conv2d(c, width, 3, padding=1)) for c in wide)
-        last = [(norm(nn.Conv2d(width, width, 1)), nn.LeakyReLU(0.2), norm(nn.Conv2d(width, 1, 1))) for _ in wide]
-        self.say = nn.ModuleList(nn.Sequential(*layers) for layers in last)
+        self.see = nn.ModuleList(spectral_norm(nn.Conv2d(c, width, 3, padding=1)) for c in wide)
+        last = [[spectral_norm(nn.Conv2d(width, n, 1)) for n in (width, 1)] for _ in wide]
+        self.say = nn.ModuleList(nn.Sequential(hidden, nn.LeakyReLU(0.2), out) for hidden, out in last)
 
     def features(self, x: Tensor, t: Tensor, embeds: Tensor) -> list[Tensor]:
         """What the network sees in latents and drawings (B, 3C, h, w) at levels ``t`` (B,); last the level itself."""
@@ -66,7 +72,7 @@ class Judge(nn.Module):
         """Logits, one map for every block; photographs are to be above 0."""
         *seen, level = features
         out = []
-        with torch.autocast(level.device.type, BF16, enabled=torch.float32 != BF16):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=FAST):
             for f, see, tell, say in zip(seen, self.see, self.tell, self.say, strict=True):
                 f = f * f.float().square().mean((1, 2, 3), keepdim=True).add(1e-6).rsqrt().to(f.dtype)
                 out.append(say(F.leaky_relu(see(f) + tell(level)[..., None, None], 0.2)).float())
@@ -79,17 +85,19 @@ def shown(x: Tensor, r: Rows) -> Tensor:
 
 
 class Distillation:
-    """Teacher, student and judge at work on rows; ``pull``: how hard the judge pulls beside the teacher."""
+    """Teacher, student and judge at work on rows. The student is the teacher under a LoRA."""
 
-    def __init__(self, pull: float):
-        self.phi, self.pull, self.edge = angles(scheduler().alphas_cumprod).to(DEVICE), pull, 1.0
+    def __init__(self) -> None:
+        self.phi = angles(scheduler().alphas_cumprod).to(DEVICE)
         nets = [UNet2DConditionModel.from_pretrained(FLORA / "unet", torch_dtype=BF16) for _ in range(2)]
-        self.teacher, self.student = (net.to(DEVICE, memory_format=torch.channels_last) for net in nets)
-        for net in () if CUDA else nets:
-            net.set_attn_processor(AttnProcessor())  # plain products, see `training.network.modules`
-        self.teacher.requires_grad_(False)
-        self.lora, self.judge = LowRank(self.student, RANK), Judge(self.teacher).to(DEVICE)
-        self.heads = torch.optim.AdamW(self.judge.parameters(), lr=3e-3, betas=(0.0, 0.99), weight_decay=0.0)
+        for net in nets:
+            net.to(DEVICE, memory_format=torch.channels_last).requires_grad_(False)
+            if not CUDA:
+                net.set_attn_processor(AttnProcessor())  # plain products, see `training.network.modules`
+        self.teacher, student = nets
+        self.student = get_peft_model(student, LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS))
+        self.weights = Weights([p for p in self.student.parameters() if p.requires_grad], 0.0, (AVERAGE,))
+        self.adversary = Adversary(Judge(self.teacher), 3e-3)
 
     def guided(self, r: Rows, empty: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The teacher's v for rows; where nothing is drawn, guided by the words away from ``empty`` (1, L, D)."""
@@ -114,42 +122,43 @@ class Distillation:
         out = self.student(shown(x, r), t, r["embeds"]).sample.float()
         v = out.detach().requires_grad_(True)
         loss = (v - goal).square().mean()
-        (grad,), told = torch.autograd.grad(loss, v), {"loss": loss}
         landed = turn(x, v, a, b)
-        if self.pull:
-            praise, told["judge"] = self.judged(r, landed)
-            (own,) = torch.autograd.grad(-praise, v)
-            # As long as the teacher's, once photographs are told apart: a judge at chance pulls nothing.
-            sure = min(1.0, max(0.0, 1 - self.edge) / 0.3)
-            grad = grad + self.pull * sure * grad.norm() / own.norm().clamp(min=1e-12) * own
-        out.backward(grad)
-        return landed.detach(), told
+        liked, told = self.judged(r, landed)
+        (grad,), (own,) = torch.autograd.grad(loss, v), torch.autograd.grad(-liked, v)
+        # As long as the teacher's, once photographs are told apart: a judge at chance pulls nothing.
+        pull = self.adversary.sure * grad.norm() / own.norm().clamp(min=1e-12)
+        out.backward(grad + pull * own)
+        return landed.detach(), {"loss": loss, "judge": told}
 
     def judged(self, r: Rows, landed: Tensor) -> tuple[Tensor, Tensor]:
         """What the heads say of ``landed``, on average, and their hinge loss, from which they learn."""
-        t = torch.lerp(r["low"], torch.full_like(r["low"], 999), torch.rand_like(r["low"]).square())
-        clean, b, c = torch.zeros_like(r["low"]), at(self.phi, r["low"]), at(self.phi, t)
-        made = self.judge.features(shown(noised(landed, b, c), r), t, r["embeds"])
+        judge, low, start = self.adversary.judge, r["low"], at(self.phi, torch.zeros_like(r["low"]))
+        t = torch.lerp(low, torch.full_like(low, 999), torch.rand_like(low).square())
+        made, real = noised(landed, at(self.phi, low), at(self.phi, t)), noised(r["clean"], start, at(self.phi, t))
+        seen = judge.features(shown(made, r), t, r["embeds"])
         with torch.no_grad():
-            real = self.judge.features(shown(noised(r["clean"], at(self.phi, clean), c), r), t, r["embeds"])
-        sides = zip(self.judge(real), self.judge([f.detach() for f in made]), strict=True)
-        loss = torch.stack([(F.relu(1 - yes).mean() + F.relu(1 + no).mean()) / 2 for yes, no in sides]).mean()
-        self.heads.zero_grad()
-        loss.backward()
-        self.heads.step()
-        self.edge = 0.98 * self.edge + 0.02 * float(loss.detach())
-        return torch.stack([s.mean() for s in self.judge(made)]).mean(), loss
+            known = judge.features(shown(real, r), t, r["embeds"])
+        each = self.adversary.learn(judge(known), judge([f.detach() for f in seen]))
+        return praise(judge(seen)), torch.stack(each).mean()
 
     def state(self) -> dict[str, Any]:
-        judge = {"judge": self.judge.state_dict(), "heads": self.heads.state_dict(), "edge": self.edge}
-        return judge | {"lora": self.lora.weights.state()}
+        return {"lora": self.weights.state()} | self.adversary.state()
 
     def load(self, state: dict[str, Any]) -> None:
-        self.lora.weights.load(state["lora"])
-        self.lora.show()
-        self.judge.load_state_dict(state["judge"])
-        self.heads.load_state_dict(state["heads"])
-        self.edge = state["edge"]
+        self.weights.load(state["lora"])
+        self.adversary.load(state)
+
+    def save(self, folder: Path) -> None:
+        """The LoRA's average in peft's format, with those settings that every version of peft reads."""
+        self.weights.show(AVERAGE)
+        self.student.save_pretrained(folder)
+        self.weights.show(None)
+        (folder / "README.md").unlink()  # peft's, with blanks to fill in
+        path = folder / "adapter_config.json"
+        config = json.loads(path.read_text(encoding="utf8"))
+        write(
+            path, {k: config[k] for k in ("peft_type", "r", "lora_alpha", "bias", "target_modules", "inference_mode")}
+        )
 
 
 class Supply:
@@ -170,38 +179,34 @@ class Supply:
         t = torch.where(inside, torch.lerp(high, low, torch.rand_like(high)), high)
         x = noised(new.clean, at(self.phi, torch.zeros_like(t)), at(self.phi, t))
         free = (new.drawings == torch.cat([self.examples.phi[32]] * 2, 1)).flatten(1).all(1)
-        embeds = self.text(new.ids).last_hidden_state
-        names = ("x", "t", "low", "clean", "drawings", "embeds", "free")
-        return dict(zip(names, (x, t, low, new.clean, new.drawings, embeds, free), strict=True))
+        given = {"clean": new.clean, "drawings": new.drawings, "embeds": self.text(new.ids).last_hidden_state}
+        return given | {"x": x, "t": t, "low": low, "free": free}
 
 
-def train(minutes: float, batch: int = 20, lr: float = 1e-3, pull: float = 1.0) -> None:
+def train(minutes: float, batch: int = 20, lr: float = 1e-3) -> None:
     """Distils the *exported* network, so that what is learnt fits what is shipped, into ``FLORA/live``; it resumes.
 
     A step has four rows in five on the student's own way, as many in each part, and one with a photograph's noise.
-    ``pull``: how hard the judge pulls beside the teacher, 0 for consistency alone.
     """
-    fifth, d, state = batch // 5, Distillation(pull), get("few-steps") or {}
-    run = Run("few-steps", minutes, *(state.get(k, 0) for k in ("samples", "steps", "seconds")))
-    if state:
-        d.load(state)
+    fifth, d, run = batch // 5, Distillation(), Run("few-steps", "few-steps", minutes)
+    if run.state:
+        d.load(run.state)
     supply, begun = Supply(2 * fifth, d.phi, run.steps), run.steps
     inside, ends = torch.arange(2 * fifth, device=DEVICE) >= fifth, supply.ends
 
-    def save() -> None:
-        put(d.state() | {"samples": run.samples, "steps": run.steps, "seconds": run.seconds}, "few-steps")
+    def first(rows: Rows) -> Rows:
+        return {k: v[:fifth] for k, v in rows.items()}
 
-    moving = [supply(k * torch.ones_like(inside, dtype=torch.long), inside) for k in (1, 2, 3)]
-    moving = [{k: v[:fifth] for k, v in m.items()} for m in moving]
-    for _ in run.until(save):
+    moving = [first(supply(torch.full_like(inside, k, dtype=torch.long), inside)) for k in (1, 2, 3)]
+    for _ in run.until(d.state):
         new = supply(torch.randint_like(inside, 4, dtype=torch.long) * inside, inside)
-        moving = [{k: v[:fifth] for k, v in new.items()}, *moving]
+        moving = [first(new), *moving]
         r = {k: torch.cat([*(m[k] for m in moving), v[fifth:]]) for k, v in new.items()}
         landed, told = d.step(r, supply.empty)
         rate = lr * min(1, (run.steps - begun + 1) / 20) * max(0.05, 1 - run.share)
-        d.lora.step(rate, len(landed), run.samples)
+        d.weights.step(rate, len(landed), run.samples)
         run.count(len(landed), lr=rate, **told)
         here = zip(moving, landed.split(fifth), ends[2:], strict=False)  # who has landed at 0 leaves
         moving = [m | {"x": x, "t": m["low"], "low": low.expand(fifth)} for m, x, low in here]
-    d.lora.save(FLORA / "live")
+    d.save(FLORA / "live")
     spent("live", run.samples, run.seconds)

@@ -12,8 +12,8 @@ import os
 import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,13 @@ def working(x: Tensor) -> Tensor:
 def spent(what: str, samples: int, seconds: float) -> None:
     """Notes beside the exported weights what a part of them cost, for the model card."""
     path = FLORA / "training.json"
-    noted = json.loads(path.read_text()) if path.exists() else {}
+    noted = json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
     noted[what] = {"samples": samples, "minutes": round(seconds / 60, 1)}
-    path.write_text(json.dumps(noted, indent=1) + "\n")
+    write(path, noted)
+
+
+def write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf8")
 
 
 class Weights:
@@ -92,15 +96,6 @@ class Weights:
         """The working copies become the average of ``length``, or the masters (None)."""
         torch._foreach_copy_(self.params, self.masters if length is None else self.averages[length])
 
-    @contextmanager
-    def shown(self, length: int | None) -> Iterator[None]:
-        """The working copies are the average of ``length`` inside this block."""
-        self.show(length)
-        try:
-            yield
-        finally:
-            self.show(None)
-
     def state(self) -> dict[str, Any]:
         return {"m": self.masters, "ema": self.averages, "o": self.optimiser.state_dict()}
 
@@ -114,83 +109,74 @@ class Weights:
 
 
 class Run:
-    """One step's time, counters and record: ``for _ in run.until(save): …; run.count(batch, loss=loss)``.
+    """One step's time, counters, checkpoint and record: ``for _ in run.until(state): …; run.count(batch, loss=loss)``.
 
-    ``minutes``: of this call. ``samples``, ``steps``, ``seconds``: what earlier calls did. ``total``: minutes over
-    which `cosine` falls, all calls together (0: the earlier ones and this one).
+    ``minutes``: of this call. ``file``: the checkpoint, whose content is `state`, {} in the first call. ``total``:
+    minutes over which `cosine` falls, all calls together (0: the earlier ones and this one).
     """
 
     bar = tqdm(disable=True)  # the one of the whole call
 
-    def __init__(self, name: str, minutes: float, samples=0, steps=0, seconds=0.0, total=0.0):
-        self.name, self.minutes, self.total = name, minutes, total or seconds / 60 + minutes
-        self.samples, self.steps, self.before, self.took = samples, steps, seconds, 0.0
-        self._values: dict[str, list[Any]] = {}
-
-    @property
-    def seconds(self) -> float:
-        """Of all calls of this step."""
-        return self.before + self.took
-
-    @property
-    def share(self) -> float:
-        """Of this call's minutes, 0 … 1."""
-        return min(1.0, self.took / max(60 * self.minutes, 1e-9))
+    def __init__(self, name: str, file: str, minutes: float, total: float = 0.0):
+        self.name, self.file, self.minutes, self.state = name, file, minutes, get(file) or {}
+        self.samples, self.steps = self.state.get("seen", self.state.get("n", 0)), self.state.get("steps", 0)
+        self.seconds = self.state.get("sec", 0.0)  # of all calls of this step
+        self.share = 0.0  # of this call's minutes
+        self.total = total or self.seconds / 60 + minutes
+        self._values: defaultdict[str, list[Any]] = defaultdict(list)
 
     def cosine(self, floor: float) -> float:
         """1 at the beginning, falling to ``floor`` at the end of `total`."""
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, self.seconds / (60 * self.total))))
 
-    def until(self, save: Callable[[], None], every: float = 240.0) -> Iterator[None]:
+    def until(self, state: Callable[[], dict[str, Any]], every: float = 240.0) -> Iterator[None]:
         """Yields until the minutes are over or the process is asked to end; saves every so many seconds and last."""
-        began = saved = noted = time.time()
+        began = saved = noted = last = time.time()
         before = [(s, signal.signal(s, lambda *_: STOP.set())) for s in (signal.SIGTERM, signal.SIGINT)]
-        doing(self.name)
+        Run.bar.set_description_str(self.name)
+        self.state.clear()  # taken up, and half a gigabyte
         while self.share < 1 and not STOP.is_set():
             yield
-            now = time.time()
-            Run.bar.update((now - began - self.took) / 60)
-            self.took = now - began
-            if now - noted > 30:
+            took, last = time.time() - last, time.time()
+            self.seconds += took
+            self.share = min(1.0, (last - began) / max(60 * self.minutes, 1e-9))
+            Run.bar.update(took / 60)
+            if last - noted > 30:
                 self.flush()
-                noted = now
-            if now - saved > every:
-                save()
+                noted = last
+            if last - saved > every:
+                self.save(state())
                 saved = time.time()
         self.flush()
-        save()
+        self.save(state())
         for s, handler in before:
             signal.signal(s, handler)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """With the counters as recipe.py reads them: of an autoencoder's file "seen", of a network's "n"."""
+        counters = {"n": self.samples, "seen": self.samples, "steps": self.steps, "sec": self.seconds}
+        put(state | counters, self.file)
 
     def count(self, batch: int, **values: Any) -> None:
         """One step over ``batch`` samples; ``values`` (numbers, tensors of one) are averaged into the next line."""
         self.samples += batch
         self.steps += 1
-        self.note(**values)
-
-    def note(self, **values: Any) -> None:
         for key, value in values.items():
-            self._values.setdefault(key, []).append(value.detach() if isinstance(value, Tensor) else value)
+            self._values[key].append(value.detach() if isinstance(value, Tensor) else value)
 
     def flush(self) -> None:
-        if not self._values:
-            return
-        means = {k: float(f"{sum(map(float, v)) / len(v):.4g}") for k, v in self._values.items()}
-        self._values = {}
-        record(self.name, samples=self.samples, minutes=round(self.seconds / 60, 1), **means)
+        if self._values:
+            means = {k: float(f"{sum(map(float, v)) / len(v):.4g}") for k, v in self._values.items()}
+            record(self.name, samples=self.samples, minutes=round(self.seconds / 60, 1), **means)
+        self._values.clear()
 
 
 def record(step: str, **values: Any) -> None:
     """One line of ``WORK/training.jsonl``; shown on the bar, or printed where nobody watches a bar."""
     WORK.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"step": step} | values)
-    with (WORK / "training.jsonl").open("a") as f:
+    with (WORK / "training.jsonl").open("a", encoding="utf8") as f:
         f.write(line + "\n")
     Run.bar.set_postfix(values)
     if Run.bar.disable:
         print(line, flush=True)
-
-
-def doing(what: str) -> None:
-    """Says on the bar what is being made."""
-    Run.bar.set_description_str(what)

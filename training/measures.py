@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from training.critics import slopes
 from training.data import pixels
 
 
@@ -42,7 +42,7 @@ def fid(x: np.ndarray, y: np.ndarray) -> float:
     a, b = ((v - v.mean(0)) / (len(v) - 1) ** 0.5 for v in (x.astype(np.float64), y.astype(np.float64)))
     a, b = (np.linalg.qr(v, mode="r") if len(v) > v.shape[1] else v for v in (a, b))  # the same AᵀA in fewer rows
     cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * cross)
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.square(a).sum() + np.square(b).sum() - 2 * cross)
 
 
 def perceptual(device: torch.device) -> torch.nn.Module:
@@ -58,17 +58,12 @@ def psnr(x: np.ndarray, y: np.ndarray) -> float:
     return float((-10 * np.log10(mse.clip(1e-10))).mean())
 
 
-def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences of neighbouring pixels, with their signs, down and across."""
-    return x.diff(dim=2), x.diff(dim=3)
-
-
 def slope_ratio(photos: np.ndarray, copies: np.ndarray) -> float:
     """Mean absolute slope of the copies, of the photographs'. Noise over a blur has that too: see `slope_regression`.
 
     Each the mean of both directions over all pictures at full size.
     """
-    a, b = (sum(float(s.abs().mean()) for s in _slopes(pixels(p))) for p in (photos, copies))
+    a, b = (float(slopes(pixels(p))) for p in (photos, copies))
     return b / max(a, 1e-12)
 
 
@@ -77,8 +72,8 @@ def slope_regression(photos: np.ndarray, copies: np.ndarray) -> float:
 
     d are the signed differences of neighbouring pixels down and across, of all channels and pictures together, after
     the mean over 2 × 2. Slopes in other places than the photograph's (noise, invented texture) add nothing to it. On
-    64 ``val`` pictures (``val[::9][:64]``) the handed flora 2 gives .665, with `slope_ratio` .808.
+    64 ``val`` pictures (``val[::9][:64]``) the handed flora 2 gives .667, with `slope_ratio` .810.
     """
-    small = [_slopes(F.avg_pool2d(pixels(p), 2)) for p in (photos, copies)]
-    over = sum(float((d * own).sum(dtype=torch.float64)) for d, own in zip(*small, strict=True))
-    return over / max(sum(float(d.square().sum(dtype=torch.float64)) for d in small[0]), 1e-12)
+    small = (F.avg_pool2d(pixels(p), 2).double() for p in (photos, copies))
+    d, own = (torch.cat([x.diff(dim=2).flatten(), x.diff(dim=3).flatten()]) for x in small)
+    return float(d @ own / (d @ d).clamp(min=1e-12))

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from training import figures
 from training.figures import Figures
 from training.loop import FLORA, WORK
 from training.samples import hashed
 
 ORDER = "copies words drawn renoised few ways said sliders strangers inversion speed metric clip unconditional"
-PARTS: dict[str, Callable[[figures.Bench], Figures]] = {name: getattr(figures, name) for name in ORDER.split()}
+PARTS: dict[str, Callable[[figures.Bench], Figures]] = {n: torch.no_grad()(getattr(figures, n)) for n in ORDER.split()}
 BESIDE = {"few": ("live",), "speed": ("live",), "said": ("clip",), "clip": ("clip",)}  # what else a part reads
 
 
@@ -29,8 +31,10 @@ def kept(folder: Path, quick: bool, part: str) -> Path:
 
 
 def gathered(folder: Path, quick: bool) -> dict[str, Figures]:
-    """What is kept of a flora, by part."""
-    return {p: json.loads(f.read_text()) for p in PARTS if (f := kept(folder, quick, p)).exists()}
+    """What is kept of a flora, by part; of the quick report where the whole one lacks a part: it says its pictures."""
+    places = {part: (kept(folder, quick, part), kept(folder, True, part)) for part in PARTS}
+    found = {part: f for part, two in places.items() if (f := next(filter(Path.exists, two), None))}
+    return {part: json.loads(f.read_text(encoding="utf8")) for part, f in found.items()}
 
 
 def table(found: dict[str, Figures], other: dict[str, Figures]) -> str:
@@ -45,12 +49,13 @@ def table(found: dict[str, Figures], other: dict[str, Figures]) -> str:
 def card(b: figures.Bench, found: dict[str, Figures]) -> str:
     seen: dict = {k: v for own in found.values() for k, v in own.items()}
     seen |= {f"{part}_pictures": own["pictures"] for part, own in found.items() if "pictures" in own}
-    spent = json.loads((FLORA / "training.json").read_text())
-    said = [f"{name} {v['samples']:,} pictures in {v['minutes']:.0f} minutes" for name, v in spent.items()]
+    spent = json.loads((FLORA / "training.json").read_text(encoding="utf8"))
+    many = {name: f"{v['samples']:,} pictures in " if "samples" in v else "" for name, v in spent.items()}
+    said = [f"{name} {many[name]}{v['minutes']:.0f} minutes" for name, v in spent.items()]
     numbers = [b.rows[i].file.split("f-")[1].split("_")[0] for i in b.shown]
     seen["photographs"] = ", ".join(f"[{n}](https://www.flickr.com/photo.gne?id={n})" for n in numbers)
     seen |= {"compute": "; ".join(said), "prompts": "; ".join(figures.TEXTS), "reference": figures.REFERENCE}
-    return (Path(__file__).parent / "card.md").read_text().format(**seen)
+    return (Path(__file__).parent / "card.md").read_text(encoding="utf8").format(**seen)
 
 
 def report(folder: Path = FLORA, quick: bool = False, only: str = "", other: Path | None = None) -> dict[str, Figures]:
@@ -63,12 +68,12 @@ def report(folder: Path = FLORA, quick: bool = False, only: str = "", other: Pat
             begun = time.time()
             found = {k: round(v, 5) for k, v in PARTS[name](b).items()}
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found | {"seconds": round(time.time() - begun)}))
-            print(f"{name}: {path.read_text()}", flush=True)
+            path.write_text(json.dumps(found | {"seconds": round(time.time() - begun)}), encoding="utf8")
+            print(f"{name}: {path.read_text(encoding='utf8')}", flush=True)
     found = gathered(folder, quick)
     if folder == FLORA and len(found) == len(PARTS) and b.net.resident.has("live"):
-        (FLORA / "measures.json").write_text(json.dumps({"quick": quick} | found, indent=1) + "\n")
-        (FLORA / "README.md").write_text(card(b, found))
+        (FLORA / "measures.json").write_text(json.dumps({"quick": quick} | found, indent=1) + "\n", encoding="utf8")
+        (FLORA / "README.md").write_text(card(b, found), encoding="utf8")
     return found
 
 
@@ -78,9 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a fifth of the pictures")
     parser.add_argument("--only", default="", choices=["", *PARTS], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--model", type=Path, default=FLORA, help="a flora's folder, if not this tree's")
-    parser.add_argument(
-        "--compare", type=Path, help="a flora's folder: what is kept of it as a table beside, and crops"
-    )
+    parser.add_argument("--compare", type=Path, help="a flora's folder: its figures beside, as kept, and its crops")
     args = parser.parse_args(arguments)
     found = report(args.model, args.quick, args.only, args.compare)
     print(table(found, gathered(args.compare, args.quick) if args.compare else {}))

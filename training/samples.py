@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,18 +23,20 @@ from engine.checkpoints.manager import ModelManager
 from engine.context import Context
 from engine.diffusion.guidance import Conditioning, classifier_free
 from engine.diffusion.model import LatentDiffusion
-from engine.diffusion.sampling import gaussian, generator, invert, sample
+from engine.diffusion.sampling import Step, gaussian, generator, sample
 from engine.jobs.run import run
 from engine.requests import Done, DrawRequest, InterpolateRequest, MorphRequest
 from engine.vision.drawing import faithfulness, sketch_of, strokes_of
-from training.data import PALETTES, arrays, pixels
+from training.data import arrays, picture_of, pixels
 
 BATCH, STEPS = 16, 25
 FRAMES = 5  # of a way from one picture to another, both included
+Way = Callable[..., Iterator[Step]]
 
 
-def walk(net: LatentDiffusion, x: Tensor, sigmas: list[float], rows: list[Conditioning]) -> Tensor:
-    for state in sample(net.denoiser(rows), x, sigmas):
+def walk(net: LatentDiffusion, x: Tensor, sigmas: list[float], rows: list[Conditioning], way: Way = sample) -> Tensor:
+    """Where latents (N, C, h, w) come to along ``sigmas``; ``way``: `sample`, or `invert` for rising ones."""
+    for state in way(net.denoiser(rows), x, sigmas):
         x = state.x
     return x
 
@@ -55,18 +56,16 @@ def pure(net: LatentDiffusion, count: int, sigma: float, *key: int) -> Tensor:
     return sigma * x if sigma > 1000 else (x - x.mean((2, 3), keepdim=True)) * (1 + sigma**2) ** 0.5
 
 
-@torch.no_grad()
 def imagine(net: LatentDiffusion, prompts: Sequence[str], guidance: float, seed: int = 0) -> np.ndarray:
     """Pictures from words and noise."""
     out, sigmas = [], net.schedule.sigmas(STEPS)
     for i in range(0, len(prompts), BATCH):
         part = prompts[i : i + BATCH]
         rows = classifier_free(net.embed(part), net.embed([""]), guidance)
-        out.append(arrays(net.decode(walk(net, pure(net, len(part), sigmas[0], seed, i), sigmas, rows))))
+        out.append(decode(net, walk(net, pure(net, len(part), sigmas[0], seed, i), sigmas, rows)))
     return np.concatenate(out)
 
 
-@torch.no_grad()
 def draw(
     net: LatentDiffusion, conditions: Tensor, sigmas: list[float], sampler: str = "ddim", seed: int = 2
 ) -> np.ndarray:
@@ -75,58 +74,31 @@ def draw(
     with net.resident.weights_for(sampler):
         for i, cond in enumerate(conditions.split(BATCH)):
             x = cond[:, -net.channels :].to(net.device) + sigmas[0] * noise(net, len(cond), seed, i)
-            out.append(arrays(net.decode(walk(net, x, sigmas, [Conditioning(words, concat_latents=cond)]))))
+            out.append(decode(net, walk(net, x, sigmas, [Conditioning(words, concat_latents=cond)])))
     return np.concatenate(out)
 
 
-def drawings(photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sketches and strokes of photographs, at the four strengths of the training in turn."""
-    lines = np.stack([np.repeat(sketch_of(p)[..., None], 3, 2) for p in photos])
-    return lines, np.stack([strokes_of(p, *PALETTES[i % 4]) for i, p in enumerate(photos)])
+def drawings(photos: np.ndarray) -> Iterator[np.ndarray]:
+    """Sketches and strokes of photographs, as they were learnt from."""
+    for kind in ("sketch", "strokes"):
+        yield np.stack([picture_of(kind, i, p) for i, p in enumerate(photos)])
 
 
-@torch.no_grad()
 def encode(net: LatentDiffusion, pictures: np.ndarray) -> Tensor:
     """(N, C, h, w)."""
     return torch.cat([net.encode(pixels(pictures[i : i + BATCH])) for i in range(0, len(pictures), BATCH)])
 
 
-@torch.no_grad()
 def decode(net: LatentDiffusion, z: Tensor) -> np.ndarray:
     return np.concatenate([arrays(net.decode(part)) for part in z.split(BATCH)])
 
 
-@torch.no_grad()
 def renoise(net: LatentDiffusion, photos: np.ndarray, strength: float = 0.6) -> np.ndarray:
     """Photographs noised to t = 600 and back, without words."""
     sigmas, rows = net.schedule.sigmas_from_strength(strength, STEPS), [Conditioning(net.embed([""]))]
     parts = enumerate(encode(net, photos).split(BATCH))
     z = [walk(net, z + sigmas[0] * noise(net, len(z), 5, i), sigmas, rows) for i, z in parts]
     return decode(net, torch.cat(z))
-
-
-@torch.no_grad()
-def there_and_back(net: LatentDiffusion, photos: np.ndarray, steps: int = 50) -> tuple[float, np.ndarray]:
-    """Deterministic inversion up to the last level, and back: the root mean square error of the latents, of their
-    deviation, and the pictures."""
-    z, denoise = encode(net, photos), net.denoiser([Conditioning(net.embed([""]))])
-    x, sigmas = z, net.schedule.sigmas(steps)
-    for way, levels in ((invert, sigmas[::-1]), (sample, sigmas)):
-        for state in way(denoise, x, levels):
-            x = state.x
-    return float((x - z).square().mean().sqrt() / z.std()), decode(net, x)
-
-
-@torch.no_grad()
-def live_ms(net: LatentDiffusion) -> float:
-    """Milliseconds from a drawing's latents to the picture: four steps and the decoder, batch 1, median of seven."""
-    side, took = net.size // net.vae_scale_factor, []
-    cond = torch.cat([net.null_latent((side, side))] * 2, 1)
-    for i in range(9):
-        begun = time.perf_counter()
-        draw(net, cond, net.few_step_sigmas(), "live", seed=i)
-        took.append(1000 * (time.perf_counter() - begun))
-    return float(np.median(took[2:]))
 
 
 def made(models: ModelManager, request: Any) -> np.ndarray:
@@ -164,7 +136,7 @@ def follow(models: ModelManager, model: str, photo: np.ndarray, values: Sequence
 def strangers(side: int = 256) -> np.ndarray:
     """Pictures that show no flower: faces, a room, an animal, painted by strangers.json; and scikit-image's free
     photographs (CC0, or of the public domain) where it is installed: a cup of coffee, an astronaut, a rocket."""
-    painted = [_painted(**p) for p in json.loads((Path(__file__).parent / "strangers.json").read_text())]
+    painted = [_painted(**p) for p in json.loads((Path(__file__).parent / "strangers.json").read_text(encoding="utf8"))]
     spec = find_spec("skimage")
     folder = Path(spec.origin).parent / "data" if spec and spec.origin else Path()
     files = [folder / name for name in ("coffee.png", "astronaut.png", "rocket.jpg")]

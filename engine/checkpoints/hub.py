@@ -109,7 +109,7 @@ def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
                 best = max(best, 0.999 * have / max(total, 1))
                 yield Progress(best, f"fetching {name}: {_say(have, total, began, first)}")
             (place / "refs").mkdir(exist_ok=True)
-            (place / "refs" / REVISION).write_text(commit)
+            (place / "refs" / REVISION).write_text(commit, encoding="utf8")
             yield Progress(1.0, f"{name} is here")
             return place / "snapshots" / commit
         except Exception as e:

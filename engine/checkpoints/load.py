@@ -60,7 +60,7 @@ def read(path: Path, dtype: torch.dtype, name: str) -> Parts:
 
 def module(folder: Path, dtype: torch.dtype, cls: Any = None) -> Any:
     """The one module in ``folder``, of the class its config names; half-precision files serve where no others are."""
-    cls = cls or getattr(hush(), json.loads((folder / "config.json").read_text())["_class_name"])
+    cls = cls or getattr(hush(), json.loads((folder / "config.json").read_text(encoding="utf8"))["_class_name"])
     plain = any(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") and ".fp16." not in f.name)
     variant = None if plain or not any(folder.glob("*.fp16.*")) else "fp16"
     kind = "dtype" if cls.__module__.startswith("transformers") else "torch_dtype"

@@ -25,6 +25,7 @@ from engine.checkpoints import kinds
 from engine.checkpoints.kinds import FILES, KINDS, WIDTHS, short, tell
 from engine.checkpoints.shapes import FAMILY_OF
 from engine.requests import EngineError
+from engine.requests.files import named
 
 KEY = re.compile(
     r"(?:base_model\.model\.)?(?:unet\.|lora_unet_|(text_encoder\.|lora_te1?_))?(.+?)"
@@ -69,7 +70,7 @@ def write(factors: Factors, unet: nn.Module, network: str, **about: str) -> byte
         tensors[f"unet.{name}.lora_B.weight"] = b[0].detach().cpu().contiguous()
     rank = next(iter(factors.values()))[0].shape[1]
     config = {"unet.r": rank, "unet.lora_alpha": rank, "unet.target_modules": sorted(factors)}
-    about |= {"model": network, "base": fingerprint(unet)}
+    about |= {"model": named(network), "base": fingerprint(unet)}
     return save(tensors, {"lora_adapter_metadata": json.dumps(config), "chrysalis": json.dumps(about)})
 
 

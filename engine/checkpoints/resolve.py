@@ -7,7 +7,6 @@ follow, each with its strength: ``sd15 + /loras/ink.safetensors:0.8 + smooth``.
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from engine.checkpoints import hub, kinds
 from engine.checkpoints.hub import Source
 from engine.requests import EngineError, Progress, within
+from engine.requests.files import typed
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -178,7 +178,7 @@ def resolve(name: str, paths: Sequence[str] | None = None) -> Choice:
     first, *more = parts = [_plain(part.partition(" · ")[0]) for part in _plain(name).split(" + ")]
     entry = CATALOGUE.get(first)
     if entry is None:
-        _there(first, paths)
+        _there(first, name.partition(" + ")[0].strip(), paths)
     own = [(LORAS[n], 1.0) for n in entry.loras] if entry else []
     return Choice(" + ".join(parts), entry or Path(first), (*own, *(_lora(text, paths) for text in more)))
 
@@ -190,11 +190,14 @@ def _plain(text: str) -> str:
         if len(text) > 1 and text[0] == mark[0] and text[1:].count(mark[1]) == 1:
             inside, _, after = text[1:].rpartition(mark[1])
             text = inside.strip() + after  # (a LoRA's strength)
-    return os.path.expanduser(text)
+    return typed(text)
 
 
-def _there(first: str, paths: Sequence[str] | None) -> None:
-    """EngineError unless a network may be named there and is there, saying what is wrong and what may be meant."""
+def _there(first: str, given: str, paths: Sequence[str] | None) -> None:
+    """EngineError unless a network may be named there and is there, saying what is wrong and what may be meant.
+
+    ``given``: the name as it was written; the person's own folder is not told.
+    """
     path = Path(first)
     if not _open(first, paths):
         at = ""
@@ -213,7 +216,7 @@ def _there(first: str, paths: Sequence[str] | None) -> None:
     else:
         at = ", which is not there" + _meant(first, CATALOGUE, paths)
     raise EngineError(
-        f"model must be one of {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file, got {first!r}{at}"
+        f"model must be one of {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file, got {given!r}{at}"
     )
 
 
@@ -228,7 +231,7 @@ def _meant(text: str, names: Iterable[str], paths: Sequence[str] | None) -> str:
 
 
 def _lora(text: str, paths: Sequence[str] | None) -> tuple[Extra | Path, float]:
-    name, _, strength = text.rpartition(":")
+    name, _, strength = typed(text).rpartition(":")
     try:
         weight = float(strength) if name else 1.0
     except ValueError:  # a colon of the path's own
@@ -247,14 +250,14 @@ def _lora(text: str, paths: Sequence[str] | None) -> tuple[Extra | Path, float]:
     return LORAS.get(name, Path(name)), weight
 
 
-def _open(path: str, paths: Sequence[str] | None) -> bool:
+def _open(path: Path, paths: Sequence[str] | None) -> bool:
     """Whether files may be named there."""
     try:
         place = Path(path).resolve()
         place.exists()
     except (OSError, ValueError):  # what can be no path: too long, or with characters that no path has
         return False
-    return paths is None or any(f and place.is_relative_to(Path(f).resolve()) for f in paths)
+    return paths is None or any(f and place.is_relative_to(Path(typed(f)).resolve()) for f in paths)
 
 
 def _folder(path: Path) -> Path:

@@ -55,7 +55,9 @@ def skeleton(folder: Path, family: str, prediction: str = "epsilon", zero_snr: b
     index = {n: ["diffusers", c] for n, c in (("unet", "UNet2DConditionModel"), ("vae", "AutoencoderKL"))}
     index |= {n: ["transformers", c] for n, c in (("text_encoder", "CLIPTextModel"), ("tokenizer", "CLIPTokenizer"))}
     index["scheduler"] = ["diffusers", "DDIMScheduler"]
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"} | index))
+    (folder / "model_index.json").write_text(
+        json.dumps({"_class_name": "StableDiffusionPipeline"} | index), encoding="utf8"
+    )
     return folder
 
 

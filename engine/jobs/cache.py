@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from engine.requests.files import own_folder
 
 ABANDONED = 3600  # seconds after which an unfinished file belongs to nobody
 LARGEST = 0.25  # share of the limit that one entry may take
@@ -141,4 +142,4 @@ def home() -> Path:
     try:
         return Path.home() / ".cache" / "chrysalis" / "engine"
     except RuntimeError:  # an account without a home
-        return Path(tempfile.gettempdir()) / "chrysalis"
+        return own_folder() / "engine"

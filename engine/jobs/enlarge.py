@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -12,41 +13,74 @@ from pathlib import Path
 from typing import Any
 
 from engine.jobs.run import runner
-from engine.requests import EngineError, EnlargeRequest, Frame, Preview, Progress
+from engine.requests import EngineError, EnlargeRequest, Preview, Progress, fields_of
+from engine.requests.files import FRAME, destination, frames_folder, typed
 from engine.requests.settings import Settings
-from engine.vision import video
+from engine.vision import sources, video
+
+Show = Callable[[Progress], None]
 
 
-def make(args: argparse.Namespace, show: Callable[[Progress], None]) -> int:
+def make(args: argparse.Namespace, show: Show) -> int:
     """Runs it; the last line printed is one JSON object. What was finished is kept when it is stopped or fails."""
-    pictures, rate = video.read_all(args.pictures)
-    request = EnlargeRequest(tuple(pictures), **({} if args.scale is None else {"scale": args.scale}))
-    out, fps = Path(args.out), args.fps or rate or 8
-    video.check_fps(fps)
-    kind = out.suffix.lower()
-    if kind not in ("", ".png", ".mp4", ".zip") or (kind == ".png" and request.total > 1):
-        several = f"a folder, a .zip or a .mp4 for {request.total} pictures" if request.total > 1 else "a .png"
-        raise EngineError(f"out must be {several}, got {out.name}")
-    folder = Path(tempfile.mkdtemp(prefix="enlarged-")) if kind else out
-    settings = kept(args.pictures, request)
-    made, report = run(args, request, video.Stored(folder), settings, show)
-    if kind:
-        save(made, out, settings, fps)
+    given = [Path(typed(p)) for p in args.pictures]
+    scale = fields_of(EnlargeRequest)["scale"].default if args.scale is None else args.scale
+    kind = kind_of(args.out)
+    out = destination("out", args.out, *([kind] if kind else []))
+    if not kind and out.exists() and not out.is_dir():
+        raise EngineError(f"out must be a folder, got {args.out!r}, which is a device")
+    args.preview = args.preview and destination("preview", args.preview, ".png")
+    for name, place in (("out", out), ("preview", args.preview)):
+        if place:
+            apart(name, place, given)
+    if kind == ".mp4" and args.fps is not None:
+        video.check_fps(args.fps)
+    found = sources.read_all(given, scale)
+    request = EnlargeRequest(tuple(found.pictures), scale)
+    if kind == ".png" and request.total > 1:
+        raise EngineError(f"out must be a folder, a .zip or a .mp4 for {request.total} pictures, got {out.name}")
+    if kind == ".mp4" and request.total > 1 and not found.alike:
+        raise EngineError(f"out must be a folder or a .zip for pictures of different sizes, got {out.name}")
+    folder = Path(tempfile.mkdtemp(prefix="enlarged-")) if kind else frames_folder("out", args.out, request.total)
+    settings, made = found.kept(request), video.Stored(folder)
+    for note in found.notes:
+        print(note, file=sys.stderr)
+    report = run(args, request, made, settings, show)
+    fps = video.steady(found.rate) if args.fps is None else args.fps
+    failed = kind and save(made, out, settings, fps, show)
+    if failed:
+        print(f"error: out must be written, got {failed}; the pictures are kept in {folder}", file=sys.stderr)
+    elif kind:
         shutil.rmtree(folder)
     print(json.dumps(report))
-    return 0
+    return 1 if failed else 0
 
 
-def run(
-    args: argparse.Namespace, request: EnlargeRequest, made: video.Stored, settings: dict[str, Any], show: Any
-) -> tuple[video.Stored, dict[str, Any]]:
+def kind_of(out: str) -> str:
+    """.png, .mp4 or .zip, or "" for a folder: a name without a known ending is one. EngineError for other formats."""
+    kind = Path(typed(out)).suffix.lower()
+    if Path(typed(out)).is_dir() or out.endswith(("/", os.sep)):
+        return ""
+    if kind not in (".png", ".mp4", ".zip") and kind in (*sources.FILMS, *sources.PICTURES):
+        raise EngineError(f"out must be a .png, a .mp4, a .zip or a folder, got {out!r}")
+    return kind if kind in (".png", ".mp4", ".zip") else ""
+
+
+def apart(name: str, place: Path, given: list[Path]) -> None:
+    """EngineError where a result would be written over what it is made of."""
+    whole = {p.resolve() for s in given for p in (s, *(s.iterdir() if s.is_dir() else ()))}
+    over = any(p.parent == place.resolve() and FRAME.fullmatch(p.name) for p in whole)
+    if place.resolve() in whole or over:
+        raise EngineError(f"{name} must be another place than what is enlarged, got {str(place)!r}")
+
+
+def run(args: argparse.Namespace, request: EnlargeRequest, made: video.Stored, settings: Any, show: Show) -> Any:
+    """Fills ``made``; gives the report."""
     seconds = 0.0
     try:
-        for event in runner(Settings.read(args))(request):
+        for event in made.fill(runner(Settings.read(args))(request), settings):
             if isinstance(event, Preview) and args.preview:
-                event.picture.save(args.preview)
-            elif isinstance(event, Frame):
-                made.put(event.index, event.picture, settings)
+                write_preview(event, args.preview)
             elif isinstance(event, Progress):
                 show(event)
             seconds = getattr(event, "seconds", 0.0)
@@ -56,27 +90,27 @@ def run(
         if isinstance(e, OSError):
             raise EngineError(f"out must be written, got {e}") from None
         raise
-    return made, {"pictures": len(made), "size": list(made.size), "scale": request.scale, "seconds": round(seconds, 2)}
+    return {"pictures": len(made), "size": list(made.size), "scale": request.scale, "seconds": round(seconds, 2)}
 
 
-def save(made: video.Stored, out: Path, settings: dict[str, Any], fps: float) -> None:
+def write_preview(event: Preview, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        event.picture.save(path, "PNG")
+    except OSError as e:
+        raise EngineError(f"preview must be written, got {e}") from None
+
+
+def save(made: video.Stored, out: Path, settings: dict[str, Any], fps: float, show: Show) -> Exception | None:
+    """Writes what was made as the name says; what went wrong, if something did."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix.lower() == ".mp4":
-            video.save_mp4(made, out, settings, fps)
+            for part in video.writing_mp4(made, out, settings, fps):
+                show(Progress(part, "writing the film"))
         elif out.suffix.lower() == ".zip":
             video.save_zip(made, out, settings)
         else:
             shutil.copyfile(made.paths[0], out)
-    except OSError as e:
-        raise EngineError(f"out must be written, got {e}; the pictures are kept in {made.folder}") from None
-
-
-def kept(paths: list[str], request: EnlargeRequest) -> dict[str, Any]:
-    """The settings inside the first file, which make the smaller ones again; of a file of others this request's."""
-    first = next((p for p in sorted(Path(paths[0]).glob("*.png"))), None) if Path(paths[0]).is_dir() else paths[0]
-    try:
-        own = video.read_settings(first or paths[0])
-    except EngineError:
-        own = request.settings()
-    return own | {"enlarged": request.scale}
+    except Exception as e:
+        return e

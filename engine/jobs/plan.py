@@ -138,6 +138,6 @@ PLANS: dict[type, Callable[[Any], Cost]] = {
     MorphRequest: morph,
     DrawRequest: draw,
     EditRequest: edit,
-    EnlargeRequest: lambda r: Cost(pictures=r.total),
+    EnlargeRequest: lambda r: Cost(pictures=sum(p.width * p.height for p in r.pictures) * r.scale**2 / 512**2),
     PoseRequest: people,
 }

@@ -38,6 +38,7 @@ from engine.requests import (
     Progress,
 )
 from engine.requests.settings import Settings
+from engine.vision import images
 
 PREVIEW_EVERY = 0.2  # seconds
 
@@ -86,9 +87,10 @@ def run(context: Context, request: Any) -> Iterator[Event]:
     finally:
         steps.close()
     yield Progress(1.0, "done")
-    settings, notes = request.settings() | dict(output.settings), list(output.notes)
-    if output.frames:
-        settings |= dict(zip(("width", "height"), output.frames[0].size, strict=True))
+    settings, size = request.settings() | dict(output.settings), output.frames[0].size if output.frames else None
+    if size:
+        settings |= dict(zip(("width", "height"), size, strict=True))
+    notes = [*images.notes(request, size), *output.notes]
     notes += [t for t in (context.trouble, context.cache and context.cache.trouble) if t]
     seconds, quality = perf_counter() - started, dict(output.quality)
     yield Done(tuple(output.frames), settings, seconds, context.evaluations, tuple(notes), quality, dict(output.files))

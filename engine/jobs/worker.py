@@ -149,7 +149,7 @@ class Worker:
         while (job := self._take(device)) is not None:
             end: Any = Cancelled()
             if not job.cancelled:
-                end, last = forward(run, job), job.model
+                end, last = forward(run, job), job.model or last  # enlarging needs none
             with self._changed:
                 self._free[device] = last
                 self._changed.notify_all()

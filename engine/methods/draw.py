@@ -103,12 +103,13 @@ def guidance(
     any1, any2 = s1 > 0, s2.amax((2, 3), keepdim=True) > 0
     both = s1 * s2 if r.combine == "joint" else torch.zeros_like(s2)
     weights = {(0, ""): 1 - s1 - s2 + both, (0, "s"): s1 - both, (0, "c"): s2 - both, (0, "sc"): both}
+    plain = dict(weights)
     if r.guidance != 1 and r.prompt != r.negative:  # the words' own guidance, where most of the drawing is seen
         for what, here in {"": ~any1 & ~any2, "s": any1 & ~any2, "c": ~any1 & any2, "sc": any1 & any2}.items():
             weights[0, what] = weights[0, what] + (r.guidance - 1) * here
             weights[1, what] = (1 - r.guidance) * here
     return [
-        Conditioning(prompts[text : text + 1], weight, **show(model, drawing, what))
+        Conditioning(prompts[text : text + 1], weight, plain.get((text, what), 0.0), **show(model, drawing, what))
         for (text, what), weight in weights.items()
         if bool((weight.abs() > 1e-6).any())
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.context import Advance, Context, Output, Steps
-from engine.requests import EnlargeRequest, Frame, Progress
+from engine.requests import EnlargeRequest, Frame, within
 from engine.vision.enlarge import Enlarger, detail
 from engine.vision.enlarge import enlarge as enlarged
 
@@ -15,15 +15,9 @@ def enlarge(context: Context, r: EnlargeRequest) -> Steps:
     picture = detail(net, r.pictures[middle], r.scale)
     yield Advance("looking at a detail", frames=(middle,), pictures=(picture,))
     sizes = [p.width * p.height for p in r.pictures]
-    for i, picture in enumerate(r.pictures):
+    for i, given in enumerate(r.pictures):
         doing = "enlarging" if r.total == 1 else f"enlarging picture {i + 1} of {r.total}"
-        steps, before = enlarged(net, picture, r.scale), sum(sizes[:i])
-        while True:
-            try:
-                part = next(steps)
-            except StopIteration as end:
-                picture = end.value
-                break
-            yield Progress((before + part * sizes[i]) / sum(sizes), doing)
+        low, high = (sum(sizes[:n]) / sum(sizes) for n in (i, i + 1))
+        picture = yield from within(enlarged(net, given, r.scale, doing), low, high)
         yield Frame(i, picture)
     return Output((), {"width": picture.width, "height": picture.height})

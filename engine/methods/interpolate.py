@@ -1,8 +1,8 @@
 """Interpolating between Images with Diffusion Models (Wang & Golland 2023, arXiv 2307.12560; methods.md §1).
 
-Frames are made coarse to fine in a binary tree: both parents get the same noise, their latents are mixed, and the
-mixture is denoised under mixed words. Frames and candidates of a level go as one batch. The other four rows of the
-paper's Table 1 are here for comparison.
+Frames are made coarse to fine in a binary tree: both parents get the same noise, their latents are mixed (by default
+before that, see `between`), and the mixture is denoised under mixed words. Frames and candidates of a level go as one
+batch. The other four rows of the paper's Table 1 are here for comparison.
 """
 
 from __future__ import annotations

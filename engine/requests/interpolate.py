@@ -64,7 +64,7 @@ class InterpolateRequest(Request):
         str, advanced("Noise over the levels", "how it grows to the middle", choices=("linear", "convex", "concave"))
     ] = "linear"
     mix: Annotated[
-        str, advanced("Mixing", "clean: before the noise; else with it, as published", choices=MIXES, beside=True)
+        str, advanced("Mixing", "clean: before the noise (branch); else with it", choices=MIXES, beside=True)
     ] = "clean"
     candidates: Annotated[int, advanced("Candidates", "for a frame; one fewer at finer levels", 1, 16, 1)] = 1
     picker: Annotated[str, advanced("Chosen by", "what becomes the frame", choices=PICKERS, beside=True)] = "smoothest"

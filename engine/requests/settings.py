@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from engine.requests.errors import EngineError
+from engine.requests.files import typed
 from engine.requests.spec import Field, Spec, check, fields_of, number, pictures_of
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -65,7 +66,7 @@ def _value(name: str, kind: type, text: str) -> Any:
     if kind is tuple:
         return tuple(filter(None, text.split(os.pathsep)))
     try:
-        return kind(text)
+        return kind(typed(text) if kind is Path else text)
     except ValueError:
         raise EngineError(f"{name} must be a number, got {text!r}") from None
 

@@ -7,7 +7,9 @@ from PIL.Image import Image
 from engine.requests.spec import Spec, advanced, results
 
 GUIDANCE = Spec("Guidance", "how strictly the words, if any, are followed; 1 is off", 0, 20, 0.1)
-SEED = Annotated[int, Spec("Seed", "gives the same pictures again; -1 is a new one", 0, 2**32 - 1, 1, group="make")]
+SEED = Annotated[
+    int, Spec("Seed", "the same seed gives the same pictures; -1 is a new one", 0, 2**32 - 1, 1, group="make")
+]
 SIZE = Annotated[int, advanced("Longer side", "in pixels; 0 is the network's own", 0, 1536, 8, beside=True)]
 FITS = {"fit": "proportions of the first", "crop": "square, cropped", "pad": "square, whole"}
 FIT = Annotated[str, advanced("Frame", "how pictures of other proportions are shown", choices=FITS)]

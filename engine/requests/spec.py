@@ -18,6 +18,7 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 from PIL.Image import Image
 
 from engine.requests.errors import EngineError
+from engine.requests.files import named
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,10 @@ class Request:
         check(self)
 
     def settings(self) -> dict[str, Any]:
-        """All but the pictures, as plain values: what the files carry and the page reads back."""
-        return {"method": self.method} | {n: getattr(self, n) for n in fields_of(type(self))}
+        """All but the pictures, as plain values: what the files carry and the page reads back. Of networks the names
+        only: the folders of a machine are nobody else's business."""
+        own = {n: getattr(self, n) for n in fields_of(type(self))}
+        return {"method": self.method} | own | ({"model": named(own["model"])} if "model" in own else {})
 
 
 @cache

@@ -29,6 +29,53 @@ def sketch_of(photo: np.ndarray, coarseness: float = 1.6) -> np.ndarray:
     return (255 * (1 - np.tanh(1.8 * valley))).astype(np.uint8)
 
 
+def ink_of(grey: np.ndarray) -> tuple[np.ndarray, bool]:
+    """How much ink is on the paper, (H, W) uint8 → the same, and whether light lines on dark were turned round.
+
+    On even paper ink is how much darker it is than the paper. On a photograph of paper the light is estimated, its
+    noise left aside, and the darkest lines are full ink.
+    """
+    middle = float(np.median(grey))
+    away = grey.astype(np.float32) - middle
+    turned = middle < 128 and bool(np.maximum(away, 0).mean() > np.maximum(-away, 0).mean())
+    g = 255 - grey if turned else grey
+    table = np.bincount(g.ravel(), minlength=256)
+    near = np.convolve(table, np.ones(7), "same")
+    level = 255 - int(near[::-1].argmax())
+    if near[level] >= 0.5 * g.size:
+        level = float(np.median(g[np.abs(g.astype(int) - level) <= 3]))
+        ink = 1 - g / max(level, 1)
+    else:
+        ink = 1 - g / paper(g)
+        blank = ink[np.abs(ink) < 0.15]
+        floor = 4 * float(np.median(np.abs(blank))) if len(blank) else 0.0
+        ink = (ink - floor) / (1 - floor)
+        lines = ink[ink > 0.1]
+        ink = ink / max(0.3, float(np.percentile(lines, 90)) if len(lines) else 1)
+    return (ink.clip(0, 1) * 255).round().astype(np.uint8), turned
+
+
+def paper(grey: np.ndarray) -> np.ndarray:
+    """The light on a sheet of paper in a photograph, (H, W) uint8 → float32, at least 1: without what is drawn on it.
+
+    Lines are closed over; what is far darker than the paper's own even light (a parabola, pulled to the light side) is
+    no shadow but ink.
+    """
+    h, w = (max(2, round(n * 128 / max(grey.shape))) for n in grey.shape)
+    small = cv2.morphologyEx(cv2.resize(grey, (w, h), interpolation=cv2.INTER_AREA), cv2.MORPH_CLOSE, np.ones((9, 9)))
+    small = cv2.GaussianBlur(small.astype(np.float32), (0, 0), 2)
+    y, x = (p.ravel() for p in np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j])
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
+    value, even = small.ravel(), np.full(h * w, np.percentile(small, 75))
+    for _ in range(20):
+        away = (value - even) / np.maximum(even, 1)
+        weight = np.where(away > 0, 1, 0.3 / (1 + (away / 0.15) ** 4)) ** 0.5
+        even = terms @ np.linalg.lstsq(terms * weight[:, None], value * weight, rcond=None)[0]
+    even = even.reshape(h, w).astype(np.float32)
+    light = cv2.GaussianBlur(np.where(small < 0.6 * even, even, small), (0, 0), 1)
+    return cv2.resize(light, grey.shape[::-1], interpolation=cv2.INTER_LINEAR).clip(1)
+
+
 def strokes_of(photo: np.ndarray, kernel: int = 23, colours: int = 6) -> np.ndarray:
     """Flat strokes of colour: a median filter and a small adaptive palette (SDEdit's simulator, its appendix).
 

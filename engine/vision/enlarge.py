@@ -18,6 +18,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from engine.requests import Progress, result
+from engine.vision.drawing import spread
+from engine.vision.video import on_white, side_by_side
+
 WEIGHTS = Path(__file__).parents[2] / "assets/models/enlarge/model.safetensors"
 FACTOR, WIDTH, DEPTH = 4, 64, 16  # of the network: it enlarges by 4
 MARGIN = DEPTH + 2  # pixels that a result sees around itself: one a convolution; so tiles show no seams
@@ -55,10 +59,16 @@ def tiles(width: int, height: int, tile: int = TILE) -> list[tuple[int, int, int
     return [(x0, y0, x1, y1) for y0, y1 in pairwise(ys) for x0, x1 in pairwise(xs)]
 
 
-def enlarge(net: Enlarger, picture: Image.Image, scale: int, tile: int = TILE) -> Generator[float, None, Image.Image]:
-    """RGB or RGBA, ``scale`` 2 or 4 → the same mode, exactly ``scale`` times as wide and high. Yields how much is done,
-    0 … 1, after every tile. Grey pictures stay grey; alpha is enlarged plainly."""
-    given = np.asarray(picture.convert("RGB"), np.float32) / 255
+def enlarge(
+    net: Enlarger, picture: Image.Image, scale: int, doing: str = "enlarging", tile: int = TILE
+) -> Generator[Progress, None, Image.Image]:
+    """RGB or RGBA, ``scale`` 2 or 4 → the same mode, exactly ``scale`` times as wide and high. Yields how much is done
+    after every tile. Grey pictures stay grey; alpha is enlarged plainly, and what it hides colours no edge."""
+    given = np.asarray(picture.convert("RGB"))
+    if picture.mode == "RGBA":
+        alpha = np.asarray(picture.getchannel("A"))
+        given = np.where(alpha[..., None] > 0, given, spread(given, alpha / np.float32(255)))
+    given = given.astype(np.float32) / 255
     height, width, _ = given.shape
     out = np.empty((height * scale, width * scale, 3), np.float32)
     boxes = tiles(width, height, tile)
@@ -70,7 +80,7 @@ def enlarge(net: Enlarger, picture: Image.Image, scale: int, tile: int = TILE) -
             fine = F.avg_pool2d(fine, FACTOR // scale)[0].permute(1, 2, 0).numpy()
         inner = slice((y0 - top) * scale, (y1 - top) * scale), slice((x0 - left) * scale, (x1 - left) * scale)
         out[y0 * scale : y1 * scale, x0 * scale : x1 * scale] = fine[inner]
-        yield n / len(boxes)
+        yield Progress(n / len(boxes), doing)
     if (given == given[..., :1]).all():
         out[:] = out.mean(-1, keepdims=True)
     for c in range(3):
@@ -105,21 +115,11 @@ def busiest(picture: Image.Image, side: int) -> tuple[int, int, int, int]:
 
 
 def detail(net: Enlarger, picture: Image.Image, scale: int, side: int = 256, gap: int = 4) -> Image.Image:
-    """A detail of the result, pixel by pixel: plainly enlarged (Lanczos), and beside it as it becomes. RGB, ``side``
-    pixels a half, less where the picture is smaller."""
-    x0, y0, x1, y1 = busiest(picture, side // scale)
+    """A detail of the result, pixel by pixel: plainly enlarged (Lanczos), and beside it as it becomes. RGB (alpha on
+    white), ``side`` pixels a half, less where the picture is smaller."""
+    x0, y0, x1, y1 = busiest(on_white(picture), side // scale)
     left, top = max(0, x0 - MARGIN), max(0, y0 - MARGIN)
-    around = picture.convert("RGB").crop((left, top, min(picture.width, x1 + MARGIN), min(picture.height, y1 + MARGIN)))
-    steps = enlarge(net, around, scale)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            fine = end.value
-            break
+    around = picture.crop((left, top, min(picture.width, x1 + MARGIN), min(picture.height, y1 + MARGIN)))
+    fine = result(enlarge(net, around, scale))
     box = tuple(v * scale for v in (x0 - left, y0 - top, x1 - left, y1 - top))
-    halves = around.resize(fine.size, LANCZOS).crop(box), fine.crop(box)
-    both = Image.new("RGB", (2 * halves[0].width + gap, halves[0].height), "white")
-    for half, at in zip(halves, (0, halves[0].width + gap), strict=True):
-        both.paste(half, (at, 0))
-    return both
+    return side_by_side([p.crop(box) for p in (around.resize(fine.size, LANCZOS), fine)], gap=gap)

@@ -1,99 +1,137 @@
-"""Pictures in and out: reading whatever people drop, fitting it to a frame, and the only owner of [−1, 1]."""
+"""Pictures in and out: what a picture or a layer means, its frame, and the only owner of [−1, 1]."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFilter, ImageOps
 
-from engine.requests import EngineError
+from engine.requests import EngineError, pictures_of
+from engine.vision.reading import NOTE, opened
 
-LARGEST = 40  # megapixels
-SMALLEST = 16  # pixels a side
-LONGEST = 4096  # what is kept of a large picture; no network here draws more
+LEAST = 0.001  # the share of a picture that must be clear for its alpha to say something
 
 
 def read(source: str | Path | bytes | Image.Image, name: str = "picture") -> Image.Image:
-    """Any picture file → upright RGB, at most 4096 pixels a side.
-
-    EXIF turns are applied, alpha is laid on white, 16-bit, CMYK and palette files become 8-bit RGB, an animation gives
-    its first picture. Refuses (EngineError) what is no picture, is cut short, under 16 pixels or over 40 megapixels.
-    """
-    if isinstance(source, Image.Image):
-        return _upright(source, name)
-    if isinstance(source, str | Path) and not Path(source).is_file():
-        raise EngineError(f"{name} must be a picture file, got {Path(source).name!r}, which is not there")
-    what = Path(source).name if isinstance(source, str | Path) else f"{len(source)} bytes"
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            _check_size(image.size, name)
-            if image.format == "JPEG":  # a large photograph decodes at half or quarter size, in a fraction of the time
-                image.draft("RGB", (LONGEST, LONGEST))
-            return _upright(image, name)
-    except EngineError:
-        raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as e:
-        if isinstance(e, Image.DecompressionBombError):
-            raise EngineError(f"{name} must have at most {LARGEST} megapixels, got far more ({what})") from None
-        raise EngineError(f"{name} must be a picture (PNG, JPEG, WebP, GIF …), got {what}, which is none") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as e:
-        raise EngineError(f"{name} must be a whole picture file, got {what}, which is broken ({e})") from None
+    """Any picture file → upright sRGB (RGB), at most 4096 pixels a side, alpha on white; see `reading.opened`."""
+    image = opened(source, name)
+    return _flat(image) if image.mode == "RGBA" else image
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
-    w, h = size
-    if w * h > LARGEST * 1e6:
-        raise EngineError(f"{name} must have at most {LARGEST} megapixels, got {w * h / 1e6:.0f} ({w} × {h})")
-    if min(w, h) < SMALLEST:
-        raise EngineError(f"{name} must be at least {SMALLEST} × {SMALLEST} pixels, got {w} × {h}")
-
-
-def _upright(image: Image.Image, name: str) -> Image.Image:
-    _check_size(image.size, name)
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    image = _eight_bit(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    image = image.convert("RGB")
-    if max(image.size) > LONGEST:
-        image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
-    return image
+def _flat(image: Image.Image) -> Image.Image:
+    """RGBA on white."""
+    flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    flat.info = dict(image.info)
+    return flat
 
 
 def layer(source: str | Path | bytes | Image.Image, name: str, kind: str) -> Image.Image:
-    """A drawn layer: a picture with alpha as it is; of one without, what a person means by it.
+    """A drawn layer: a picture with alpha as it is; of one whose alpha says nothing, what a person means by it.
 
-    ``kind`` "sketch": dark lines on light, so darkness is the alpha; "strokes": all of it is painted. Both give RGBA.
-    "mask": alpha, or brightness where there is none, as L (white may change). Refuses what `read` refuses.
+    ``kind`` "sketch": lines on paper, dark on light or light on dark (`drawing.ink`), as the alpha; "strokes": all of
+    it is painted. Both give RGBA. "mask": what may change, white, as L. ``info`` says what was understood. Refuses what
+    `reading.opened` refuses.
     """
-    image = source
-    if not isinstance(image, Image.Image):
-        read(source, name)  # says what is wrong with it
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            opened.load()
-            image = ImageOps.exif_transpose(opened)
-    rgba = _eight_bit(image).convert("RGBA")
-    if max(rgba.size) > LONGEST:
-        rgba.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
-    alpha = rgba.getchannel("A")
-    clear = bool(np.asarray(alpha).min() < 255)
-    if kind == "mask":
-        return alpha if clear else rgba.convert("L")
-    if kind == "sketch" and not clear:
-        ink = Image.new("RGBA", rgba.size, "black")
-        ink.putalpha(ImageOps.invert(rgba.convert("L")))
-        return ink
-    return rgba
+    image = opened(source, name)
+    rgba = image.convert("RGBA")
+    if kind not in ("mask", "sketch"):
+        return rgba
+    out, said = mask(rgba) if kind == "mask" else ink(rgba)
+    notes = [image.info.get(NOTE, ""), said and f"{name}: {said}"]
+    out.info = {NOTE: "; ".join(n for n in notes if n)}
+    return out
+
+
+def mask(rgba: Image.Image) -> tuple[Image.Image, str]:
+    """RGBA → what may change (L, 255: wholly), and which side that is.
+
+    Black and white count before alpha. Alpha that says something is paint, which may change, or, in a picture with a
+    hole, what is left of it, which may not.
+    """
+    light, alpha = rgba.convert("RGB").convert("L"), rgba.getchannel("A")
+    kind = _speaks(rgba)
+    if kind == "grey":
+        # JPEG is never quite black, and what may change a little is not kept.
+        out, side = light.point([0] * 8 + [*range(8, 248)] + [255] * 8), "white"
+        if np.mean(np.asarray(alpha) < 250) >= LEAST:
+            out = ImageChops.multiply(out, alpha)
+    elif kind == "hole":
+        out, side = ImageOps.invert(alpha), "clear"
+    else:
+        out, side = alpha, "painted"
+    share = float(np.mean(np.asarray(out) > 2))
+    part = "less than 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
+    return out, f"the {side} part may change, {part} of the picture"
+
+
+def ink(rgba: Image.Image) -> tuple[Image.Image, str]:
+    """RGBA → lines as RGBA, and what was understood: paper and light lines on dark become ink on nothing."""
+    from engine.vision.drawing import ink_of
+
+    if _speaks(rgba) != "grey":
+        alpha = rgba.getchannel("A")
+        a, grey = np.asarray(alpha, np.float32), np.asarray(rgba.convert("RGB").convert("L"), np.float32)
+        if (a * grey).sum() < 200 * a.sum():
+            return rgba, ""
+        said = "its light lines are taken for dark ones"
+    else:
+        block, turned = ink_of(np.asarray(_flat(rgba).convert("L")))
+        alpha, said = (
+            Image.fromarray(block),
+            "it is mostly dark, so its light lines are taken for ink" if turned else "",
+        )
+    out = Image.new("RGBA", rgba.size, "black")
+    out.putalpha(alpha)
+    return out, said
+
+
+def _speaks(rgba: Image.Image) -> str:
+    """What tells the parts of a picture apart: "grey" its brightness, "paint" its alpha, or a "hole" in a picture."""
+    block = np.asarray(rgba)
+    seen = block[block[..., 3] >= 128][:, :3].astype(int)
+    if np.mean(block[..., 3] < 250) < LEAST or block[..., 3].min() == block[..., 3].max():
+        return "grey"
+    if not len(seen):
+        return "paint"
+    grey = seen.mean(1)
+    if np.ptp(seen, 1).mean() < 12 and np.ptp(grey) > 64:
+        return "grey"
+    whole = len(seen) > 0.5 * block[..., 3].size
+    return "hole" if whole and not (np.ptp(grey) < 16 and grey.mean() > 127) else "paint"
+
+
+def notes(request: Any, size: tuple[int, int] | None) -> list[str]:
+    """What is to be said of a request's pictures: what was found when they were opened, and, in frames of ``size``,
+    what these leave out and how they differ from what was asked for."""
+    found: list[tuple[str, Image.Image]] = []
+    for name in pictures_of(type(request)):
+        value = getattr(request, name)
+        if isinstance(value, tuple):
+            found += [(f"picture {i}", p) for i, p in enumerate(value, 1)]
+        elif value is not None:
+            found.append((name, value))
+    out = [p.info[NOTE] for _, p in found if p.info.get(NOTE)]
+    asked = getattr(request, "size", None)
+    if size is None or asked is None:
+        return [n[0].upper() + n[1:] for n in out]
+    if asked and max(size) != asked:
+        out.append(f"size is {max(size)}, not {asked}: the nearest that the network draws in these proportions")
+    if getattr(request, "fit", "fit") == "fit":
+        cut: dict[str, list[str]] = {}
+        for name, p in found:
+            share = min(p.width * size[1] / (p.height * size[0]), p.height * size[0] / (p.width * size[1]))
+            if share < 0.75:
+                cut.setdefault(f"{max(1, round(100 * share))} %", []).append(name)
+        remedy = "; with fit pad it is whole" if hasattr(request, "fit") else ""
+        out += [f"of {' and '.join(n)} the middle {share} is shown{remedy}" for share, n in cut.items()]
+    return [n[0].upper() + n[1:] for n in out]
 
 
 def drawing(path: str | Path) -> dict[str, Image.Image]:
@@ -101,7 +139,7 @@ def drawing(path: str | Path) -> dict[str, Image.Image]:
 
     They travel in a PNG's text chunk named ``chrysalis-drawing``. EngineError for a file of another program.
     """
-    read(path, "drawing")
+    opened(path, "drawing")
     with Image.open(path) as image:
         image.load()
         text = image.info.get("chrysalis-drawing")
@@ -131,25 +169,20 @@ def _block(url: str) -> bytes:
     return base64.b64decode(url.partition("base64,")[2], validate=True)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    values = np.asarray(image, np.float64)
-    top = 65535 if values.max() > 255 else 255
-    return Image.fromarray((values.clip(0, top) * (255 / top)).astype(np.uint8))
-
-
 def frame_size(picture: Image.Image, fit: str, longer: int, multiple: int) -> tuple[int, int]:
     """(width, height) of the frames: square for crop and pad, the proportions of ``picture`` for fit.
 
-    Both are multiples of ``multiple`` and at most ``longer``; proportions beyond 3 : 1 are held at 3 : 1.
+    Both are multiples of ``multiple``, the longer the nearest to ``longer``. Proportions beyond 3 : 1 are held there,
+    for which the longer side may become shorter.
     """
-    side = max(multiple, longer // multiple * multiple)
+    side = max(multiple, int(longer / multiple + 0.5) * multiple)
     if fit != "fit":
         return side, side
     w, h = picture.size
     ratio = min(max(w / h, 1 / 3), 3)
     other = max(multiple, round(side * min(ratio, 1 / ratio) / multiple) * multiple)
+    if side > 3.15 * other:
+        side = 3 * other
     return (side, other) if ratio >= 1 else (other, side)
 
 

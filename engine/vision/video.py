@@ -4,52 +4,78 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from engine.requests import EngineError
-from engine.requests.enlarge import MOST
-from engine.vision import images
+from engine.requests import EngineError, Frame
 
 TAG = "chrysalis"
-FILMS, PICTURES = (".mp4", ".m4v", ".mov", ".webm", ".gif"), (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+SLOWEST, FASTEST, USUAL = 1, 60, 8  # frames a second
+# How a film's colours are stored: so that every player shows the same, a film says it.
+BT709: dict[str, Any] = {"format": "yuv420p", "dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
+SAID = {
+    "colorspace": 1,
+    "color_range": ColorRange.MPEG,
+    "color_primaries": ColorPrimaries.BT709,
+    "color_trc": ColorTrc.BT709,
+}
 # What a file that holds no settings may come as.
 BROKEN = (OSError, KeyError, TypeError, ValueError, SyntaxError, av.error.FFmpegError, zipfile.BadZipFile)
-BROKEN = (*BROKEN, Image.DecompressionBombError)
+BROKEN = (*BROKEN, Image.DecompressionBombError, EOFError, RuntimeError, zlib.error)  # (RuntimeError: a password)
 
 
 def save_png(picture: Image.Image, path: str | Path | io.BytesIO, settings: dict[str, Any]) -> None:
     """Writes a PNG with the settings in a text chunk named ``chrysalis``."""
     info = PngInfo()
     info.add_itxt(TAG, json.dumps(settings))
-    picture.save(path, "PNG", pnginfo=info, compress_level=4)
+    bare(picture).save(path, "PNG", pnginfo=info, compress_level=4)
 
 
-def side_by_side(pictures: Sequence[Image.Image], columns: int = 0) -> Image.Image:
-    """Pictures of one size as one, ``columns`` in a row (0: all in one row)."""
+def bare(picture: Image.Image) -> Image.Image:
+    """The same pixels and nothing else: no place, no camera, no comment of the file that it came in."""
+    if picture.info:
+        picture = picture.copy()
+        picture.info = {}
+    return picture
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """RGB or RGBA → RGB, as it is seen."""
+    if picture.mode == "RGBA":
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def side_by_side(pictures: Sequence[Image.Image], columns: int = 0, gap: int = 0) -> Image.Image:
+    """Pictures of one size as one on white, ``columns`` in a row (0: all in one row), ``gap`` pixels between them."""
     columns = columns or len(pictures)
-    w, h = pictures[0].size
-    sheet = Image.new("RGB", (w * columns, h * -(-len(pictures) // columns)), "white")
+    w, h = (n + gap for n in pictures[0].size)
+    sheet = Image.new("RGB", (w * columns - gap, h * -(-len(pictures) // columns) - gap), "white")
     for i, p in enumerate(pictures):
-        sheet.paste(p, (i % columns * w, i // columns * h))
+        sheet.paste(on_white(p), (i % columns * w, i // columns * h))
     return sheet
 
 
 def save_zip(frames: Sequence[Image.Image], path: str | Path, settings: dict[str, Any]) -> None:
-    """A zip of 0000.png, 0001.png … and settings.json."""
+    """A zip of 0000.png, 0001.png … and settings.json. The files of `Stored` go in as they are."""
     with zipfile.ZipFile(path, "w") as z:
-        for i, frame in enumerate(frames):
-            block = io.BytesIO()
-            save_png(frame, block, settings | {"frame": i})
+        for i in range(len(frames)):
+            if isinstance(frames, Stored):
+                z.write(frames.path(frames.places[i]), f"{i:04d}.png")
+                continue
+            save_png(frames[i], block := io.BytesIO(), settings | {"frame": i})
             z.writestr(f"{i:04d}.png", block.getvalue())
         z.writestr("settings.json", json.dumps(settings, indent=1))
 
@@ -78,36 +104,66 @@ def path_of(n: int, there_and_back: bool) -> list[int]:
 
 
 def check_fps(fps: float) -> None:
-    if not 1 <= fps <= 60:
-        raise EngineError(f"fps must be from 1 to 60, got {fps!r}")
+    if not SLOWEST <= fps <= FASTEST:
+        raise EngineError(f"fps must be from {SLOWEST} to {FASTEST}, got {fps!r}")
 
 
-def save_mp4(
+def steady(rate: float) -> float:
+    """Frames a second of a film that was read (0: none was) → what a film may have."""
+    return min(FASTEST, max(SLOWEST, rate or USUAL))
+
+
+def save_mp4(frames: Sequence[Image.Image], path: str | Path, settings: dict[str, Any], *how: Any, **more: Any) -> None:
+    """`writing_mp4` to its end."""
+    for _ in writing_mp4(frames, path, settings, *how, **more):
+        pass
+
+
+def writing_mp4(
     frames: Sequence[Image.Image],
     path: str | Path,
     settings: dict[str, Any],
-    fps: float = 8,
+    fps: float = USUAL,
     there_and_back: bool = False,
     hold: int = 0,
-) -> None:
-    """H.264, yuv420p, even size (odd edges are repeated once), index first; settings in the comment tag.
+) -> Iterator[float]:
+    """H.264, yuv420p in BT.709 (and said to be), even size (odd edges are repeated once), index first; settings in the
+    comment tag. Yields how much is written; nothing is at ``path`` before the end.
 
-    ``fps`` 1 … 60; ``hold``: how many extra times the first and last frame are shown.
+    ``fps`` 1 … 60; ``hold``: how many extra times the first and last frame are shown. EngineError for frames of
+    different sizes, OSError if it cannot be written.
     """
     check_fps(fps)
+    with tempfile.TemporaryDirectory() as folder:  # FFmpeg takes a colon in a name for a protocol, a % for a number
+        yield from _encode(frames, whole := Path(folder) / "film.mp4", settings, fps, there_and_back, hold)
+        shutil.copyfile(whole, path)
+
+
+def _encode(
+    frames: Sequence[Image.Image], path: Path, settings: dict[str, Any], fps: float, there_and_back: bool, hold: int
+) -> Iterator[float]:
     w, h = frames[0].size
     w2, h2 = w + w % 2, h + h % 2
     options = {"movflags": "+faststart+use_metadata_tags"}
-    with av.open(str(path), "w", format="mp4", options=options) as film:
+    with av.open(f"file:{path}", "w", format="mp4", options=options) as film:
         film.metadata["comment"] = json.dumps(settings)
         stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = w2, h2, "yuv420p"
         stream.options = {"crf": "17", "preset": "medium"}
+        for name, value in SAID.items():
+            setattr(stream.codec_context, name, value)
         order = path_of(len(frames), there_and_back)
         for place, i in enumerate(order):
-            block = np.pad(np.asarray(frames[i].convert("RGB")), ((0, h2 - h), (0, w2 - w), (0, 0)), "edge")
+            yield place / len(order)
+            picture = on_white(frames[i])
+            if picture.size != (w, h):
+                sizes = " and ".join(f"{p.width} × {p.height}" for p in (frames[0], picture))
+                raise EngineError(f"frames of a film must have one size, got {sizes}")
+            block = np.pad(np.asarray(picture), ((0, h2 - h), (0, w2 - w), (0, 0)), "edge")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(block), format="rgb24").reformat(**BT709)
             for _ in range(1 + hold * (place in (0, len(frames) - 1))):
-                film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(block), format="rgb24")))
+                frame.pts = None
+                film.mux(stream.encode(frame))
         film.mux(stream.encode())
 
 
@@ -127,6 +183,13 @@ class Stored(Sequence[Image.Image]):
         self.places.append(i)
         self.size = picture.size
 
+    def fill(self, events: Iterable[Any], settings: dict[str, Any]) -> Iterator[Any]:
+        """Passes a job's events on, each `Frame` once it is written."""
+        for event in events:
+            if isinstance(event, Frame):
+                self.put(event.index, event.picture, settings)
+            yield event
+
     def path(self, i: int) -> Path:
         return self.folder / f"{i:04d}.png"
 
@@ -143,45 +206,6 @@ class Stored(Sequence[Image.Image]):
         return picture
 
 
-def read_all(paths: Sequence[str | Path]) -> tuple[list[Image.Image], float]:
-    """The pictures (RGB, or RGBA where one has alpha) of files, folders, zips and films, in their order; and the frames
-    a second of the first film, 0 where there is none. EngineError for what cannot be read."""
-    pictures: list[Image.Image] = []
-    rate = 0.0
-    for path in map(Path, paths):
-        if path.suffix.lower() in FILMS:
-            frames, fps = _film(path)
-            rate = rate or fps
-            pictures += frames
-        elif path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
-            if not found:
-                raise EngineError(f"folder must hold pictures, got none in {path.name!r}")
-            pictures += [_picture(p, p.name) for p in found]
-        elif path.is_file() and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as z:
-                names = sorted(n for n in z.namelist() if Path(n).suffix.lower() in PICTURES)
-                pictures += [_picture(z.read(n), n) for n in names]
-        else:
-            pictures.append(_picture(path, f"picture {len(pictures) + 1}"))
-    return pictures, rate
-
-
-def _picture(source: str | Path | bytes, name: str) -> Image.Image:
-    rgba = images.layer(source, name, "strokes")
-    return rgba if np.asarray(rgba)[..., 3].min() < 255 else rgba.convert("RGB")
-
-
-def _film(path: Path) -> tuple[list[Image.Image], float]:
-    try:
-        with av.open(str(path)) as film:
-            stream = film.streams.video[0]
-            frames = islice(film.decode(stream), MOST + 1)  # a request refuses more
-            return [f.to_image().convert("RGB") for f in frames], float(stream.average_rate or 8)
-    except (*BROKEN, IndexError) as e:
-        raise EngineError(f"film must be a whole video file, got {path.name!r} ({type(e).__name__})") from None
-
-
 def read_settings(path: str | Path) -> dict[str, Any]:
     """The settings inside a file of ours (PNG, MP4 or zip). EngineError if there are none."""
     path = Path(path)
@@ -191,7 +215,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
             with zipfile.ZipFile(path) as z:
                 text = z.read("settings.json").decode()
         elif path.suffix.lower() in (".mp4", ".m4v", ".mov"):
-            with av.open(str(path)) as film:
+            with path.open("rb") as file, av.open(file) as film:
                 text = film.metadata.get("comment")
         else:
             with Image.open(path) as image:

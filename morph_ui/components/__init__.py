@@ -15,7 +15,7 @@ def component(file: str, elem_id: str, scripts: Sequence[str] = (), before: str 
 
     def text(kind: str, *names: str) -> str:
         paths = [folder / f"{name}.{kind}" for name in dict.fromkeys(names)]
-        return "\n".join(path.read_text() for path in paths if path.exists())
+        return "\n".join(path.read_text(encoding="utf8") for path in paths if path.exists())
 
     own = {"html_template": text("html", folder.name), "value": None, "apply_default_css": False} | props
     js = f"{before}\n{text('js', *scripts)}"

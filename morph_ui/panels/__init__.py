@@ -92,8 +92,8 @@ class Panel:
         return self.picture(session) | files | {self.status: line, self.make: OFF, self.stop: ON}
 
     def refused(self, error: Exception) -> Updates:
-        """A request was refused before it began: one sentence, and everything stays."""
-        return {self.status: problem(error), self.make: ON, self.stop: OFF}
+        """A request was refused before it began: one sentence, and everything stays, a run that goes on among it."""
+        return {self.status: problem(error)}
 
     def ended(self, session: Session, text: str, kind: str = "note") -> Updates:
         """A run has ended, however it did: what is finished stays and can be taken away."""
@@ -109,6 +109,11 @@ def show(worker: Any, session: Session, request: Any, panel: Panel, **how: Any) 
 
     A newer run of the visit ends it without a word. Every heartbeat is a chance to notice a closed tab.
     """
+    if session.enlarging:
+        yield panel.refused(
+            EngineError("the enlargement must be finished first, got one that goes on; wait, or stop it")
+        )
+        return
     run, clock = session.begin(request, **how), Clock()
     text, kind = "Stopped", "note"
     yield panel.busy(session, clock.line) | {w: getattr(request, name) for name, w in panel.written.items()}

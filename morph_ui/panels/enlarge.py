@@ -1,19 +1,19 @@
 """*Enlarge*: what is finished, twice or four times as large, to take away. The original stays as it is."""
 
 import html
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from engine.requests import SCALES, Cancelled, EngineError, EnlargeRequest, Frame, Preview
+from engine.requests import SCALES, Cancelled, EngineError, EnlargeRequest, Preview
 from engine.vision import video
 from morph_ui.panels import OFF, ON, QUIET, Panel, Updates
-from morph_ui.panels.status import Clock, human, message, problem, sentence
+from morph_ui.panels.status import Clock, bar, human, message, problem, sentence
 from morph_ui.session import Run, Session, data_url
 
-TAKES = "about a second a picture"  # of 256 px, on two processor cores
 AWAY = {"value": None, "visible": False, "__type__": "update"}
 
 
@@ -23,7 +23,7 @@ class Enlarge:
     def __init__(self, tab: str):
         small: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 90}
         with gr.Row(elem_classes="take larger"):
-            gr.HTML(f"Enlarge <small>· {TAKES}</small>", elem_classes="said", apply_default_css=False)
+            gr.HTML("Enlarge", elem_classes="said", apply_default_css=False)
             self.buttons = {
                 n: gr.Button(label, size="sm", interactive=False, elem_id=f"{tab}-enlarge-{n}", scale=0, min_width=56)
                 for n, label in SCALES.items()
@@ -58,58 +58,71 @@ class Enlarge:
                     raise EngineError("what is enlarged must be finished, got a run that goes on; wait, or press Stop")
                 pictures, settings = panel.chosen(session)
                 request = EnlargeRequest(tuple(pictures), scale)
-                run = session.enlarge(request)
-                made = video.Stored(session.path(f"larger-{session.number}-{run.number}"))
             except Exception as e:
                 yield {panel.status: problem(e)}
                 return
-            yield from self.follow(worker, panel, session, run, made, settings | {"enlarged": scale})
+            run = session.enlarge(request)
+            try:
+                yield from self.follow(worker, panel, session, run, settings | {"enlarged": scale})
+            finally:
+                run.over = True
 
         return make
 
     def follow(
-        self, worker: Any, panel: Panel, session: Session, run: Run, made: video.Stored, settings: dict[str, Any]
+        self, worker: Any, panel: Panel, session: Session, run: Run, settings: dict[str, Any]
     ) -> Iterator[Updates]:
         """Shows a run; what was finished when it ends, however it does, can be taken."""
-        clock, text, kind = Clock(), "", "note"
+        clock, text, kind, made = Clock(), "", "note", None
         yield self.clear() | self.ready(False) | {panel.status: clock.line, panel.make: OFF, panel.stop: ON}
         try:
-            for event in run.events(worker):
+            made = video.Stored(session.path(f"larger-{session.number}-{run.number}"))
+            for event in made.fill(run.events(worker), settings):
                 clock.see(event)
                 new: Updates = {panel.status: clock.line}
                 if isinstance(event, Preview):
                     new[self.detail] = gr.update(value=figure(event), visible=True)
-                elif isinstance(event, Frame):
-                    made.put(event.index, event.picture, settings)
                 yield new
                 text = said(made, getattr(event, "seconds", 0.0))
         except Cancelled:
             text = "Stopped" + (f"; {said(made)}" if made else "")
         except Exception as e:
             text, kind = sentence(e), "problem"
-        if session.larger is not run:  # something newer has begun
-            yield panel.still
-            return
         try:
-            files = self.files(session, run, made, settings)
+            for new in self.files(panel, session, run, made, settings) if made else ():
+                yield new
+        except Cancelled:
+            text = f"Stopped before the film was written; {said(made)}"
         except Exception as e:
-            files, text, kind = {}, sentence(e), "problem"
-        yield self.ready(True) | files | {panel.status: message(text, kind), panel.make: ON, panel.stop: OFF}
+            text, kind = sentence(e), "problem"
+        if made:
+            shutil.rmtree(made.folder, ignore_errors=True)
+        if session.larger is run:  # nothing newer has begun
+            yield self.ready(True) | {panel.status: message(text, kind), panel.make: ON, panel.stop: OFF}
+        else:
+            yield panel.still
 
-    def files(self, session: Session, run: Run, made: video.Stored, settings: dict[str, Any]) -> Updates:
-        """The PNG of one picture; of several the MP4 and a zip."""
-        n = settings["enlarged"]
+    def files(
+        self, panel: Panel, session: Session, run: Run, made: video.Stored, settings: dict[str, Any]
+    ) -> Iterator[Updates]:
+        """The PNG of one picture; of several a zip, then the MP4. `Cancelled` when Stop is pressed meanwhile."""
+        n, halted = settings["enlarged"], session.halted
         name, size = f"chrysalis-{settings.get('seed', 0)}-{session.number}-{run.number}-x{n}", SCALES[n]
-        if not made:
-            return {}
+        if session.larger is not run:
+            return
         if run.request.total == 1:
             png = made.path(0).rename(session.path(f"{name}.png"))
-            return {self.pngs: gr.update(value=str(png), label=f"PNG {size}", visible=True)}
+            yield {self.pngs: gr.update(value=str(png), label=f"PNG {size}", visible=True)}
+            return
         mp4, pngs = session.path(f"{name}.mp4"), session.path(f"{name}.zip")
-        video.save_mp4(made, mp4, settings, there_and_back=session.back and not settings.get("loop"))
         video.save_zip(made, pngs, settings)
-        film = gr.update(value=str(mp4), label=f"MP4 {size}", visible=True)
-        return {self.film: film, self.pngs: gr.update(value=str(pngs), label=f"PNGs {size}", visible=True)}
+        yield {self.pngs: gr.update(value=str(pngs), label=f"PNGs {size}", visible=True)}
+        back = session.back and not settings.get("loop")
+        for part in video.writing_mp4(made, mp4, settings, there_and_back=back):
+            yield {panel.status: bar(part, "writing the film")}
+            if session.halted > halted or session.larger is not run:
+                raise Cancelled
+        yield {self.film: gr.update(value=str(mp4), label=f"MP4 {size}", visible=True)}
 
 
 def said(made: video.Stored, seconds: float = 0.0) -> str:

@@ -40,6 +40,9 @@ class Gallery(Panel):
         for button, tab in ((self.under, self.tab), (self.send, self.onward.lower())):
             button.click(lambda session, tab=tab: pass_on(session, tab), state, self.feed, **AT_ONCE)
 
+    def busy(self, session: Session, line: str) -> Updates:
+        return super().busy(session, line) | self.larger.ready(False)
+
     def clear(self) -> Updates:
         off = {"interactive": False, "__type__": "update"}
         own = {self.png: NO_FILE, self.pngs: gr.update(value=None, visible=False), self.under: off, self.send: off}

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from engine.requests import EngineError
+from engine.requests.files import named
 from engine.vision import video
 from morph_ui.form import Form
 from morph_ui.panels import AT_ONCE, QUIET, Panel, Updates, show
@@ -45,14 +46,16 @@ def wire(worker: Any, state: gr.State, form: Form, panel: Any, ask: Ask, note: N
     """``note``: what is said of settings that were read from a file, and what they set beside the form; ``own``: fields
     that a run writes back, as it does the seed."""
 
-    def load(session: Session, path: str) -> Updates:
+    def load(session: Session, path: str, network: str) -> Updates:
         try:
             settings = read_settings(form.tab, path)
             said, more = note(settings)
         except EngineError as e:
             return {panel.status: problem(e)}
-        session.loaded = settings
+        session.loaded = settings | {"model": named(str(settings.get("model", "")))}
         text = message(f"Settings of {Path(path).name} are set{said}")
+        if session.loaded["model"] == named(network or ""):  # files name no folders: this machine knows where it is
+            settings = settings | {"model": network}
         return form.load(settings) | more | {panel.status: text}
 
     panel.join(form.make, form.stop, form.widgets["seed"])
@@ -63,7 +66,7 @@ def wire(worker: Any, state: gr.State, form: Form, panel: Any, ask: Ask, note: N
     form.network.after(form.make.click(handler, given, panel.components, **QUIET))
     form.stop.click(Session.halt, state, **AT_ONCE)  # the run itself then shows what is finished
     out = [panel.status, form.preset, *form.widgets.values(), *form.inputs.values()]
-    panel.load.upload(load, [state, panel.load], out, **QUIET)
+    panel.load.upload(load, [state, panel.load, form.network.box], out, **QUIET)
 
 
 def read_settings(method: str, path: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from engine.requests.settings import Settings
 from engine.vision import images
 from morph_ui.api import FILM, api, open_pictures
 from morph_ui.components.dropzone import dropzone
+from morph_ui.components.pair import hands, paths, remember
 from morph_ui.components.shelf import EXAMPLES, examples, shelf
 from morph_ui.components.skeleton import poses_of, value_of
 from morph_ui.form import Form
@@ -63,7 +64,11 @@ def pair() -> tuple[gr.Image, gr.Image]:
         small = {"elem_classes": "tool swap", "size": "sm", "scale": 0, "min_width": 44}
         swap = gr.Button("⇄", elem_id="interpolate-swap", **small)
         b = dropzone("To", "interpolate-b")
+    zones = {"a": a, "b": b}
     swap.click(lambda a, b: (b, a), [a, b], [a, b], **QUIET)
+    held = hands("interpolate")
+    held.put(lambda value: {zones[s]: path for s, path in paths(value).items()} or gr.skip(), held, [a, b], **QUIET)
+    gr.on([a.change, b.change], None, [a, b], None, js=remember("interpolate"), **QUIET)
     return a, b
 
 

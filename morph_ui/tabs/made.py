@@ -34,7 +34,7 @@ def pictures(pair: dict[str, str]) -> tuple[Image.Image, Image.Image]:
 def entry(index: int) -> dict[str, Any] | None:
     """What is kept of example ``index``: its file, settings and quality. None if it was made of something else."""
     try:
-        pair, kept = pairs()[index], json.loads((MADE / "settings.json").read_text())
+        pair, kept = pairs()[index], json.loads((MADE / "settings.json").read_text(encoding="utf8"))
     except (OSError, IndexError):
         return None
     for found in kept["made"]:

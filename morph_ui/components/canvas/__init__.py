@@ -20,9 +20,11 @@ from engine.checkpoints.resolve import ANNOTATORS, hub
 from engine.requests import EngineError
 from engine.vision import images
 from morph_ui.components import component
+from morph_ui.components.opened import opened
 from morph_ui.session import data_url
 
-SCRIPTS = ("document", "screen", "brush", "pictures", "controls")  # one closure, read in this order
+# One closure, read in this order.
+SCRIPTS = ("../keys", "../incoming", "document", "screen", "brush", "pictures", "controls")
 LAYERS = ("sketch", "strokes", "mask")
 PHASES = ("change", "live", "rest")
 SIDE = 512  # the document's longer side
@@ -60,7 +62,8 @@ def canvas(tab: str, layers: tuple[str, ...], live: bool = False) -> gr.HTML:
     layers, and when the hand has rested, and ``wake`` (with the turn) when it moves on after that. It is filled by a
     CustomEvent ``chrysalis-open`` on its element, and hears of what is beside it by ``chrysalis-hand`` (`beside`).
     """
-    return component(__file__, f"{tab}-canvas", SCRIPTS, server_functions=[from_photograph], layers=layers, live=live)
+    functions = [opened, from_photograph]
+    return component(__file__, f"{tab}-canvas", SCRIPTS, server_functions=functions, layers=layers, live=live)
 
 
 def beside(tab: str, what: str) -> str:

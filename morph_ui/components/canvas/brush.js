@@ -48,11 +48,12 @@ function finish() {
   if (changed && !s.erase && s.layer.name !== 'mask') remember(s.layer.colour);
   tell();
 }
-// A second finger means the first did not want to draw, unless it has drawn for a while: that stays, and can be undone.
-function takeBack() {
+// A second finger, or a pen after the palm of its hand, means that the first did not want to draw, unless it has drawn
+// (a palm: unless it went far): that stays, and can be undone.
+function takeBack(palm = false) {
   if (!stroke) return;
-  const b = stroke.box;
-  if (performance.now() - stroke.since > 300 || Math.hypot(b[2] - b[0], b[3] - b[1]) > 48 + 2 * stroke.layer.size) finish(); else { wipe(); tell(); }
+  const b = stroke.box, far = Math.hypot(b[2] - b[0], b[3] - b[1]) > 48 + 2 * stroke.layer.size;
+  if (far || (!palm && performance.now() - stroke.since > 300)) finish(); else { wipe(); tell(); }
 }
 
 // ---- fill and pick, both of what is seen
@@ -110,7 +111,7 @@ surface.addEventListener('pointerdown', e => {
     fingers.set(e.pointerId, place(e));
     if (stroke && stroke.type !== 'touch') return;  // the palm of the hand that holds the pen
     if (fingers.size > 1) { takeBack(); act = null; pinch = fingers.size === 2 ? spread() : { idle: true }; return; }
-  } else if (act && !(pen && act.pans && fingers.has(act.id))) return;
+  } else if (pen && act && fingers.has(act.id)) { takeBack(true); act = null; } else if (act) return;
   if (pen) pinch = null;
   if (pinch || e.button === 2) return;
   const p = at(e), held = e.button === 1 || spaced || tool === 'hand', grip = patch && !held && grasp(p);
@@ -123,6 +124,7 @@ surface.addEventListener('pointerdown', e => {
 });
 surface.addEventListener('pointermove', e => {
   over = true; circle(e);
+  if (e.pointerType === 'pen') penSeen = true;  // it hovers before the hand lies down
   if (fingers.has(e.pointerId)) fingers.set(e.pointerId, place(e));
   if (pinch && fingers.size === 2 && !pinch.idle) {
     const now = spread();

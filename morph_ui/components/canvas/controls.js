@@ -21,7 +21,7 @@ function shape(ratio) {
 let asking = false;
 async function fromPhoto() {
   const p = photo, [w, h] = [W, H];
-  if (!p || !p.path || asking) return;
+  if (!p || asking) return;
   asking = true; refresh(); say('Drawing from the photograph …');
   try {
     const got = await server.from_photograph({ path: p.path, coarseness: +q('.coarse').value, kind: q('.kind').value, width: W, height: H });
@@ -36,12 +36,12 @@ async function fromPhoto() {
 const acts = {
   undo, redo, save, zoomin: () => zoom(1.3), zoomout: () => zoom(1 / 1.3), fit, fromphoto: fromPhoto,
   photo: () => q('.pick-photo').click(), open: () => q('.pick-file').click(),
-  new: () => { if (patch) unfloat(); say(''); whole(() => { photo = null; for (const n of names) { layers[n].c.g.clearRect(0, 0, W, H); touch(layers[n]); } }); },
+  new: () => { if (patch) unfloat(); say(''); whole(() => { photo = null; for (const n of names) { layers[n].c.g.clearRect(0, 0, W, H); touch(layers[n], false); } }); },
   live: () => { if (live) return still(); live = true; refresh(); tell(); },
 };
 for (const b of all('[data-act]')) b.addEventListener('click', () => { if (!stroke) acts[b.dataset.act](); });
 for (const b of all('[data-tool]')) b.addEventListener('click', () => choose(b.dataset.tool));
-for (const f of all('input[type=file]')) f.addEventListener('change', () => { take(f.files[0]); f.value = ''; });
+for (const f of all('input[type=file]')) f.addEventListener('change', () => { take([...f.files]); f.value = ''; });
 q('.size').addEventListener('input', e => { layers[active].size = +e.target.value; refresh(); });
 q('.opacity').addEventListener('input', e => { layers[active].ink = +e.target.value; refresh(); });
 q('.smoothing').addEventListener('input', e => { smoothing = Math.min(.9, +e.target.value); });
@@ -68,7 +68,7 @@ for (const n of ['mask', 'sketch', 'strokes'].filter(n => layers[n])) {
   row.dataset.layer = n;
   const eye = button('icon eye', `Show ${LABEL[n]}`, EYE, () => { layer.visible = !layer.visible; refresh(); paint(); tell(); });
   const name = button('name', `Draw on ${LABEL[n]}`, LABEL[n], () => { active = n; refresh(); });
-  const clear = button('icon clear', `Clear ${LABEL[n]}`, CROSS, () => { if (!stroke && edit(layer, 0, 0, W, H, g => g.clearRect(0, 0, W, H))) { paint(); tell(); } });
+  const clear = button('icon clear', `Clear ${LABEL[n]}`, CROSS, () => { if (!stroke && edit(layer, 0, 0, W, H, g => g.clearRect(0, 0, W, H))) { layer.inked = false; paint(); tell(); } });
   // A mask says how much may change by its own alpha: no opacity of the whole.
   if (n !== 'mask') layer.slider = range(`Opacity of ${LABEL[n]}`, 0, 1, v => { layer.opacity = v; soon(); }, tell);
   row.append(eye, name, layer.slider || '', clear);
@@ -101,8 +101,8 @@ function refresh() {
   for (const b of all('.colours button')) b.setAttribute('aria-pressed', b.dataset.c === layer.colour);
   q('[data-act=undo]').disabled = !past.length; q('[data-act=redo]').disabled = !future.length;
   q('[data-act=live]').hidden = !props.live; q('[data-act=live]').setAttribute('aria-pressed', live);
-  photoRow.hidden = !photo; photoRow.querySelector('.name').textContent = photo && !photo.path ? 'Photograph, coming …' : 'Photograph';
-  q('.from').hidden = !photo; q('[data-act=fromphoto]').disabled = !photo || !photo.path || asking;
+  photoRow.hidden = !photo;
+  q('.from').hidden = !photo; q('[data-act=fromphoto]').disabled = !photo || asking;
   const ratio = W / H, fits = [...q('.shape').options].find(o => +o.value && Math.abs(+o.value / ratio - 1) < .01);
   q('.shape').value = fits ? fits.value : '';
   q('.hint').hidden = !!photo || !!stroke || names.some(n => !empty(layers[n]));
@@ -112,34 +112,38 @@ function refresh() {
 const KEYS = { b: 'brush', e: 'eraser', g: 'fill', i: 'pick', h: 'hand' };
 const field = t => t?.closest?.('textarea, select, [contenteditable], input:not([type=range]):not([type=checkbox]):not([type=radio]):not([type=button]):not([type=file]):not([type=color])');
 document.addEventListener('keydown', e => {
-  if (!element.offsetParent || field(e.target)) return;
+  if (!element.offsetParent || field(e.target) || e.isComposing) return;
   const here = over || e.target === document.body || element.contains(e.target);  // single letters belong to what has the focus
-  const key = e.key.toLowerCase(), command = e.ctrlKey || e.metaKey;
+  const key = letter(e) || e.key.toLowerCase(), command = e.ctrlKey || e.metaKey;
+  // Brackets are typed with AltGr or Option on many keyboards; where there are none, their places count.
+  const plain = !command && !e.altKey, bracket = '[]'.includes(e.key) ? e.key : plain && { BracketLeft: '[', BracketRight: ']' }[e.code];
+  if (bracket && here && (plain || e.altKey)) {
+    const l = layers[active], by = Math.max(1, Math.round(l.size * .15));
+    l.size = clamp(l.size + (bracket === ']' ? by : -by), 1, 128); e.preventDefault(); return refresh();
+  }
   if (command && !e.altKey && (key === 'z' || key === 'y')) { e.preventDefault(); key === 'y' || e.shiftKey ? redo() : undo(); return; }
   if (command || e.altKey || !here) return;
   if (patch && (key === 'enter' || key === 'escape') && !e.target.closest?.('button')) { e.preventDefault(); key === 'enter' ? settle() : unfloat(); }
   else if (key === ' ' && (e.target === surface || (over && !e.target.closest?.('button, input, select, summary')))) { e.preventDefault(); spaced = true; surface.dataset.is = 'hand'; circle(null); }
-  else if (key === '[' || key === ']') {
-    const l = layers[active], by = Math.max(1, Math.round(l.size * .15));
-    l.size = clamp(l.size + (key === ']' ? by : -by), 1, 128); refresh();
-  } else if (key === 'x' && layers.mask) { layers.mask.visible = !layers.mask.visible; refresh(); paint(); tell(); }
+  else if (key === 'x' && layers.mask) { layers.mask.visible = !layers.mask.visible; refresh(); paint(); tell(); }
   else if (KEYS[key]) choose(KEYS[key]);
 });
 const unspace = () => { if (spaced) { spaced = false; choose(tool); } };
 document.addEventListener('keyup', e => { if (e.key === ' ') unspace(); });  window.addEventListener('blur', unspace);
 document.addEventListener('paste', e => {
-  const data = e.clipboardData, files = [...(data ? data.files : [])].filter(f => f.type.startsWith('image/'));
-  if (!files.length || !element.offsetParent || (field(e.target) && [...data.types].includes('text/plain'))) return;
-  e.preventDefault(); take(files[0]);
+  const files = pasted(e);
+  if (!files.length || !element.offsetParent || (field(e.target) && [...e.clipboardData.types].includes('text/plain'))) return;
+  e.preventDefault(); take(files);
 });
 element.addEventListener('dragover', e => { e.preventDefault(); surface.classList.add('over'); });
 element.addEventListener('dragleave', e => { if (!element.contains(e.relatedTarget)) surface.classList.remove('over'); });
-element.addEventListener('drop', e => {
+element.addEventListener('drop', async e => {
   e.preventDefault(); surface.classList.remove('over');
-  if (e.dataTransfer.files.length) take(e.dataTransfer.files[0]); else say('That was no file: save the picture first, then drop it.');
+  take(await dropped(e.dataTransfer).catch(() => []), NO_FILE);
 });
-// A file let go beside the box would open in the place of the studio.
-for (const kind of ['dragover', 'drop']) document.addEventListener(kind, e => { if ([...e.dataTransfer.types].includes('Files')) e.preventDefault(); });
 
 choose('brush'); fit();
+for (const f of all('input[type=file]')) if (f.accept) f.accept = PICTURES;
+if (falsified && !window.chrysalisFalsified) window.chrysalisFalsified = q('.altered').textContent
+  = 'This browser alters what is read from a canvas, to guard against tracking. Allow it for this page, or fills, colours that are picked and results are noisy.';
 element.dataset.ready = '1';

@@ -36,39 +36,41 @@ async function decode(blob) {
   return c;
 }
 const fetched = async url => (await fetch(url)).blob();
-const asFile = (blob, name) => new File([blob], name, { type: blob.type.startsWith('image/') ? blob.type : 'image/png' });
-function camera(file, img) {
-  const p = { img, file, path: '' };
-  cover(p);
-  const lost = e => { p.lost = true; if (photo === p) photo = null; say(`${file.name} could not be sent: ${e.message || e}`); };
-  upload(file).then(got => { p.path = got.path; }, lost).then(() => { refresh(); paint(); if (photo === p || p.lost) tell(); });
-  return p;
+// What is shown is what was opened on the other side. Make is told meanwhile that a photograph is coming.
+async function camera(file) {
+  coming++; tell();
+  try {
+    const got = await bring(file);
+    return { ...got, img: await decode(await fetched(got.url)) };
+  } finally { coming--; set(false); }
 }
-function underlay(file, img) {
-  say('');
-  whole(() => { if (bare()) resize(...sides(img.width / img.height)); photo = camera(file, img); });
+function underlay(p, note) {
+  say(note);
+  whole(() => { if (bare()) resize(...sides(p.img.width / p.img.height)); cover(p); photo = p; });
 }
-async function take(file) {
-  if (!file) return;
-  if (FOREIGN.test(file.name)) return say(`${file.name} is a file of another program; save it there as PNG, JPEG or WebP, which can be opened here.`);
+async function take([file, ...others], nothing = '') {
+  if (!file) return nothing && say(nothing);
   if (patch) unfloat();
-  let saved = null, img = null;
+  let saved = null, p = null;
   try { saved = await inside(file); } catch { return say(`${file.name} was saved here, but its layers are broken.`); }
   if (saved) { try { return await reopen(saved); } catch { return say(`${file.name} was saved here, but its layers are broken.`); } }
-  try { img = await decode(file); } catch { return say(`${file.name || 'That'} is no picture that can be opened; PNG, JPEG, WebP, GIF and AVIF can.`); }
-  if (!file.type.startsWith('image/')) file = asFile(file, file.name || 'photograph.png');
-  if (!photo) return underlay(file, img);
-  say('A photograph is there already. Put this one in', [['as photograph', () => underlay(file, img), 'photo'], ['as patch on top', () => float(img), 'patch'], ['not at all', () => say(''), 'no']]);
+  const turn = ++opening;
+  say(`Opening ${file.name} …`);
+  try { p = await camera(file); } catch (e) { return turn === opening && say(e.message); }
+  if (turn !== opening) return;
+  const note = [p.note, others.length ? `Only ${file.name} was taken: the canvas holds one photograph.` : ''].filter(Boolean).join(' ');
+  if (!photo) return underlay(p, note);
+  say(`${note} A photograph is there already. Put this one in`.trim(), [['as photograph', () => underlay(p, ''), 'photo'], ['as patch on top', () => float(p.img), 'patch'], ['not at all', () => say(''), 'no']]);
 }
 // Layers and a photograph given as URLs or data URLs; what is not given is cleared. `about` tells sizes and looks, if they were saved.
 let opening = 0;
 async function load(given, about = null) {
   const turn = ++opening, got = {};
   for (const n of ORDER) if (given[n]) got[n] = await decodeWhole(given[n]);
-  let file = null, img = null;
-  if (given.photo) { const blob = await fetched(given.photo); file = asFile(blob, 'photograph.' + (blob.type.split('/')[1] || 'png')); img = await decode(blob); }
+  let p = null;
+  if (given.photo) { const blob = await fetched(given.photo); p = await camera(new File([blob], `photograph.${blob.type.split('/')[1] || 'png'}`, { type: blob.type })); }
   if (turn !== opening) return;
-  const first = got.sketch || got.strokes || got.mask || img;
+  const first = got.sketch || got.strokes || got.mask || (p && p.img);
   if (!first && !about) return;
   if (patch) unfloat();
   // No layer for lines here: they go on the colours.
@@ -84,7 +86,7 @@ async function load(given, about = null) {
       l.c.g.drawImage(got[n], 0, 0, W, H); l.c.g.globalAlpha = 1; touch(l);
       if (n === 'mask') { l.c.g.globalCompositeOperation = 'source-in'; l.c.g.fillStyle = VEIL; l.c.g.fillRect(0, 0, W, H); l.c.g.globalCompositeOperation = 'source-over'; }
     }
-    if (img) photo = camera(file, img);
+    if (p) { cover(p); photo = p; }
   });
   say(''); refresh();
 }
@@ -99,9 +101,9 @@ const asURL = blob => new Promise((ok, no) => { const r = new FileReader(); r.on
 async function bundle() {
   const size = [W, H];  // it may be changed while the photograph is read
   const own = Object.fromEntries(names.map(n => [n, { png: empty(layers[n]) ? '' : layers[n].c.toDataURL('image/png'), visible: layers[n].visible, opacity: layers[n].opacity }]));
-  const p = photo, whole = () => { const c = blank(p.img.width, p.img.height); c.g.fillStyle = '#fff'; c.g.fillRect(0, 0, c.width, c.height); c.g.drawImage(p.img, 0, 0); return c.toDataURL('image/jpeg', .95); };
-  // A file that was changed on the disk meanwhile can no longer be read.
-  const picture = !p ? '' : p.file.size < 8e6 ? await asURL(p.file).catch(whole) : whole();
+  const p = photo, small = () => p.img.toDataURL('image/jpeg', .95);
+  // As it was opened, without what a camera writes into its files: where, when, by whom.
+  const picture = p && await fetched(p.url).then(b => b.size < 12e6 ? asURL(b) : small()).catch(small) || '';
   return { version: 1, width: size[0], height: size[1], layers: own, photo: picture };
 }
 async function save() {
@@ -134,8 +136,9 @@ async function reopen(saved) {
   await load(given, { size, looks });
 }
 
-// The last drawing is kept in this browser: a reload, a server that starts again or a discarded tab costs nothing.
-const PLACE = (element.closest('[id$=-canvas]') || element).id, BEFORE = PLACE + '-before';
+// Drawings are kept in this browser, one a visit: a reload, a server that starts again or a discarded tab costs nothing,
+// and two tabs do not take each other's place. A visit offers its tab's own last one first.
+const PLACE = (element.closest('[id$=-canvas]') || element).id, KEPT = 6, own = `${PLACE} ${Date.now()} ${Math.random().toString(36).slice(2)}`;
 const settled = r => new Promise((ok, no) => { r.onsuccess = r.oncomplete = () => ok(r.result); r.onerror = r.onabort = () => no(r.error); });
 async function shelf(how, work) {
   const asked = indexedDB.open('chrysalis', 1);
@@ -147,21 +150,34 @@ async function shelf(how, work) {
   } finally { kept.close(); }
 }
 const bare = () => !photo && names.every(n => empty(layers[n]));
-let offered = false;  // an earlier drawing, which nobody has opened or forgotten yet: an empty canvas does not replace it
+let before = null;  // this tab's last drawing, which is in this one since it was opened
 async function keep() {
   clearTimeout(keeping);
   if (stroke) keeping = setTimeout(keep, 2000);
-  if (stroke || (offered && bare())) return;
+  if (stroke) return;
   try {
-    const now = bare() ? null : await bundle();
-    if (offered) { offered = false; const old = await shelf('readonly', s => s.get(PLACE)); await shelf('readwrite', s => s.put(old, BEFORE)); }
-    await shelf('readwrite', s => now ? s.put(now, PLACE) : s.delete(PLACE));
+    const now = bare() ? null : await bundle(), old = now && before;
+    await shelf('readwrite', s => { if (old) s.delete(old); return now ? s.put({ ...now, at: Date.now() }, own) : s.delete(own); });
+    if (old) before = null;
+    if (now) sessionStorage.setItem(PLACE, own);
   } catch { /* a private window keeps nothing */ }
 }
 document.addEventListener('visibilitychange', () => { if (document.hidden && keeping) keep(); });
-const forget = key => { offered = false; say(''); shelf('readwrite', s => s.delete(key)).catch(() => {}); };
 (async () => {
-  const newest = await shelf('readonly', s => s.get(PLACE)), key = newest ? PLACE : BEFORE, kept = newest || await shelf('readonly', s => s.get(BEFORE));
-  offered = !!kept && bare();
-  if (offered) say('The last drawing is kept here.', [['Open it', () => { offered = false; reopen(kept).catch(() => say('It could not be opened.')); }, 'last'], ['Forget it', () => forget(key), 'forget']]);
+  const mine = sessionStorage.getItem(PLACE), keys = (await shelf('readonly', s => s.getAllKeys())).filter(k => k.split('-before')[0].split(' ')[0] === PLACE);
+  const found = [];
+  for (const key of keys) found.push([key, await shelf('readonly', s => s.get(key))]);
+  found.sort(([k, a], [l, b]) => (l === mine) - (k === mine) || (b.at || 0) - (a.at || 0));
+  shelf('readwrite', s => { for (const [key] of found.slice(KEPT)) s.delete(key); });
+  const list = found.slice(0, KEPT);
+  if (!list.length || !bare()) return;
+  const offer = () => say(list.length > 1 ? `${list.length} drawings are kept here.` : 'The last drawing is kept here.', [
+    [list.length > 1 ? 'Open the last' : 'Open it', () => take_up(), 'last'], ...(list.length > 1 ? [['Another', () => { list.push(list.shift()); take_up().then(offer); }, 'other']] : []),
+    [list.length > 1 ? 'Forget them' : 'Forget it', () => { say(''); shelf('readwrite', s => { for (const [key] of list) s.delete(key); }).catch(() => {}); }, 'forget']]);
+  const take_up = async () => {
+    const [key, kept] = list[0];
+    before = key === mine ? key : null;
+    try { await reopen(kept); } catch { say('It could not be opened.'); }
+  };
+  offer();
 })().catch(() => {});

@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parents[3] / "assets" / "examples"
 
 def examples(name: str) -> Any:
     """What a list of examples (``assets/examples/{name}.json``) holds."""
-    return json.loads((EXAMPLES / f"{name}.json").read_text())
+    return json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf8"))
 
 
 def shelf(tab: str, rows: Sequence[Sequence[str | Image.Image]]) -> gr.HTML:

@@ -26,7 +26,7 @@ def skeletons(tab: str) -> gr.HTML:
     """
     # As props they are lost by visible=False.
     own = json.dumps({"tab": tab, "facts": skeleton.describe(), "invitation": INVITATION})
-    return component(__file__, f"{tab}-skeletons", before=f"const OWN = {own};")
+    return component(__file__, f"{tab}-skeletons", ("../keys", "skeleton"), before=f"const OWN = {own};")
 
 
 def value_of(pictures: Iterable[Image.Image | None], poses: Iterable[str]) -> str:

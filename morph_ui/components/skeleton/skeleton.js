@@ -169,10 +169,11 @@ function nearest(s, x, y) {
   return best;
 }
 function take(e, s) {
-  if (e.button || held || !e.target.closest('.joint')) return;
+  if (e.button || (held && !(e.pointerType === 'pen' && held.touch)) || !e.target.closest('.joint')) return;
   e.preventDefault();
   const at = nearest(s, e.clientX, e.clientY), [x, y] = joint(at), box = parts[s].svg.getBoundingClientRect();
-  held = { at, id: e.pointerId, dx: x - (e.clientX - box.left) / box.width, dy: y - (e.clientY - box.top) / box.height, moved: false };
+  if (held) parts[held.at[0]].frame.classList.remove('held');  // the palm that came before the pen
+  held = { at, id: e.pointerId, touch: e.pointerType === 'touch', dx: x - (e.clientX - box.left) / box.width, dy: y - (e.clientY - box.top) / box.height, moved: false };
   parts[s].svg.setPointerCapture(e.pointerId);
   parts[s].nodes[at[1]].dots[at[2]].focus({ preventScroll: true });
   parts[s].frame.classList.add('held');
@@ -198,7 +199,7 @@ function remove(at) { const [s, p, k] = at; change(() => { sides[s].people[p][k]
 const settle = () => { if (stepped) { stepped = false; tell(); } };  // a key held down is one change
 
 element.addEventListener('keydown', e => {
-  if ((e.ctrlKey || e.metaKey) && !e.shiftKey && e.key.toLowerCase() === 'z') { e.preventDefault(); e.stopPropagation(); return undo(); }
+  if ((e.ctrlKey || e.metaKey) && !e.shiftKey && letter(e) === 'z') { e.preventDefault(); e.stopPropagation(); return undo(); }
   const on = e.target.closest('.joint'), by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[e.key];
   if (!on || held || e.ctrlKey || e.metaKey || e.altKey) return;
   const at = split(on.dataset.key);

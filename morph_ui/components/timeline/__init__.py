@@ -11,13 +11,14 @@ from gradio.utils import get_upload_folder
 
 from engine.requests import EngineError
 from morph_ui.components import component
+from morph_ui.components.opened import opened
 from morph_ui.components.shelf import EXAMPLES, thumbnail
 
 
 def timeline(tab: str) -> gr.HTML:
     """Its value is JSON, {"items": [{"path", "words"} …], "coming": how many are still being sent}. Set from Python it
     may hold "items" (examples) or "words" (for the pictures that are there, and the next ones)."""
-    return component(__file__, f"{tab}-timeline")
+    return component(__file__, f"{tab}-timeline", ("../incoming", "timeline"), server_functions=[opened])
 
 
 def example(way: Sequence[tuple[str, str]]) -> str:

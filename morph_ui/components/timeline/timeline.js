@@ -4,9 +4,10 @@ const trouble = element.querySelector('.trouble span'), undo = element.querySele
 let items = [], waiting = [], sent = null, held = null, before = null;
 
 function tell() {
-  const there = items.filter(k => k.path).map(({ path, url, words }) => ({ path, url: url.startsWith('blob:') ? '' : url, words }));
+  const there = items.filter(k => k.path).map(({ path, url, words }) => ({ path, url, words }));
   sent = JSON.stringify({ items: there, coming: items.length - there.length });
   props.value = sent; trigger('change');
+  try { sessionStorage.setItem('chrysalis-timeline', JSON.stringify({ items: there })); } catch { /* too much for this browser */ }
 }
 function say(text, back = null) { trouble.textContent = text; before = back; undo.hidden = !back; }
 function cell(key) {
@@ -16,7 +17,6 @@ function cell(key) {
     + '<span class="tools"><button type="button" class="left">‹</button><button type="button" class="right">›</button><button type="button" class="off">×</button></span>'
     + '<input type="text" placeholder="in words">';
   const pic = div.querySelector('.pic'), grip = div.querySelector('.grip'), words = div.querySelector('input');
-  pic.onerror = () => say('This browser cannot show one of the pictures; if Make refuses it too, save it as PNG or JPEG.');
   pic.src = key.url || '';
   words.value = key.words || '';
   words.addEventListener('input', () => { key.words = words.value; tell(); });
@@ -82,19 +82,24 @@ function draw() {
 async function take(files) {
   const all = [...files], list = all.slice(0, MOST - items.length);
   say(list.length < all.length ? `At most ${MOST} pictures; ${all.length - list.length} were left out.` : '');
-  const sending = list.map(f => {
-    const key = { path: '', url: URL.createObjectURL(f), words: waiting.shift() || '' };
+  const said = [], sending = list.map(f => {
+    const key = { path: '', url: '', words: waiting.shift() || '' };
     items.push(key);
     return [f, key];
   });
   draw(); tell();
   await Promise.all(sending.map(async ([f, key]) => {
-    try { key.path = (await upload(f)).path; }
-    catch (e) {
+    try {
+      const { path, url, note } = await bring(f);
+      Object.assign(key, { path, url });
+      key.cell.querySelector('.pic').src = url;
+      if (note) said.push(note);
+    } catch (e) {
       items = items.filter(k => k !== key);
       if (key.words) waiting.unshift(key.words);
-      say(`${f.name} could not be sent: ${e.message || e}`);
+      said.push(e.message);
     }
+    if (said.length) say(said.join(' '));
     draw(); tell();
   }));
 }
@@ -118,16 +123,18 @@ file.addEventListener('change', () => { take(file.files); file.value = ''; });
 add.addEventListener('keydown', e => { if (e.key === 'Enter' || e.key === ' ') { e.preventDefault(); file.click(); } });
 keys.addEventListener('dragover', e => { e.preventDefault(); keys.classList.add('over'); });
 keys.addEventListener('dragleave', () => keys.classList.remove('over'));
-keys.addEventListener('drop', e => {
+keys.addEventListener('drop', async e => {
   e.preventDefault(); keys.classList.remove('over');
-  if (e.dataTransfer.files.length) take(e.dataTransfer.files); else say('That was no file: save the picture first, then drop it.');
+  const files = await dropped(e.dataTransfer).catch(() => []);
+  if (files.length) take(files); else say(NO_FILE);
 });
-// A file let go beside the box would open in the place of the studio.
-for (const kind of ['dragover', 'drop']) document.addEventListener(kind, e => { if ([...e.dataTransfer.types].includes('Files')) e.preventDefault(); });
+file.accept = PICTURES;
 document.addEventListener('paste', e => {
-  const data = e.clipboardData, files = [...(data ? data.files : [])].filter(f => f.type.startsWith('image/'));
+  const files = pasted(e);
   const typing = e.target.closest && e.target.closest('input, textarea, [contenteditable]');
-  if (!files.length || !element.offsetParent || (typing && [...data.types].includes('text/plain'))) return;
+  if (!files.length || !element.offsetParent || (typing && [...e.clipboardData.types].includes('text/plain'))) return;
   e.preventDefault(); take(files);
 });
 watch('value', read); read(); draw();
+// After the page was loaded again.
+if (!props.value) try { const old = JSON.parse(sessionStorage.getItem('chrysalis-timeline')); if (old?.items?.length) { items = old.items; draw(); tell(); } } catch { /* no storage here */ }

@@ -1,0 +1,3 @@
+// Which letter a key means: its own where the layout has Latin letters, else that of its place. With AltGr it types a sign.
+const letter = e => e.isComposing || e.getModifierState?.('AltGraph') ? ''
+  : (/^[a-z]$/i.test(e.key) ? e.key : /^Key([A-Z])$/.exec(e.code)?.[1] || '').toLowerCase();

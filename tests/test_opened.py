@@ -1,0 +1,93 @@
+"""Uploads are opened once, for the page and for every reader: upright, sRGB, one picture, without metadata."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import picture
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from engine.vision import images
+from morph_ui.components.opened import opened
+from morph_ui.components.pair import paths
+
+
+@pytest.fixture
+def put():
+    folder = Path(get_upload_folder()) / "opened-test"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def put(name, image, **how):
+        image.save(folder / name, **how)
+        return folder / name
+
+    yield put
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def exif(**tags):
+    out = Image.Exif()
+    out[0x0112], out[0x010F] = tags.get("turn", 1), "a camera"
+    out.get_ifd(0x8825)[1] = "N"  # where it was taken
+    return out
+
+
+def test_what_is_plain_stays_as_it_is(put):
+    for name in ("a.png", "a.jpg", "a.webp"):
+        path = put(name, picture(1))
+        before = path.read_bytes()
+        got = opened({"path": str(path)})
+        assert got["path"] == str(path) and not got["note"] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["t.webp", "t.jpg", "t.png", "t.tiff"])
+def test_a_turned_picture_lies_as_it_was_meant_and_tells_no_place(put, name):
+    path = put(name, picture(1), exif=exif(turn=6))
+    meant = images.read(path)
+    assert meant.size == (64, 80) and "error" not in opened({"path": str(path)})
+    with Image.open(path) as file:
+        assert file.size == (64, 80) and not file.getexif() and b"a camera" not in path.read_bytes()
+    assert images.read(path).tobytes() == meant.tobytes()
+    again = path.read_bytes()
+    opened({"path": str(path)})
+    assert path.read_bytes() == again
+
+
+def test_what_browsers_show_otherwise_is_written_as_we_read_it(put):
+    frames = [picture(i) for i in range(3)]
+    how = {"save_all": True, "append_images": frames[1:], "duration": 100}
+    for path, note in (
+        (put("c.jpg", picture(1).convert("CMYK")), ""),
+        (put("a.png", picture(1).convert("RGBA")), ""),
+        (put("m.gif", frames[0], **how), "m.gif has 3 pictures; the first one is taken."),
+        (put("m.webp", frames[0], **how), "m.webp has 3 pictures; the first one is taken."),
+    ):
+        meant = images.read(path)
+        assert opened({"path": str(path)})["note"] == note
+        with Image.open(path) as file:
+            assert file.mode == "RGB" and getattr(file, "n_frames", 1) == 1
+            assert file.convert("RGB").tobytes() == meant.tobytes()
+
+
+def test_what_is_no_upload_or_no_picture(put):
+    broken = put("b.png", picture(1))
+    broken.write_bytes(b"nothing of the kind")
+    for path, words in (
+        ("/etc/passwd", "uploaded here, got passwd"),
+        (f"{get_upload_folder()}/../../etc/passwd", "must be uploaded here"),
+        (f"{get_upload_folder()}/gone.png", "must be dropped again, got gone.png"),
+        (str(broken), "got b.png, which is none."),
+        (None, "must be an upload"),
+    ):
+        assert words in opened({"path": path})["error"]
+    assert "must be an upload" in opened("x")["error"]
+
+
+def test_the_pair_believes_nothing(put):
+    path = str(put("p.png", picture(1)))
+    assert paths(json.dumps({"a": path, "b": "/etc/passwd"})) == {}
+    assert paths(json.dumps({"b": path, "n": 3})) == {"b": path}
+    for text in (None, "", "[1]", "no json", "5", '{"a": 5}'):
+        assert paths(text) == {}
