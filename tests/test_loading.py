@@ -232,6 +232,7 @@ def test_names_that_are_none(tiny, tmp_path):
         (f"{tiny} + nothing", "LoRA must be one of smooth or a .safetensors file, got 'nothing', which is not there$"),
         (f"{tiny} + smoth", "got 'smoth', which is not there; did you mean smooth[?]"),
         (f"{tiny} + {tmp_path}/inc.safetensors", "which is not there; did you mean ink.safetensors[?]"),
+        (f"{tiny} + {tmp_path}/old.ckpt", "which may run code when it is read; convert it to .safetensors"),
         (f"{tiny} + smooth:9", "must be a number from -4 to 4, got 9"),
         ("sd51", "got 'sd51', which is not there; did you mean sd15[?]"),
         ("Flora", "did you mean flora[?]"),

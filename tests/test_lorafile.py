@@ -214,7 +214,10 @@ def refusals(unet):
         "odd": (pair(words, width=100), "must be for tiny, got one for words 100 wide"),
         "layer": (pair("unet.mid.no"), "must be for tiny, got one for the layer mid.no, which it does not have"),
         "other": ({"some.weight": torch.zeros(2)}, "must be a LoRA, got one with some.weight"),
-        "network": ({"model.diffusion_model.x": torch.zeros(2)}, "must be a LoRA, got a whole network"),
+        "network": (
+            {"model.diffusion_model.input_blocks.1.x": torch.zeros(2)},
+            "must be a LoRA, got a whole network",
+        ),
         "inversion": ({"emb_params": torch.zeros(2, 8)}, "must be a LoRA, got a textual inversion"),
         "words": (
             {"lora_te_x.alpha": torch.zeros(())},

@@ -71,8 +71,8 @@ FILES = (
     Kind("a CLIP alone", r"^has (cond_stage_model\.)?(text_model|text_projection|vision_model|visual|transformer)\b"),
 )
 LORAS = (
-    Kind("one for SDXL", r"^has lora_te2_|text_encoder_2\.|[._](input_blocks|output_blocks|middle_block)[._]"),
-    Kind("one for SDXL", r"[._]attentions[._]\d[._]transformer_blocks[._][1-9]"),
+    Kind("one for SDXL", r"^has lora_te2_|^has text_encoder_2\.|^has lora_unet_(input|output|middle)_block"),
+    Kind("one for SDXL", r"^has lora_.*transformer_blocks_[1-9]|transformer_blocks\.[1-9].*lora"),
     Kind("one for FLUX", r"^has .*(double_blocks|single_transformer_blocks|single_blocks)[_.]"),
     Kind("one for Stable Diffusion 3", r"^has .*joint_blocks[_.]"),
     Kind("one for films", r"^has .*(temporal|motion_modules)"),

@@ -239,8 +239,11 @@ def _lora(text: str, paths: Sequence[str] | None) -> tuple[Extra | Path, float]:
     name = _plain(name or text)
     own = name.lower().endswith(".safetensors")
     if name not in LORAS and not (own and _open(name, paths) and Path(name).is_file()):
-        gone = _open(name, paths) and not Path(name).exists()
-        at = f", which is not there{_meant(name, LORAS, paths)}" if gone else ""
+        at = ""
+        if _open(name, paths) and not Path(name).exists():
+            at = ", which is not there" + _meant(name, LORAS, paths)
+        elif name.lower().endswith(hub.PICKLES):
+            at = ", which may run code when it is read; convert it to .safetensors"
         raise EngineError(f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {name!r}{at}")
     if not -4 <= weight <= 4:
         raise EngineError(f"strength of {name} must be a number from -4 to 4, got {strength}")
