@@ -212,7 +212,8 @@ def check_folder(folder: Path, name: str, parts: tuple[str, ...]) -> None:
     if missing := [p for p in parts if not (folder / p).is_dir()]:
         raise EngineError(f"model {name} must have the folders {', '.join(parts)}, got none of {', '.join(missing)}")
     for part in parts[:3]:
-        weights = [f for f in (folder / part).iterdir() if f.suffix.lower() in WEIGHTS]
+        weights = [f for f in (folder / part).glob("[!.]*") if f.suffix.lower() in WEIGHTS]
+        weights = [f for f in weights if f.suffix == ".safetensors"] or weights  # which diffusers takes first
         if not weights:
             raise EngineError(f"model {name} must have weights in the folder {part}, got none")
         for file in weights:

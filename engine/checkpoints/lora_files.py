@@ -108,15 +108,16 @@ def parse(source: bytes | Path, name: str) -> File:
     for key, value in tensors.items():
         found = KEY.fullmatch(key)
         if found is None:
-            other = tell([f"has {k}" for k in tensors], KINDS[:-3] + FILES[1:])
+            other = tell([f"has {k}" for k in tensors], (*(k for k in KINDS if not k.family), *FILES[1:]))
             network = "a whole network" if any(k.startswith("model.diffusion_model.") for k in tensors) else ""
             raise EngineError(f"{name} must be a LoRA, got {network or (other.said if other else f'one with {key}')}")
+        value = value.float()  # of fp8, too
         if not value.isfinite().all():
             raise EngineError(f"{name} must hold finite numbers, got others in {found[2]}")
         head = "text_encoder." if found[1] else "unet."
         config = {k.removeprefix(head): v for k, v in note.items()}
         side = found[3] or SIDES.get(found[4], found[4])
-        (text if found[1] else unet).setdefault(found[2], {"note": config})[side] = value.float()
+        (text if found[1] else unet).setdefault(found[2], {"note": config})[side] = value
     if not unet:
         got = "one for the text encoder alone" if text else "one without any layer"
         raise EngineError(f"{name} must be a LoRA for a UNet, got {got}")

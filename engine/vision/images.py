@@ -95,9 +95,9 @@ def ink(rgba: Image.Image) -> tuple[Image.Image, str]:
 def _speaks(rgba: Image.Image) -> str:
     """What tells the parts of a picture apart: "grey" its brightness, "paint" its alpha, or a "hole" in a picture."""
     block = np.asarray(rgba)
-    seen = block[block[..., 3] >= 128][:, :3].astype(int)
     if np.mean(block[..., 3] < 250) < LEAST or block[..., 3].min() == block[..., 3].max():
         return "grey"
+    seen = block[block[..., 3] >= 128][:, :3].astype(int)
     if not len(seen):
         return "paint"
     grey = seen.mean(1)

@@ -10,11 +10,11 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from engine.requests import EngineError
-from engine.vision import images
+from engine.vision import reading
 
 HARMLESS = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "progressive", "progression"}
 HARMLESS |= {"adobe", "adobe_transform", "background", "loop", "duration", "timestamp", "srgb"}
-LONGEST = 4096  # as `images.read` keeps
+SERVED = (".jpg", ".jpeg", ".png", ".gif", ".webp")  # as pictures, by Gradio
 EXACT = 4e6  # pixels that are written without loss
 _OPENING = threading.Lock()
 
@@ -28,7 +28,7 @@ def opened(asked: Any) -> dict[str, str]:
     try:
         path = uploaded(asked.get("path") if isinstance(asked, dict) else None)
         with _OPENING:  # it is asked outside of Gradio's queue, and takes a core
-            note = settle(path)
+            path, note = settle(path)
     except EngineError as e:
         return {"error": f"{str(e)[0].upper()}{str(e)[1:]}."}
     except OSError:
@@ -49,18 +49,27 @@ def uploaded(name: Any) -> Path:
     return path
 
 
-def settle(path: Path) -> str:
-    """Makes the file at ``path`` plain; gives what is to be said of it. EngineError if it is no picture."""
-    picture = images.read(path, "picture")
+def settle(path: Path) -> tuple[Path, str]:
+    """A plain file of the picture at ``path``, in its place unless browsers do not know such an ending; and what is to
+    be said of it. A picture with alpha keeps it. EngineError if it is no picture."""
+    picture = reading.opened(path, path.name)
+    note = picture.info.get(reading.NOTE, "")
     with Image.open(path) as file:
-        count = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
-        plain = file.format in ("JPEG", "PNG", "WEBP") and file.mode == "RGB" and count == 1
-        plain = plain and max(file.size) <= LONGEST and not set(file.info) - HARMLESS
+        plain = path.suffix.lower() in SERVED and file.format in ("JPEG", "PNG", "WEBP") and file.mode == "RGB"
+        plain = plain and not note and max(file.size) <= reading.LONGEST and not set(file.info) - HARMLESS
     if not plain:
-        clean, part = Image.new("RGB", picture.size), path.with_name(f"{path.name}.part")
-        clean.paste(picture)
-        small = picture.width * picture.height <= EXACT
-        how: dict[str, Any] = {"compress_level": 1} if small else {"quality": 95, "subsampling": 0}
-        clean.save(part, "PNG" if small else "JPEG", **how)
+        seen = (
+            "RGBA"
+            if picture.mode == "RGBA" and picture.getchannel("A").histogram()[255] < picture.width * picture.height
+            else "RGB"
+        )
+        exact = seen == "RGBA" or picture.width * picture.height <= EXACT
+        how: dict[str, Any] = {"compress_level": 1} if exact else {"quality": 95, "subsampling": 0}
+        clean, part = Image.new(seen, picture.size), path.with_name(f"{path.name}.part")
+        clean.paste(picture.convert(seen))
+        clean.save(part, "PNG" if exact else "JPEG", **how)
+        if path.suffix.lower() not in SERVED:
+            path.unlink()
+            path = path.with_suffix(".png" if exact else ".jpg")
         os.replace(part, path)
-    return f"{path.name} has {count} pictures; the first one is taken." if count > 1 else ""
+    return path, f"{note}." if note else ""

@@ -2,7 +2,7 @@
 const line = element.querySelector('.trouble'), say = text => { line.textContent = text; };
 const zone = s => document.querySelector(`#${OWN.tab}-${s}`), full = s => !!zone(s)?.querySelector('img'), seen = () => !!zone('a')?.offsetParent;
 const side = t => ['a', 'b'].find(s => t?.closest?.(`#${OWN.tab}-${s}`)), NAMES = { a: 'From', b: 'To' };
-let dragged = null, under = null, turn = 0;
+let dragged = null, under = null, turn = 0, puts = 0;
 
 async function take(files, on) {
   const mine = ++turn, several = files.length > 1, places = several ? ['a', 'b'] : [on], said = [];
@@ -18,7 +18,7 @@ async function take(files, on) {
 }
 function put(sent) {
   if (!Object.keys(sent).length) return;
-  props.value = JSON.stringify({ ...sent, n: ++turn }); trigger('put');
+  props.value = JSON.stringify({ ...sent, n: ++puts }); trigger('put');
 }
 function free() { return under || ['a', 'b'].find(s => !full(s)); }
 
