@@ -21,7 +21,7 @@ import engine.__main__ as cli
 from engine.checkpoints import lora_files
 from engine.checkpoints.resolve import resolve
 from engine.requests import Done, DrawRequest, EditRequest, EngineError, InterpolateRequest, MorphRequest
-from engine.requests.files import destination, frames_folder, named, own_folder, typed
+from engine.requests.files import destination, frames_folder, named, own_folder, split_network, typed
 from engine.vision import sources, video
 from morph_ui import session as visit
 
@@ -157,6 +157,29 @@ def test_paths_as_people_paste_them(wrap, tmp_path, monkeypatch):
         with pytest.raises(EngineError, match="model must be") as refused:  # and the folder's name is not told
             resolve(wrap.format("~/ink.SafeTensors"), ("/elsewhere",))
         assert str(tmp_path) not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ('"/x/a.safetensors" + "/x/b.safetensors"', ["/x/a.safetensors", "/x/b.safetensors"]),
+        ('"/x/a b.safetensors + smooth:0.5"', ["/x/a b.safetensors", "smooth:0.5"]),
+        ("flora + “/x/i k.safetensors”:0,8 + 'smooth:-1'", ["flora", "/x/i k.safetensors:0,8", "smooth:-1"]),
+        ("'/x/it's.safetensors' + smooth", ["/x/it's.safetensors", "smooth"]),
+        ("'/x/it's.safetensors + smooth'", ["/x/it's.safetensors", "smooth"]),
+        ('"C:\\x y\\a.safetensors":0.8  +  D:\\b', ["C:\\x y\\a.safetensors:0.8", "D:\\b"]),
+        ("„/x/a b“ + »/x/c«:2", ["/x/a b", "/x/c:2"]),
+        ("~/a + '~/b':2", ["/home/me/a", "/home/me/b:2"]),
+        ("file:///x/a%20b#c:0.5 + FILE://localhost/x/d", ["/x/a b#c:0.5", "/x/d"]),
+        ("~a\0/x + ~\ud800", ["~a\0/x", "~\ud800"]),
+        ('""', [""]),
+        ('"', ['"']),
+    ],
+)
+def test_a_network_is_split_before_its_quotes_are_taken_off(text, parts, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert split_network(text) == parts
+    assert "/" not in named(text) and named(named(text)) == named(text)
 
 
 # ---- what leaves with a result

@@ -9,23 +9,44 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from engine.requests.errors import EngineError
 
-QUOTES = "\"'“”‘’„«»"
+# Quotes as keyboards and programs put them: how one begins → how it may end.
+QUOTES = {'"': '"”', "'": "'’", "“": '”“"', "„": '“”"', "”": "”", "‘": "’'", "‚": "‘’", "«": "»", "»": "«"}
 FRAME = re.compile(r"\d{4,}\.png")
 
 
 def typed(text: str) -> str:
-    """A path as people type or paste it: in quotes, with ``~`` for their own folder, or as a ``file://`` address."""
+    """A path as people type or paste it: in quotes, with ``~`` for their own folder, or as a ``file://`` address.
+
+    What stands behind the quotes after a colon is a weight, and stays: ``"ink.safetensors":0.8``."""
+    text = _unquoted(text)
+    try:
+        if address := re.match(r"(?i)file://(localhost(?=/))?", text):
+            text = url2pathname(text[address.end() :])
+        return os.path.expanduser(text)
+    except (OSError, ValueError):  # what can be no path stays as it is: opening it says so
+        return text
+
+
+def split_network(text: str) -> list[str]:
+    """A network and its LoRAs → a text each, as `typed` reads it, with its weight: ``["/a b", "/x/ink:0.8"]``.
+
+    ``+`` between spaces joins them; quotes are around each or around all."""
+    return [typed(part) for part in re.split(r"\s\+\s", _unquoted(text))]
+
+
+def _unquoted(text: str) -> str:
     text = text.strip()
-    if len(text) > 1 and text[0] in QUOTES and text[-1] in QUOTES:
-        text = text[1:-1].strip()
-    if text.startswith("file://"):
-        text = url2pathname(urlsplit(text).path)
-    return os.path.expanduser(text)
+    ends = f"[{QUOTES.get(text[:1], '')}]"
+    # ("a" + "b" is no quotation of what is between its first and its last mark)
+    if text[:1] in QUOTES and (
+        found := re.fullmatch(rf".(?!.*{ends}\s*(:\S*)?\s\+\s)(.*){ends}\s*(:.*)?", text, re.DOTALL)
+    ):
+        return found[2].strip() + (found[3] or "")
+    return text
 
 
 def named(network: str) -> str:
@@ -33,8 +54,7 @@ def named(network: str) -> str:
 
     ``sd15 + /home/me/ink.safetensors:0.8`` is ``sd15 + ink.safetensors:0.8``.
     """
-    parts = (part.strip(f"{QUOTES} /\\") for part in network.split(" + "))
-    return " + ".join(re.sub(f"[{QUOTES}]", "", re.split(r"[\\/]", part)[-1]) for part in parts)
+    return " + ".join(re.split(r"[\\/]", part.rstrip(" /\\"))[-1] for part in split_network(network))
 
 
 def destination(name: str, path: str, *kinds: str) -> Path:
