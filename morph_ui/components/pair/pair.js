@@ -59,6 +59,7 @@ async function back(old) {
     if (got.error) gone.push(NAMES[s]); else if (!full(s)) sent[s] = got.path;
   }));
   if (gone.length) say(`The picture${gone.length > 1 ? 's' : ''} of ${gone.sort().join(' and ')} ${gone.length > 1 ? 'are' : 'is'} no longer kept here; drop ${gone.length > 1 ? 'them' : 'it'} again.`);
+  if (gone.length) sessionStorage.removeItem(`chrysalis-${OWN.tab}`);  // what is there is noted again when it is shown
   put(sent);
 }
 try { const old = JSON.parse(sessionStorage.getItem(`chrysalis-${OWN.tab}`)); if (old && (old.a || old.b)) back(old); } catch { /* no storage here */ }
