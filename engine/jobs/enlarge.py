@@ -25,6 +25,8 @@ ENDING = re.compile(r"\.(?!v\d)(?=.*[a-z])[a-z0-9]{2,5}")  # of a file, known he
 
 def make(args: argparse.Namespace, show: Show) -> int:
     """Runs it; the last line printed is one JSON object. What was finished is kept when it is stopped or fails."""
+    if not all(typed(p) for p in args.pictures):  # a variable of the shell that is not set; Path makes it this folder
+        raise EngineError("pictures must be files or folders that can be read, got '', which is not there")
     given = [Path(typed(p)) for p in args.pictures]
     scale = fields_of(EnlargeRequest)["scale"].default if args.scale is None else args.scale
     kind = kind_of(args.out)
@@ -69,7 +71,8 @@ def kind_of(out: str) -> str:
 def apart(name: str, place: Path, given: list[Path]) -> None:
     """EngineError where a result would be written over what it is made of."""
     there = [s for s in given if not lies(s)[1]]  # (of the others the reading tells)
-    whole = {p.resolve() for s in there for p in (s, *(s.iterdir() if s.is_dir() else ()))}
+    there += [p for s in there if s.is_dir() for p in s.iterdir() if not lies(p)[1]]
+    whole = {p.resolve() for p in there}
     over = any(p.parent == place.resolve() and FRAME.fullmatch(p.name) for p in whole)
     if place.resolve() in whole or over:
         raise EngineError(f"{name} must be another place than what is enlarged, got {str(place)!r}")
