@@ -8,22 +8,10 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 from playwright.sync_api import expect
-from test_easel import LONG, Painter, opened, says, settled, show_tab, stroke, until
-
-from engine.requests.settings import Settings
-from morph_ui import build, launch
+from test_easel import LONG, opened, says, settled, show_tab, stroke, until
 
 pytestmark = pytest.mark.slow
 ROSE, DAISY = (ROOT / "assets/examples" / f for f in ("rose-22325299158.webp", "daisy-2520369272.webp"))
-
-
-@pytest.fixture(scope="module")
-def painter():
-    painter = Painter()
-    page = build(painter, Settings())
-    _, painter.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1")
-    yield painter
-    page.close()
 
 
 # A drop or a paste of files, as a browser makes it: (name, type, base64) each, on the element of a selector.
