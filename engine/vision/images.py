@@ -94,7 +94,7 @@ def _coloured(rgba: Image.Image) -> Image.Image | None:
 
 def ink(rgba: Image.Image) -> tuple[Image.Image, str]:
     """RGBA → lines as RGBA, and what was understood: paper and light lines on dark become ink on nothing."""
-    from engine.vision.drawing import ink_of
+    from engine.vision.drawing import darkest, ink_of
 
     if _speaks(rgba) != "grey":
         alpha = rgba.getchannel("A")
@@ -103,7 +103,7 @@ def ink(rgba: Image.Image) -> tuple[Image.Image, str]:
             return rgba, ""
         said = "its light lines are taken for dark ones"
     else:
-        block, turned = ink_of(np.asarray(_flat(rgba).convert("L")))
+        block, turned = ink_of(darkest(np.asarray(_flat(rgba))))
         alpha, said = (
             Image.fromarray(block),
             "it is mostly dark, so its light lines are taken for ink" if turned else "",
