@@ -65,7 +65,7 @@ def _scaled(values: np.ndarray, top: float, name: str) -> tuple[np.ndarray, str]
     if bright or under > (_NEGATIVE if fraction else _SHARE) * values.size:
         raise EngineError(f"{name} must hold values from 0 to {top:g}, got {low:.6g} to {high:.6g}; {ADVICE}")
     share = 100 * over / values.size
-    return out, f"{share:.0f} % of its values lie beyond {top:g} and are shown as {top:g}" if share >= 1 else ""
+    return out, f"has {share:.0f} % of its values beyond {top:g}, shown as {top:g}" if share >= 1 else ""
 
 
 def tags_of(file: Any) -> dict[int, Any]:

@@ -68,11 +68,12 @@ def ink_of(grey: np.ndarray) -> tuple[np.ndarray, bool]:
     return (ink.clip(0, 1) * 255).round().astype(np.uint8), turned
 
 
-def _small(grey: np.ndarray) -> np.ndarray:
-    """At 128, with dark lines closed over."""
+def _small(grey: np.ndarray, around: int = 255) -> np.ndarray:
+    """At 128, with dark lines closed over; 0 ``around`` it keeps dark strips at the border."""
     w, h = (max(2, round(n * 128 / max(grey.shape))) for n in grey.shape[::-1])
     small = cv2.resize(grey, (w, h), interpolation=cv2.INTER_AREA)
-    return cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((9, 9)))
+    small = cv2.copyMakeBorder(small, 9, 9, 9, 9, cv2.BORDER_REPLICATE if around else cv2.BORDER_CONSTANT)
+    return cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((9, 9)))[9:-9, 9:-9]
 
 
 def _table(grey: np.ndarray) -> np.ndarray:
@@ -83,7 +84,7 @@ def _table(grey: np.ndarray) -> np.ndarray:
     none = np.zeros(grey.shape, bool)
     if np.bincount(grey.ravel()).max() > 0.3 * grey.size:
         return none
-    small = _small(grey)
+    small = _small(grey, 0)
     step = cv2.dilate(small, np.ones((5, 5))) / cv2.erode(small, np.ones((5, 5))).clip(1)
     found, best = none, 1.3
     for level in np.linspace(0.15, 0.65, 11) * np.percentile(small, 90):
