@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import stat
 import warnings
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 from engine.requests import EngineError
+from engine.requests.files import unreadable
 from engine.vision import colour, depth
 
 LARGEST = 100  # megapixels
@@ -86,8 +86,8 @@ def opened(source: str | Path | bytes | Image.Image, name: str = "picture", long
     _ready()
     what = f"{len(source)} bytes" if isinstance(source, bytes) else Path(source).name
     try:
-        if not isinstance(source, bytes) and (there := _lies(source)) != "a file":
-            raise _refused(name, "a picture file", what, f"which is {there}")
+        if not isinstance(source, bytes) and (why := unreadable(source)):
+            raise _refused(name, "a picture file", what, f"which {why}")
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
             if image.format == "TIFF" and _is_raw(image, what):
                 raise _closed(name, what, _RAW)
@@ -113,22 +113,6 @@ def opened(source: str | Path | bytes | Image.Image, name: str = "picture", long
         cut = "truncated" in str(e).lower()
         state = "which is cut short; send or copy it again" if cut else "which is broken"
         raise _refused(name, "a whole picture file", what, state) from None
-
-
-def _lies(path: str | Path) -> str:
-    """What lies there: "a file" that can be read, or what else."""
-    try:
-        mode = Path(path).stat().st_mode
-        if stat.S_ISREG(mode):
-            open(path, "rb").close()
-            return "a file"
-        return "a folder" if stat.S_ISDIR(mode) else "no file, but a device"
-    except (FileNotFoundError, NotADirectoryError):
-        return "not there"
-    except PermissionError:
-        return "closed to you"
-    except (OSError, ValueError):  # a name that is too long, or holds what no name can
-        return "not there, and cannot be"
 
 
 def _rare(block: bytes, name: str, what: str, longest: float) -> Image.Image:
