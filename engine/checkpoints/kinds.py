@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoints.shapes import FIRST, WORDS
+from engine.checkpoints.shapes import FAMILY_OF, FIRST, WORDS
 from engine.checkpoints.signs import FILES, INWARD, KEY, KINDS, LORAS, WIDTHS, tell
-from engine.checkpoints.whole import check_weights, config, entries, header, weights
+from engine.checkpoints.whole import check_text, check_weights, config, entries, header, weights
 from engine.requests import EngineError
 
 
@@ -86,7 +86,12 @@ def check(place: Path, parts: tuple[str, ...]) -> dict[str, Any]:
         return {}
     if ((beside := place.with_suffix("")) / "unet" / "config.json").is_file():
         refuse(of_folder(beside), place.name)
-    return check_file(place, beside)
+        return check_file(place, beside)
+    said = check_file(place, beside)
+    if (words := said.get(WORDS, {"shape": [0]})["shape"][-1]) not in FAMILY_OF:
+        got = f"words {words} wide; put its configs into {beside}"
+        raise EngineError(f"model {place.name} must be of Stable Diffusion 1 or 2, got {got}")
+    return said
 
 
 def check_folder(folder: Path, parts: tuple[str, ...]) -> None:
@@ -102,6 +107,8 @@ def check_folder(folder: Path, parts: tuple[str, ...]) -> None:
         if not any((folder / f).is_file() for f in files.split("|")):
             raise EngineError(f"model {name} must have {files.replace('|', ' or ')}, got none")
     config(folder / "scheduler" / "scheduler_config.json")
+    for file in entries(folder / "tokenizer"):
+        check_text(file)
     for part in parts[:3]:
         check_weights(folder / part, name)
 
@@ -151,8 +158,9 @@ def check_lora(source: bytes | Path, name: str, own: int = 0, network: str = "")
     for n, found in keys.items():
         if found and 0 in said[n]["shape"]:
             raise EngineError(f"{name} must have a rank of at least 1, got no numbers in {found[2]}")
-    inputs = (said[n]["shape"] for n, f in keys.items() if f and f[4] in ("A", "down") and INWARD.search(f[2]))
-    check_width(name, next((s[1] for s in inputs if len(s) > 1), 0), own, network)
+    for n, found in keys.items():
+        if found and found[4] in ("A", "down") and INWARD.search(found[2]):
+            check_width(name, said[n]["shape"][-1], own, network)
 
 
 def check_width(name: str, words: int, own: int, network: str) -> None:

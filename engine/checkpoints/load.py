@@ -79,22 +79,31 @@ def _sound(module: Any, name: str, part: str) -> None:
             raise EngineError(f"{name} must hold numbers up to {HALF}, got {most:g} in {part}.{n}")
 
 
-def module(folder: Path, dtype: torch.dtype, cls: Any = None) -> Any:
+def module(folder: Path, dtype: torch.dtype) -> Any:
     """The one module in ``folder``, of the class its config names. EngineError if it is not whole."""
     with _told(folder.name):
-        check_weights(folder, folder.parent.name)
-        found, cls = weights(folder), cls or getattr(hush(), config(folder / "config.json")["_class_name"])
-        assert found, "which was looked at"
-        kind = "dtype" if cls.__module__.startswith("transformers") else "torch_dtype"
-        own = {"variant": found.variant, "use_safetensors": found.safe, kind: dtype}
-        return cls.from_pretrained(folder, local_files_only=True, **own)
+        return _module(folder, dtype)
+
+
+def _module(folder: Path, dtype: torch.dtype) -> Any:
+    check_weights(folder, folder.parent.name)
+    found, said = weights(folder), config(folder / "config.json")
+    assert found, "which was looked at"
+    if "_class_name" in said:
+        cls, kind = getattr(hush(), said["_class_name"]), "torch_dtype"
+    else:
+        from transformers import CLIPTextModel as cls
+
+        kind = "dtype"
+    own = {"variant": found.variant, "use_safetensors": found.safe, kind: dtype}
+    return cls.from_pretrained(folder, local_files_only=True, **own)
 
 
 def _read_folder(folder: Path, dtype: torch.dtype) -> Parts:
     from transformers import CLIPTokenizer
 
     kinds.check(folder, PARTS)
-    unet, vae, text = (module(folder / part, dtype, _clip(part)) for part in PARTS[:3])
+    unet, vae, text = (_module(folder / part, dtype) for part in PARTS[:3])
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     return Parts(unet, vae, text, tokenizer, _scheduler(folder), folder)
 
@@ -116,7 +125,7 @@ def _read_file(path: Path, dtype: torch.dtype) -> Parts:
         said = kinds.check(path, PARTS)
         known = (beside / "unet" / "config.json").is_file()
         shape = beside if known else skeleton(Path(temporary), *_kind(path, said))
-        more = {part: module(beside / part, dtype, _clip(part)) for part in kinds.lacking(said)}
+        more = {part: _module(beside / part, dtype) for part in kinds.lacking(said)}
         none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         pipe = hush().StableDiffusionPipeline.from_single_file(
             str(path), config=str(shape), local_files_only=True, torch_dtype=dtype, **none, **more
@@ -125,21 +134,9 @@ def _read_file(path: Path, dtype: torch.dtype) -> Parts:
         return Parts(pipe.unet, pipe.vae, pipe.text_encoder, pipe.tokenizer, _scheduler(shape), beside)
 
 
-def _clip(part: str) -> Any:
-    """The class of a text encoder, whose config does not name it."""
-    from transformers import CLIPTextModel
-
-    return CLIPTextModel if part == "text_encoder" else None
-
-
 def _kind(path: Path, said: dict[str, Any]) -> tuple[str, str, bool]:
-    """(family, prediction type, zero terminal SNR) of a single file, from its header. EngineError for other kinds."""
-    about, width = said.get("__metadata__") or {}, said.get(WORDS, {"shape": [0]})["shape"][-1]
-    if width not in FAMILY_OF:
-        raise EngineError(
-            f"model {path.name} must be of Stable Diffusion 1 or 2, got words {width} wide; put its configs into "
-            f"{path.with_suffix('')}"
-        )
+    """(family, prediction type, zero terminal SNR) of a single file, from its header."""
+    about, width = said.get("__metadata__") or {}, said[WORDS]["shape"][-1]
     # ComfyUI's marks are empty tensors; kohya's stand in the metadata.
     zero = "ztsnr" in said or _true(about.get("ss_zero_terminal_snr"))
     own = "v_prediction" if "v_pred" in said else _prediction(path, FAMILY_OF[width], about)

@@ -53,6 +53,7 @@ def read(unet: nn.Module, source: bytes | Path, name: str, network: str) -> tupl
     A layer's name → A (1, r, in · kernel) and B (1, out, r), float32 on the CPU, each layer of a rank r of its own.
     EngineError if it does not fit, saying why.
     """
+    kinds.check_lora(source, name, getattr(getattr(unet, "config", None), "cross_attention_dim", 0), network)
     file = parse(source, name)
     other = suits(unet, file, name, network)
     factors = {n: (a[None], b[None]) for n, (a, b) in fit(unet, file.unet, name, network).items()}
@@ -162,8 +163,7 @@ def _factors(weight: Tensor, parts: dict[str, Any], layer: str, refused: str) ->
     try:
         scale = float(parts["alpha"]) / len(a) if "alpha" in parts else _scale(parts["note"], layer, len(a))
     except (ValueError, TypeError, AttributeError, re.error):
-        said = "one whose settings name no number for alpha"
-        raise EngineError(f"{refused} {said}") from None
+        raise EngineError(f"{refused} one whose settings name no number for alpha") from None
     try:
         if "mid" in parts:  # of a convolution taken apart: in → r (1 × 1), r → r (its kernel), r → out (1 × 1)
             a = torch.einsum("ijhw,jc->ichw", parts["mid"], a).flatten(1)

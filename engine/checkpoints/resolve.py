@@ -146,9 +146,8 @@ def _check(text: str, paths: Sequence[str] | None) -> None:
             at = f", a folder without one{_inside(path)}"
         else:
             at = f", which is not there{_meant(path, NETWORKS, paths)}"
-    raise EngineError(
-        f"model must be one of {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file, got {_shown(text)!r}{at}"
-    )
+    wanted = f"model must be one of {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file"
+    raise EngineError(f"{wanted}, got {_shown(text)!r}{at}")
 
 
 def _inside(folder: Path) -> str:
@@ -172,7 +171,7 @@ def _meant(path: Path, names: Mapping[str, str], paths: Sequence[str] | None) ->
     """What may have been meant by a path that is not there: one of ``names``, or what lies where it should."""
     known = {n.lower(): name for n, name in names.items()}
     if path.parent != Path() and _open(str(path.parent), paths):
-        there = [p for p in entries(path.parent) if p.suffix.lower() == ".safetensors" or p.is_dir()]
+        there = [p for p in entries(path.parent) if (p.suffix.lower() == ".safetensors" and p.exists()) or p.is_dir()]
         known |= {n.lower(): p.name for p in there for n in (p.stem, p.name)}
     own = path.name.lower()
     found = [n for n in known if sorted(n) == sorted(own)] or difflib.get_close_matches(own, known, 1)
@@ -201,7 +200,7 @@ def _lora(text: str, paths: Sequence[str] | None) -> tuple[Extra | Path, float]:
                 f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {_shown(name)!r}{at}"
             )
     if not isinstance(weight, int | float) or not -4 <= weight <= 4:
-        raise EngineError(f"strength of {path.name} must be a number from -4 to 4, got {strength}")
+        raise EngineError(f"strength of {path.name} must be a number from -4 to 4, got {strength or 'none'}")
     return LORAS.get(name, path), float(weight)
 
 

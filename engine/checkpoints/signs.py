@@ -48,7 +48,7 @@ KINDS = (
     ),
     Kind(
         "an adapter",
-        ("^class (T2I|IP)Adapter", r"^has ((adapter\.)?body\.\d\.(in_conv|block1|resn)|image_proj|ip_adapter)"),
+        ("^class (T2I|IP|Multi)Adapter", r"^has ((adapter\.)?body\.\d\.(in_conv|block1|resn)|image_proj|ip_adapter)"),
     ),
     Kind("a network for inpainting", ("^class PaintByExample", "^inputs 9$")),
     Kind("a network guided by depth", ("^inputs 5$",)),
@@ -114,7 +114,8 @@ KEY = re.compile(
     r"(?:\.(alpha|dora_scale)"
     r"|[._]lora(?:_linear_layer)?[._](A|B|down|up|mid|magnitude_vector)(?:\.default\w*)?(?:\.weight)?)"
 )
-INWARD = re.compile("attn2[._]to_k$")  # the layer that tells how wide the words are
+# The layers of UNets and text encoders into which words go: they tell how wide these are.
+INWARD = re.compile(r"(attn2[._]to_k|self_attn[._][qkv]_proj|mlp[._]fc1)$")
 
 
 def tell(lines: Iterable[str], table: tuple[Kind, ...]) -> Kind | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +63,7 @@ def check_weights(folder: Path, name: str) -> None:
     for file in found.files:
         if not file.is_file():
             raise EngineError(f"model {name} must have {folder.name}/{file.name}, got none; {AGAIN}")
-        said = f"model file {'/'.join(file.parts[-3:])}"
+        said = f"model file {_within(file)}"
         if found.safe:
             header(file, said)
         elif (other := _begins(file)) and not other.startswith("a pickle"):
@@ -96,10 +97,13 @@ def header(source: bytes | Path, name: str) -> dict[str, Any]:
         tensors = {n: v for n, v in said.items() if n != "__metadata__"}
         ends = [int(v["data_offsets"][1]) for v in tensors.values()]
         amiss = next(filter(None, (_amiss(n[:80], v) for n, v in tensors.items())), "")
+        held = sum(int(v["data_offsets"][1]) - int(v["data_offsets"][0]) for v in tensors.values())
+        if not all(isinstance(v, str) for v in said.get("__metadata__", {}).values()):
+            raise TypeError
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         raise EngineError(f"{name} must be a safetensors file, got {size} bytes of something else") from None
-    if amiss:
-        raise EngineError(f"{refused} {amiss}")
+    if amiss or held != max(ends, default=0):
+        raise EngineError(f"{refused} {amiss or 'tensors that lie over one another or leave holes'}")
     whole = 8 + length + max(ends, default=0)
     if whole > size:
         raise EngineError(f"{refused} {size / whole:.0%} of it; {AGAIN}")
@@ -130,13 +134,25 @@ def other_than_weights(first: bytes, size: int) -> str:
             inside = b""
         if found := inside and other_than_weights(inside, len(inside)):
             return found
-    start = first.lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t\0").replace(b"\0", b"").lower()
-    # JPEG's first bytes are marks of an order, too.
-    if found := next((said for signs, said in BEGINNINGS if start.startswith(signs) or first.startswith(signs)), ""):
+    start = re.sub(rb"^(\xef\xbb\xbf|\xff\xfe|\xfe\xff)", b"", first).replace(b"\0", b"").lstrip().lower()
+    if found := next((said for signs, said in BEGINNINGS if start.startswith(signs)), ""):
         return found
     if first.isascii() and first.decode().replace("\n", " ").strip().isprintable() and first.strip():
         return f"a text in its place ({' '.join(first.decode().split())[:40]!r}); {AGAIN}"
     return ""
+
+
+def check_text(file: Path) -> None:
+    """EngineError for a file of a tokenizer in whose place another thing lies."""
+    other = _begins(file) if file.is_file() else ""
+    if other and not other.startswith("a text in"):
+        raise EngineError(f"model file {_within(file)} must be whole, got {other}")
+
+
+def _within(file: Path) -> str:
+    """Its name from the network's folder on."""
+    depth = 3 if file.parent.name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") else 2
+    return "/".join(file.parts[-depth:])
 
 
 def _begins(file: Path) -> str:
@@ -166,4 +182,4 @@ def config(path: Path) -> dict[str, Any]:
             found = "another encoding; save it as UTF-8 without a byte order mark"
         elif (other := other_than_weights(block[:256], len(block))) and "JSON" not in other:
             found = other
-        raise EngineError(f"model file {'/'.join(path.parts[-3:])} must be settings in JSON, got {found}") from None
+        raise EngineError(f"model file {_within(path)} must be settings in JSON, got {found}") from None
