@@ -5,7 +5,6 @@ larger``, ``pose``, ``models``, ``cache``, ``settings`` (docs/settings.md). Opti
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING
@@ -13,18 +12,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from engine.requests import METHODS, Done, EngineError, Field, Frame, Progress, Request, fields_of, pictures_of
+from engine.requests import METHODS, Done, EngineError, Field, Frame, Progress, Request, fields_of, number, pictures_of
 from engine.requests import make as make_request
-from engine.requests.files import destination, frames_folder, typed
+from engine.requests.files import FILM, PNG, ZIP, destination, frames_folder, typed, unreadable
 from engine.requests.settings import Settings, document, options
-from engine.requests.terminal import spell
+from engine.requests.terminal import plain, spell
 
-KINDS = {"zip": (".zip",), "lora_dir": ()}  # what else results go into
+KINDS = {"zip": ZIP, "lora_dir": ()}  # what else results go into
 FILMS, PAIRS = ("interpolate", "morph"), {"picks": "--pick", "reseeds": "--reseed"}  # (the others make pictures)
 
 
 def frame_pair(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(":")))
+    pair = tuple(number(n) for n in text.split(":"))
+    if not all(isinstance(n, int) for n in pair):
+        raise argparse.ArgumentTypeError(f"must be two whole numbers, FRAME:N, got {text!r}")
+    return pair
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +71,7 @@ def _outputs(p: argparse.ArgumentParser, method: str) -> None:
         return
     if method == "enlarge":
         p.add_argument("--out", required=True, help="a .png for one picture, a .mp4 for a film, a .zip, or a folder")
-        p.add_argument("--fps", type=float, help="frames a second in the MP4; default the film's that is read, or 8")
+        p.add_argument("--fps", type=number, help="frames a second in the MP4; default the film's that is read, or 8")
         p.add_argument("--preview", help="a PNG of a detail, written first: plainly enlarged | as it becomes")
         return
     p.add_argument("--frames-dir", help="a folder for 0000.png, 0001.png …")
@@ -78,7 +80,7 @@ def _outputs(p: argparse.ArgumentParser, method: str) -> None:
         p.add_argument("--lora-dir", help="a folder for the LoRAs that were fitted, one safetensors file a picture")
     if method in FILMS:
         p.add_argument("--out", help="an MP4 file")
-        p.add_argument("--fps", type=float, default=8, help="frames a second in the MP4; default 8")
+        p.add_argument("--fps", type=number, default=8, help="frames a second in the MP4; default 8")
         p.add_argument("--there-and-back", action="store_true", help="the MP4 returns to the first picture")
     else:
         p.add_argument("--out", help="a PNG; of several results or a sheet, all side by side")
@@ -120,10 +122,9 @@ def _picture(f: Field, found: Any) -> Any:
 
 
 def _file(path: str, name: str) -> bytes:
-    try:
-        return Path(typed(path)).read_bytes()
-    except OSError as e:
-        raise EngineError(f"{name} must be a file, got {path}: {e.strerror}") from None
+    if why := unreadable(typed(path)):
+        raise EngineError(f"{name} must be a file, got {path!r}, which {why}")
+    return Path(typed(path)).read_bytes()
 
 
 def _lora(path: str) -> bytes:
@@ -175,7 +176,7 @@ def make(args: argparse.Namespace) -> int:
         except Exception as e:
             print(f"error: the result must be written to {path}, got {e}", file=sys.stderr)
             failed = 1
-    print(json.dumps(_report(args, request, done)))
+    print(plain(_report(args, request, done)))
     return failed
 
 
@@ -185,11 +186,11 @@ def place(args: argparse.Namespace, request: Any) -> None:
     for name, path in given.items():
         args.__dict__[name] = destination(name.replace("_", "-"), path, *KINDS[name])
     if args.out is not None:
-        args.out = destination("out", args.out, *((".mp4", ".m4v") if args.verb in FILMS else (".png",)))
+        args.out = destination("out", args.out, *(FILM if args.verb in FILMS else PNG))
     if getattr(args, "frames_dir", None) is not None:
         args.frames_dir = frames_folder("frames-dir", args.frames_dir, request.total)
     if args.verb == "pose":
-        args.json = [Path(typed(path)) for path in args.json]
+        args.json = [destination("json", path, ".json") for path in args.json]
 
 
 def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tuple[Path | None, Callable[[Path], Any]]]:
@@ -269,6 +270,9 @@ def main() -> int:
         return others.get(args.verb, make)(args)
     except EngineError as e:
         print(f"error: {e}", file=sys.stderr)
+        return 2
+    except OSError as e:  # a disk that is full, a folder that was taken away meanwhile
+        print(f"error: what is asked for must be read and written, got {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

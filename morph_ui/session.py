@@ -11,7 +11,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from time import time
 from typing import Any
 from urllib.parse import quote
@@ -167,7 +167,7 @@ class Session:
         """Writes a picture for the browser; gives its address."""
         path = self.path(f"{run.number}-{i:04d}.jpg")
         video.bare(picture).save(path, "JPEG", quality=92)
-        return f"gradio_api/file={quote(path.as_posix(), safe='/:')}"
+        return address(path)
 
     def forget(self) -> None:
         """Stops the visit's job and deletes its files."""
@@ -178,6 +178,11 @@ class Session:
 
 
 KEPT = ("frames", "cells", "labels", "made")
+
+
+def address(path: PurePath) -> str:
+    """Where the browser finds a file that Gradio serves."""
+    return f"gradio_api/file={quote(path.as_posix(), safe='/:')}"
 
 
 def sweep(older: float = 86400) -> None:

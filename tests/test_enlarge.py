@@ -298,7 +298,7 @@ def test_the_command(tmp_path):
         (("a.png", "--scale", "3", "--out", "c.png"), "scale must be one of 2, 4, got 3"),
         (("a.mp4", "--out", "c.png"), "out must be a folder, a .zip or a .mp4 for 3 pictures"),
         (("gone.png", "--out", "c.png"), "which is not there"),
-        (("a.mp4", "--fps", "0", "--out", "c.mp4"), "fps must be from 1 to 60, got 0.0"),
+        (("a.mp4", "--fps", "0", "--out", "c.mp4"), "fps must be from 1 to 60, got 0"),
         (("a.png", "--out", "a.png"), "out must be another place"),
         (("a.png", "--preview", "d.jpg", "--out", "c.png"), "preview must be"),
     ):

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from PIL import Image
 import engine.__main__ as cli
 from engine.checkpoints import lora_files
 from engine.checkpoints.resolve import resolve
+from engine.jobs.enlarge import kind_of
 from engine.requests import Done, DrawRequest, EditRequest, EngineError, InterpolateRequest, MorphRequest
-from engine.requests.files import destination, frames_folder, named, own_folder, split_network, typed
+from engine.requests.files import destination, frames_folder, lies, named, own_folder, split_network, typed, unreadable
+from engine.requests.terminal import plain
 from engine.vision import sources, video
 from morph_ui import session as visit
 
@@ -182,6 +185,112 @@ def test_a_network_is_split_before_its_quotes_are_taken_off(text, parts, monkeyp
     assert "/" not in named(text) and named(named(text)) == named(text)
 
 
+# ---- what lies at a path
+
+
+@pytest.fixture
+def odd(tmp_path, monkeypatch):
+    """Places that people name by mistake, by what is said of them. Rights are played: root has all of them."""
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "gone link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("shut", "mine"):
+        (tmp_path / name).mkdir()
+    picture(0).save(tmp_path / "secret.png")
+    real, allowed = os.stat, os.access
+
+    def stat(path, *args, **how):
+        if "shut/" in os.fspath(path):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *args, **how)
+
+    def access(path, mode, **how):
+        return not os.fspath(path).endswith(("shut", "secret.png")) and allowed(path, mode, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "access", access)
+    return {
+        str(tmp_path / "no.png"): "is not there",
+        str(tmp_path / "file" / "a.png"): "is not there",
+        str(tmp_path / "gone link"): "is a link to what is not there",
+        str(tmp_path / "loop"): "is a link to itself",
+        str(tmp_path / "loop" / "a.png"): "is a link to itself",
+        str(tmp_path / "shut" / "a.png"): "may not be looked into",
+        str(tmp_path / "secret.png"): "may not be read",
+        str(tmp_path / f"{'я' * 128}.png"): "has a longer name than files can have",
+        str(tmp_path / "no" / f"{'a' * 256}.png"): "has a longer name than files can have",
+        str(tmp_path / "a\0.png"): "has letters that no file name has",
+        str(tmp_path / "a\ud800.png"): "has letters that no file name has",
+        str(tmp_path / "pipe"): "is a device",
+        "/dev/zero": "is a device",
+        str(tmp_path / "mine"): "is a folder",
+        str(tmp_path / "shut"): "may not be looked into",
+        "": "is not there",
+    }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes of POSIX")
+def test_what_lies_at_a_path(odd, tmp_path):
+    assert {path: unreadable(path) for path in odd} == odd
+    assert lies(tmp_path / "file") == ("file", "") and lies(tmp_path / "mine") == ("folder", "")
+    assert lies(tmp_path / "pipe") == ("device", "") and lies(tmp_path / "shut")[0] == "folder"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes of POSIX")
+def test_files_in_odd_places_are_refused(odd, made):
+    for path, why in odd.items():
+        asked = [(*PAIR, "--pose-a", path), ("morph", "a.png", "b.png", "--loras", path, "-")]
+        asked += [("enlarge", path, "--out", "new.png")] if why != "is a folder" else []
+        for args in asked:
+            code, out, err, worked = made(*args)
+            assert code == 2 and f"which {why}" in err and "Traceback" not in err and not out and not worked, args
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes of POSIX")
+def test_results_in_odd_places_are_refused_before_the_work(odd, made, tmp_path):
+    (tmp_path / "shut" / "here").write_bytes(b"")
+    places = [
+        "file/m",
+        "gone link",
+        "loop",
+        "loop/m",
+        "shut/m",
+        "shut/here/m",
+        "я" * 130,
+        f"no/{'a' * 256}",
+        "a\0",
+        "\ud800",
+    ]
+    before = sorted(tmp_path.rglob("*"))
+    for option, ending in {"--out": ".mp4", "--zip": ".zip", "--frames-dir": ""}.items():
+        for name in places:
+            place = tmp_path / (name if "link" in name or name == "loop" else f"{name}{ending}")
+            if ending and place.suffix != ending:
+                continue
+            code, out, err, worked = made(*PAIR, option, place)
+            assert code == 2 and f"{option[2:]} must be " in err and not out and not worked, (option, name, err)
+    for name in ("shut", "pipe", "file"):
+        assert made(*PAIR, "--frames-dir", tmp_path / name)[0] == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["aux.mp4", "NUL/m.mp4", "take:2.mp4", "a?.mp4", "com1.x.mp4", "a /m.mp4"])
+def test_names_that_windows_has_not(made, name, monkeypatch):
+    if os.name != "nt":
+        assert destination("out", name, ".mp4") == Path(name)
+    monkeypatch.setattr("engine.requests.files.WINDOWS", True)
+    code, _, err, worked = made(*PAIR, "--out", name)
+    assert code == 2 and not worked and "out must be a name that Windows has, got" in err
+    assert destination("out", "auxiliary/console.mp4", ".mp4")
+
+
+def test_a_drive_that_is_not_there(monkeypatch):
+    monkeypatch.setattr("engine.requests.files.lies", lambda path: ("", "is not there"))
+    with pytest.raises(EngineError, match=r"out must be where you may write, got '/z/m.mp4': / is not there"):
+        destination("out", "/z/m.mp4", ".mp4")
+
+
 # ---- what leaves with a result
 
 
@@ -299,7 +408,23 @@ def test_films_of_any_name(made, name, tmp_path):
         (("morph", "a.png", "b.png", "--lora-dir", "a.png"), "lora-dir must be a folder, got 'a.png'"),
         ((*EDIT, "--out", "p.jpg"), "out must be a file name that ends in .png, got 'p.jpg'"),
         ((*EDIT, "--out", "p.mp4"), "out must be a file name that ends in .png, got 'p.mp4'"),
-        (("enlarge", "a.png", "--out", "p.jpg"), "out must be a .png, a .mp4, a .zip or a folder, got 'p.jpg'"),
+        *(
+            (
+                ("enlarge", "a.png", "--out", n),
+                f"out must be a .png, a .mp4, a .zip or a folder, got '{n}'; end a folder",
+            )
+            for n in (
+                "p.jpg",
+                "large.wmv",
+                "large.webm",
+                "large.FLV",
+                "large.tar",
+                "large.7z",
+                "large.psd",
+                "large.m4a",
+            )
+        ),
+        (("pose", "a.png", "--json", "p.png"), "json must be a file name that ends in .json, got 'p.png'"),
         (("enlarge", "a.png", "--out", "p.png", "--preview", "d.xyz"), "preview must be a file name that ends in .png"),
     ],
 )
@@ -320,6 +445,19 @@ def test_frames_never_mix_with_those_of_before(made):
     assert code == 2 and "out must be a new folder, or hold at most 2 frames, got 5 in 'f'" in err
     Path("f/notes.png").write_bytes(b"")
     assert frames_folder("out", "f", 5) == Path("f")
+
+
+def test_names_without_an_ending_are_folders(tmp_path):
+    (tmp_path / "large.mp4").mkdir()
+    for name in ("large", "large.v2", "large.2024", "large.wmv/", f"{tmp_path}/large.mp4", ".large"):
+        assert kind_of(name) == "", name
+    assert [kind_of(f"m{e}") for e in (".MP4", ".m4v", ".zip", ".png")] == [".mp4", ".m4v", ".zip", ".png"]
+
+
+def test_reports_are_json_for_everyone():
+    report = {"length": math.nan, "more": {"ends": math.inf}, "model": "ü\udcff", "seed": 7, "size": [1, 2]}
+    line, no = plain(report), lambda name: pytest.fail(f"{name} is no JSON")
+    assert json.loads(line, parse_constant=no)["more"] == {"ends": None} and line.isascii() and "\n" not in line
 
 
 def test_json_comes_last_whatever_fails(made, monkeypatch):

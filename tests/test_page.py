@@ -54,9 +54,8 @@ def cells(page, state, tab="interpolate"):
 
 def test_numbers_are_taken_as_they_are_written(page):
     drop(page)
-    seed, guidance = (
-        page.locator(f"{box} input[type=number]").first for box in ("#interpolate-act", "#interpolate-guidance")
-    )
+    boxes = ("#interpolate-act", "#interpolate-guidance", "#interpolate-steps")
+    seed, guidance, steps = (page.locator(f"{box} input[type=number]").first for box in boxes)
     guidance.fill("")
     guidance.press_sequentially("0,7")
     assert guidance.input_value() == "0.7"
@@ -67,6 +66,29 @@ def test_numbers_are_taken_as_they_are_written(page):
         says(page, f"Seed must be a whole number from 0 to 4294967295, got {got}.")
         ready(page)
     assert guidance.input_value() == "0.7"
+    two, half = "must be one number, got what may be two", "must be a number, got one that is not finished."
+    for box, name, written, wrong in (
+        (seed, "Seed", "7e", half),
+        (guidance, "Guidance", "-", half),
+        (seed, "Seed", "1,000", two),
+        (seed, "Seed", "1.000", two),
+        (guidance, "Guidance", "7,125", two),
+        (guidance, "Guidance", "1,000,000", two),
+        (steps, "Steps", "5e", half),
+    ):
+        page.locator("#interpolate-status .status").evaluate("e => { e.firstChild.textContent = ''; }")
+        before = box.input_value()
+        box.fill("")
+        box.press_sequentially(written)
+        page.click("#interpolate-make")
+        says(page, f"{name} {wrong}")
+        assert page.locator("#interpolate-stop").count() == 0  # nothing is made with what was there before
+        box.fill(before)
+        expect(page.locator("#interpolate-status")).not_to_contain_text(name)
+    seed.fill("")
+    seed.press_sequentially("1,2,3")
+    page.click("#interpolate-make")
+    says(page, "Seed must be a whole number from 0 to 4294967295, got 1.23.")
 
 
 def fill(page, field, value):

@@ -1,15 +1,18 @@
 """The one door: colours by the profile, depth by the mode, turns of every format, sentences for what stays closed."""
 
 import io
+import os
 import struct
+import zlib
 
+import cv2
 import numpy as np
 import pytest
 from conftest import picture
 from PIL import Image, ImageCms, ImageDraw
 from pillow_heif import register_heif_opener
 
-from engine.requests import DrawRequest, EngineError, MorphRequest
+from engine.requests import DrawRequest, EngineError, InterpolateRequest, MorphRequest
 from engine.vision import images
 from engine.vision.drawing import ink_of
 from engine.vision.reading import NOTE, opened
@@ -107,6 +110,82 @@ def test_depth_is_scaled_by_the_mode():
             opened(saved(Image.fromarray(wrong), "TIFF"))
 
 
+def tiff(values):
+    done, block = cv2.imencode(".tiff", values)
+    assert done
+    return block.tobytes()
+
+
+def test_tiffs_of_floats_have_their_colours():
+    ramp = np.stack([np.tile(np.linspace(0, top, 32), (32, 1)) for top in (0.25, 0.5, 1)], 2)  # blue, green, red
+    want = np.rint(255 * ramp[..., ::-1])
+    for kind in (np.float32, np.float64):
+        assert np.abs(np.asarray(opened(tiff(ramp.astype(kind))), int) - want).max() <= 1
+    bright = opened(tiff((2 * ramp).astype(np.float32)), "picture 2")
+    assert np.abs(np.asarray(bright, int) - np.minimum(255, 2 * want)).max() <= 2
+    assert bright.info == {NOTE: "picture 2 has 17 % of its values beyond 1, shown as 1"}
+    with pytest.raises(EngineError, match="values from 0 to 1, got 0 to 255"):
+        opened(tiff((255 * ramp).astype(np.float32)))
+
+
+def test_whole_numbers_have_the_white_of_their_kind():
+    ramp = np.tile(np.linspace(0, 1, 32), (32, 1))
+    signed = saved(Image.fromarray((32767 * ramp).astype(np.uint16)), "TIFF", tiffinfo={339: 2})
+    inverse = saved(Image.fromarray((65535 * ramp).astype(np.uint16)), "TIFF", tiffinfo={262: 0})
+    for block, want in ((signed, ramp), (inverse, 1 - ramp)):
+        assert np.abs(np.asarray(opened(block), float)[..., 0] - 255 * want).max() <= 1
+    planes = saved(Image.fromarray((65535 * ramp).astype(np.uint16)), "TIFF", tiffinfo={284: 2})
+    with pytest.raises(EngineError, match="a TIFF of 1 × 16-bit numbers in separate planes; save it with 8 or 16 bits"):
+        opened(planes)
+
+
+def chunked(image, *chunks):
+    block = saved(image, "PNG")
+    parts = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    return block[:33] + b"".join(parts) + block[33:]
+
+
+def test_a_png_names_its_colours():
+    p3 = Image.new("RGB", (32, 32), (212, 61, 52))
+    assert np.abs(np.asarray(opened(chunked(p3, (b"cICP", bytes([12, 13, 0, 1])))), int) - (230, 40, 40)).max() <= 3
+    assert opened(chunked(p3, (b"cICP", bytes([2, 2, 0, 1])))).getpixel((5, 5)) == (212, 61, 52)
+    adobe = (31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
+    own = profile("Adobe", 2.2, ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)))
+    image = Image.new("RGB", (32, 32), (183, 176, 89))
+    want = np.asarray(opened(saved(image, "PNG", icc_profile=own)), int)
+    named = chunked(image, (b"gAMA", struct.pack(">I", 45455)), (b"cHRM", struct.pack(">8I", *adobe)))
+    assert np.abs(np.asarray(opened(named), int) - want).max() <= 3 < np.abs(want - (183, 176, 89)).max()
+
+
+def test_a_grey_profile_counts_with_alpha_and_in_a_palette():
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, 256) + bytes(2)  # linear light
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    tags = struct.pack(">I", 2) + b"kTRC" + struct.pack(">II", 156, 16) + b"wtpt" + struct.pack(">II", 172, 20)
+    head = struct.pack(">I4sI4s4s4s", 192, bytes(4), 0x02400000, b"mntr", b"GRAY", b"XYZ ") + bytes(12) + b"acsp"
+    icc = (head.ljust(68, b"\0") + white[8:]).ljust(128, b"\0") + tags + curve + white
+    grey = Image.new("L", (32, 32), 128)
+    for image in (grey, grey.convert("LA"), grey.quantize(2)):
+        assert abs(opened(saved(image, "PNG", icc_profile=icc)).getpixel((5, 5))[0] - 188) <= 3
+
+
+def test_what_lies_in_the_way_is_a_sentence(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.png")
+    cases = {tmp_path: "a folder", tmp_path / "pipe.png": "no file", tmp_path / ("x" * 300): "not there"}
+    cases |= {tmp_path / "a\0b": "not there", tmp_path / "pipe.png" / "x.png": "not there"}
+    for path, said in cases.items():
+        with pytest.raises(EngineError, match=f"picture must be a picture file, got .*, which is {said}"):
+            opened(path)
+    (tmp_path / "a.png").write_bytes(b"8BPS")
+    with pytest.raises(EngineError) as e:
+        opened(tmp_path / "a.png", "a.png")
+    assert str(e.value).count("a.png") == 1 and "a Photoshop file; save it there as PNG" in str(e.value)
+    monkeypatch.setattr("pathlib.Path.stat", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "no")))
+    with pytest.raises(EngineError, match=r"got a.png, which is closed to you"):
+        opened(tmp_path / "a.png")
+    with pytest.raises(EngineError, match="which is cut short; send or copy it again"):
+        opened(saved(picture(0, (400, 400)), "JPEG")[:-2000])
+
+
 def test_every_format_is_turned_by_exif_and_broken_exif_is_none():
     p = Image.new("RGB", (60, 30), "red")
     p.paste("blue", (0, 0, 20, 30))
@@ -120,6 +199,28 @@ def test_every_format_is_turned_by_exif_and_broken_exif_is_none():
             assert opened(saved(p, kind, exif=broken)).size == (60, 30)
     for n in (0, 9, 65535):
         assert opened(saved(p, "WEBP", exif=turn(n))).size == (60, 30)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+def test_a_picture_is_turned_once(kind):
+    upright = Image.new("RGB", (64, 48), "white")
+    upright.paste("red", (0, 0, 24, 16))
+    upright.paste("blue", (40, 32, 64, 48))
+    way = (
+        None,
+        "FLIP_LEFT_RIGHT",
+        "ROTATE_180",
+        "FLIP_TOP_BOTTOM",
+        "TRANSPOSE",
+        "ROTATE_90",
+        "TRANSVERSE",
+        "ROTATE_270",
+    )
+    for n, back in enumerate(way, 1):
+        stored = upright.transpose(Image.Transpose[back]) if back else upright
+        how = {"tiffinfo": {274: n}} if kind == "TIFF" else {"exif": turn(n).tobytes(), "quality": 95}
+        found = opened(saved(stored, kind, **how))
+        assert found.size == (64, 48) and np.abs(np.asarray(found, int) - np.asarray(upright, int)).mean() < 12, n
 
 
 def test_a_phone_s_photograph_is_decoded_at_a_fraction():
@@ -187,6 +288,56 @@ def test_a_mask_s_alpha_counts_only_where_it_says_something():
     assert np.asarray(jpeg)[40:].max() == 0 and np.asarray(jpeg)[:8, :24].min() == 255
 
 
+def test_a_colour_is_a_mask_and_so_is_what_was_painted_here():
+    for ground in ("black", "white"):
+        image = Image.new("RGB", (64, 64), ground)
+        image.paste((214, 36, 159), (0, 0, 32, 16))
+        found = images.layer(saved(image, "PNG"), "mask", "mask")
+        assert found.getpixel((5, 5)) == 255 and found.getpixel((50, 50)) == 0
+        assert found.info[NOTE] == "mask: the coloured part may change, 12 % of the picture"
+    grey = Image.effect_noise((64, 64), 90).convert("RGBA")
+    grey.paste((0, 0, 0, 0), (0, 0, 32, 16))
+    assert "the clear part may change, 12 %" in images.layer(saved(grey, "PNG"), "mask", "mask").info[NOTE]
+    painted = Image.new("L", (64, 64))
+    painted.paste(255, (0, 0, 32, 16))
+    photo, strokes = Image.new("RGB", (64, 64)), Image.new("RGBA", (64, 64), "red")
+    said = images.notes(DrawRequest(strokes=strokes, photo=photo, mask=painted), (64, 64))
+    assert said == ["Mask: the painted part may change, 12 % of the picture"]
+
+
+def drawn(side=350):
+    image = Image.new("L", (side, side))
+    ImageDraw.Draw(image).ellipse((100, 60, 240, 200), outline=255, width=4)
+    ImageDraw.Draw(image).line((170, 200, 170, 320), fill=255, width=4)
+    return np.asarray(image) > 0
+
+
+def inked(block):
+    return np.asarray(images.layer(Image.fromarray(block.clip(0, 255).astype(np.uint8)), "s", "sketch").getchannel("A"))
+
+
+@pytest.mark.parametrize("table", [25, 60])
+def test_the_table_under_a_drawing_is_no_ink(table):
+    line, rng = drawn(), np.random.default_rng(0)
+    y, x = np.mgrid[:350, :350] / 350
+    away = (x + 0.1 * y < 0.12) | (y - 0.05 * x > 0.93)
+    sheet = np.where(line, 80, 215) * (1 - 0.25 * x - 0.1 * y) * (1 - 0.3 / (1 + np.exp((0.6 - y) * 40)))
+    ink = inked(np.where(away, table, sheet)[..., None] * (1, 0.9, 0.75) + 4 * rng.normal(size=(350, 350, 3)))
+    assert ink[line & ~away].mean() > 190 and ink[~line].mean() < 1
+    assert inked(np.where(y > 0.75, 0, 255)[..., None] * np.ones(3))[300:].min() == 255  # drawn on a computer
+
+
+def test_every_pencil_is_ink_and_the_paper_s_own_lines_are_none():
+    line, rng = drawn(), np.random.default_rng(0)
+    for pen in ((0, 0, 0), (245, 220, 60), (220, 70, 50), (215, 215, 210)):
+        ink = inked(np.where(line[..., None], pen, (250, 248, 240)) + 1.5 * rng.normal(size=(350, 350, 3)))
+        assert ink[line].mean() > 180 and ink[~line].mean() < 1
+    ruled = np.where((np.arange(350) % 25 == 0)[:, None, None], (170, 190, 225), (240, 240, 240)) * np.ones((1, 350, 1))
+    for paper in (ruled, np.minimum(ruled, ruled.transpose(1, 0, 2))):
+        ink = inked(np.where(line[..., None], 60, paper) + 2 * rng.normal(size=(350, 350, 3)))
+        assert ink[line].mean() > 180 and ink[~line].mean() < 1
+
+
 def test_ink_is_what_is_drawn_whatever_the_paper():
     image = Image.new("L", (256, 256))
     ImageDraw.Draw(image).ellipse((60, 60, 190, 200), outline=255, width=4)
@@ -228,3 +379,7 @@ def test_what_frames_leave_out_is_said():
     assert not images.notes(MorphRequest((tall, square), fit="crop"), (256, 256))
     layer = Image.new("RGBA", (300, 300), "red")
     assert images.notes(DrawRequest(strokes=layer, photo=tall), (256, 256)) == ["Of photo the middle 2 % is shown"]
+    wide = Image.new("RGB", (1200, 90))
+    assert images.notes(InterpolateRequest(square, wide), (256, 256)) == [
+        "Of picture B the middle 8 % is shown; with fit pad it is whole"
+    ]

@@ -129,11 +129,32 @@ def test_loose_values_are_settled():
 def test_numbers_as_people_write_them():
     for text, value in {"7": 7, " 7.5 ": 7.5, "0,7": 0.7, ",5": 0.5, "7e3": 7000.0, "-1": -1, "0,125": 0.125}.items():
         assert number(text) == value and type(number(text)) is type(value)
-    assert [number(t) for t in ("much", "1,000", "1,2,3", "")] == ["much", "1,000", "1,2,3", ""]
+    for text, value in {"−1": -1, "+7": 7, "7.": 7.0, "1E3": 1000.0, "٣": 3, "0,700": 0.7, "1.000": 1.0}.items():
+        assert number(text) == value
+    for text in (
+        "much",
+        "1,000",
+        "-12,500",
+        "1,2,3",
+        "1.000,5",
+        "1,000.5",
+        "1_000",
+        "1 000",
+        "1'000",
+        "7e",
+        "-",
+        ".",
+        "",
+    ):
+        assert number(text) == text
+    for text in ("nan", "inf", "0x10", "1e", "7 8", "9" * 5000):
+        assert number(text) == text
+    assert number("1.000", whole=True) == "1.000" and number("10.0", whole=True) == 10
     with pytest.raises(EngineError, match=r"seed must be a whole number from 0 to 4294967295, got 7\.5$"):
         EditRequest(A, **settle(EditRequest, {"seed": "7.5"}))
-    with pytest.raises(EngineError, match=r"got 1,000$"):
-        EditRequest(A, **settle(EditRequest, {"steps": "1,000"}))
+    for text in ("1,000", "1.000", "1_000"):
+        with pytest.raises(EngineError, match=f"steps must be a whole number from 2 to 1000, got {text}$"):
+            EditRequest(A, **settle(EditRequest, {"steps": text}))
 
 
 def test_half_characters_are_refused():
@@ -191,6 +212,8 @@ def test_a_page_for_others_names_no_files_but_in_the_folders_that_are_listed():
     ("environ", "sentence"),
     [
         ({"PORT": "x"}, "PORT must be a number, got 'x'"),
+        ({"PORT": "7_860"}, "PORT must be a number, got '7_860'"),
+        ({"PORT": "7.860"}, "PORT must be a number, got '7.860'"),
         ({"CHRYSALIS_MEMORY_GB": "-1"}, "memory must be a number of at least 0, got -1"),
         ({"CHRYSALIS_CACHE_GB": "plenty"}, "CHRYSALIS_CACHE_GB must be a number, got 'plenty'"),
     ],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import re
 import shutil
+import stat
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,12 @@ from engine.requests.errors import EngineError
 
 # Quotes as keyboards and programs put them: how one begins → how it may end.
 QUOTES = {'"': '"”', "'": "'’", "“": '”“"', "„": '“”"', "”": "”", "‘": "’'", "‚": "‘’", "«": "»", "»": "«"}
+# The endings of what is made, and of what is read to be enlarged.
+PNG, ZIP, FILM = (".png",), (".zip",), (".mp4", ".m4v")
+FILMS = (*FILM, ".mov", ".webm", ".mkv", ".avi", ".gif")
+PICTURES = (*PNG, ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif")
+WINDOWS = os.name == "nt"
+ODD = re.compile(r'(?i)[<>:"|?*\0-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)')  # names that Windows has not
 FRAME = re.compile(r"\d{4,}\.png")
 
 
@@ -57,6 +65,34 @@ def named(network: str) -> str:
     return " + ".join(re.split(r"[\\/]", part.rstrip(" /\\"))[-1] for part in split_network(network))
 
 
+def lies(path: str | Path) -> tuple[str, str]:
+    """What lies there, "file", "folder", "device" (or a pipe, or a socket) or "" for nothing; and why it cannot be
+    read, to be said after "which", or "". Nothing is raised, whatever the path is, nor opened: a pipe would wait."""
+    try:
+        if max(len(os.fsencode(part)) for part in (*Path(path).parts, "")) > 255:  # (behind a missing folder too)
+            return "", "has a longer name than files can have"
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "", "is a link to what is not there" if os.path.islink(path) else "is not there"
+    except PermissionError:
+        return "", "may not be looked into"
+    except OSError as e:
+        return "", "is a link to itself" if e.errno == errno.ELOOP else f"cannot be read ({e.strerror})"
+    except ValueError:
+        return "", "has letters that no file name has"
+    if stat.S_ISDIR(mode):
+        return "folder", "" if os.access(path, os.R_OK | os.X_OK) else "may not be looked into"
+    if not stat.S_ISREG(mode):
+        return "device", ""
+    return "file", "" if os.access(path, os.R_OK) else "may not be read"
+
+
+def unreadable(path: str | Path) -> str:
+    """Why no file can be read there, to be said after "which": "is a folder"; "" where one can."""
+    kind, why = lies(path)
+    return why or ("" if kind == "file" else f"is a {kind}")
+
+
 def destination(name: str, path: str, *kinds: str) -> Path:
     """Where a result goes: a file whose name ends in one of ``kinds``, or a folder where none are given.
 
@@ -65,14 +101,21 @@ def destination(name: str, path: str, *kinds: str) -> Path:
     if "://" in typed(path):
         raise EngineError(f"{name} must be a place on this machine, got {path!r}")
     place = Path(typed(path))
-    if kinds and place.exists() and not place.is_file() and not place.is_dir():
+    kind, why = lies(place)
+    if kinds and kind == "device":
         return place
-    if kinds and (place.suffix.lower() not in kinds or place.is_dir() or path.endswith(("/", os.sep))):
+    if kinds and (place.suffix.lower() not in kinds or kind == "folder" or path.endswith(("/", os.sep))):
         raise EngineError(f"{name} must be a file name that ends in {' or '.join(kinds)}, got {path!r}")
-    if not kinds and (not path.strip() or (place.exists() and not place.is_dir())):
+    if not kinds and (not path.strip() or kind in ("file", "device")):
         raise EngineError(f"{name} must be a folder, got {path!r}{', which is none' if path.strip() else ''}")
-    here = next((p for p in (place, *place.parents) if os.path.lexists(p)), Path())
-    if (here != place and not here.is_dir()) or not os.access(here, os.W_OK):
+    if why.startswith(("has", "is a link")):
+        raise EngineError(f"{name} must be where you may write, got {path!r}, which {why}")
+    if WINDOWS and (odd := next((p for p in place.parts[bool(place.anchor) :] if ODD.search(p)), "")):
+        raise EngineError(f"{name} must be a name that Windows has, got {path!r} with {odd!r}")
+    here = next((p for p in (place, *place.parents) if lies(p)[0]), None)
+    if here is None:
+        raise EngineError(f"{name} must be where you may write, got {path!r}: {place.anchor or place} is not there")
+    if (here != place and not here.is_dir()) or not os.access(here, os.W_OK | (os.X_OK if here.is_dir() else 0)):
         raise EngineError(f"{name} must be where you may write, got {path!r}: {here} does not allow it")
     return place
 
@@ -80,7 +123,10 @@ def destination(name: str, path: str, *kinds: str) -> Path:
 def frames_folder(name: str, path: str, frames: int) -> Path:
     """A folder for 0000.png, 0001.png … EngineError where more frames lie than will be made: a film would have both."""
     place = destination(name, path)
-    there = [p.name for p in place.glob("*.png") if FRAME.fullmatch(p.name)] if place.is_dir() else []
+    kind, why = lies(place)
+    if kind and why:
+        raise EngineError(f"{name} must be a folder whose frames can be seen, got {path!r}, which {why}")
+    there = [n for n in os.listdir(place) if FRAME.fullmatch(n)] if kind else []
     if any(int(Path(n).stem) >= frames for n in there):
         raise EngineError(f"{name} must be a new folder, or hold at most {frames} frames, got {len(there)} in {path!r}")
     return place

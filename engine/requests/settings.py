@@ -6,6 +6,7 @@ import os
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,16 +66,17 @@ class Settings:
 def _value(name: str, kind: type, text: str) -> Any:
     if kind is tuple:
         return tuple(filter(None, text.split(os.pathsep)))
-    try:
+    if kind not in (int, float):
         return kind(typed(text) if kind is Path else text)
-    except ValueError:
-        raise EngineError(f"{name} must be a number, got {text!r}") from None
+    if isinstance(value := number(text, whole=kind is int), str):
+        raise EngineError(f"{name} must be a number, got {text!r}")
+    return value
 
 
 def options(parser: ArgumentParser, declared: Iterable[Field]) -> None:
     """An option for each field. What is not given is None; what it may be, the request or the settings say."""
     for f in declared:
-        kind: dict[str, Any] = {"type": number if f.type in (int, float) else f.type}
+        kind: dict[str, Any] = {"type": partial(number, whole=f.type is int) if f.type in (int, float) else f.type}
         if f.type is bool:
             kind = {"action": BooleanOptionalAction}
         elif f.type is tuple:

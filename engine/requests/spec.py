@@ -123,17 +123,19 @@ def new_seed() -> int:
     return random.SystemRandom().randrange(2**32)
 
 
-def number(text: str) -> Any:
-    """A number as people write it: 7, 0.7, 0,7 or 7e3; what is none, or may be two (1,000), stays text."""
+def number(text: str, whole: bool = False) -> Any:
+    """A number as people write it: 7, 0.7, 0,7 or 7e3; what is none, or may be two, stays text: 1,000 (and 1.000 where
+    a ``whole`` one is asked for), 1_000, 1 000."""
     text = text.strip()
-    if re.fullmatch(r"[+-]?\d*,\d+", text) and not re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", text):
-        text = text.replace(",", ".")
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    plain = text.replace("−", "-").replace(",", ".")
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", plain, re.IGNORECASE):
+        return text
+    if (whole or "," in text) and re.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}", plain):
+        return text
+    try:
+        return float(plain) if re.search("[.eE]", plain) else int(plain)
+    except ValueError:  # a whole number of thousands of digits
+        return text
 
 
 def settle(request: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def settle(request: type, values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in out.items():
         kind = declared[name].type
         if kind in (int, float) and isinstance(value, str):
-            out[name] = value = number(value)
+            out[name] = value = number(value, whole=kind is int)
         if kind is int and isinstance(value, float) and value.is_integer():
             out[name] = int(value)
         elif kind is tuple:

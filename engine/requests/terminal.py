@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import json
+import math
 import sys
 import unicodedata
+from typing import Any
 
 SIGNS = {"×": "x", "−": "-", "–": "-", "→": "->", "…": "...", "·": "-", "±": "+-", "≥": ">=", "≤": "<="}
 
@@ -15,6 +18,17 @@ def spell() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="spelt")
+
+
+def plain(report: dict[str, Any]) -> str:
+    """A report as one line of JSON that every reader takes: what is no number (NaN, infinite) is null."""
+
+    def sound(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: sound(v) for k, v in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(sound(report))
 
 
 def _spelt(error: UnicodeError) -> tuple[str, int]:

@@ -29,50 +29,109 @@ def sketch_of(photo: np.ndarray, coarseness: float = 1.6) -> np.ndarray:
     return (255 * (1 - np.tanh(1.8 * valley))).astype(np.uint8)
 
 
+def darkest(rgb: np.ndarray) -> np.ndarray:
+    """How light each pixel of a drawing is in the colour that it is darkest in, (H, W, 3) uint8 → (H, W) uint8.
+
+    So yellow and red pencil are ink like black. The paper's own tint is taken out first.
+    """
+    level = np.median(rgb.reshape(-1, 3)[:: max(1, rgb.shape[0] * rgb.shape[1] // 250_000)], 0).clip(1)
+    tables = [(np.arange(256) * k).clip(0, 255).round().astype(np.uint8) for k in (level.max() / level).clip(1, 2)]
+    return np.minimum.reduce([tables[c][rgb[..., c]] for c in range(3)])
+
+
 def ink_of(grey: np.ndarray) -> tuple[np.ndarray, bool]:
     """How much ink is on the paper, (H, W) uint8 → the same, and whether light lines on dark were turned round.
 
     On even paper ink is how much darker it is than the paper. On a photograph of paper the light is estimated, its
-    noise left aside, and the darkest lines are full ink.
+    noise and the table under it left aside. The darkest lines are full ink.
     """
-    middle = float(np.median(grey))
-    away = grey.astype(np.float32) - middle
-    turned = middle < 128 and bool(np.maximum(away, 0).mean() > np.maximum(-away, 0).mean())
+    sheet = ~_table(grey)
+    seen = grey[sheet].astype(np.float32)
+    away = seen - np.median(seen)
+    turned = float(np.median(seen)) < 128 and bool(np.maximum(away, 0).mean() > np.maximum(-away, 0).mean())
     g = 255 - grey if turned else grey
-    table = np.bincount(g.ravel(), minlength=256)
-    near = np.convolve(table, np.ones(7), "same")
-    level = 255 - int(near[::-1].argmax())
-    if near[level] >= 0.5 * g.size:
-        level = float(np.median(g[np.abs(g.astype(int) - level) <= 3]))
-        ink = 1 - g / max(level, 1)
+    near = np.convolve(np.bincount(g[sheet], minlength=256), np.ones(7), "same")
+    level, most = 255 - int(near[::-1].argmax()), 90
+    if near[level] >= 0.5 * len(seen):
+        level, most = float(np.median(g[sheet & (np.abs(g.astype(int) - level) <= 3)])), 99
+        light = np.full(g.shape, max(level, 1), np.float32)
     else:
-        ink = 1 - g / paper(g)
-        blank = ink[np.abs(ink) < 0.15]
-        floor = 4 * float(np.median(np.abs(blank))) if len(blank) else 0.0
-        ink = (ink - floor) / (1 - floor)
-        lines = ink[ink > 0.1]
-        ink = ink / max(0.3, float(np.percentile(lines, 90)) if len(lines) else 1)
+        light = paper(g, sheet)
+    ink = np.where(sheet, 1 - g / light, 0)
+    blank = ink[sheet & (np.abs(ink) < 0.15)]
+    noise = float(np.median(np.abs(blank))) if len(blank) else 0.0
+    lines = ink[ink > max(0.04, 8 * noise)]
+    full = float(np.percentile(lines, most)) if len(lines) > 1e-4 * ink.size else 1.0
+    ink = _unruled(ink, sheet, full)
+    floor = noise * (4 if full > 0.3 else 6)  # what is faint is drawn up, and with it what is left of the noise
+    ink = (ink - floor) / max(full - floor, 0.06)
     return (ink.clip(0, 1) * 255).round().astype(np.uint8), turned
 
 
-def paper(grey: np.ndarray) -> np.ndarray:
+def _small(grey: np.ndarray, around: int = 255) -> np.ndarray:
+    """At 128, with dark lines closed over; 0 ``around`` it keeps dark strips at the border."""
+    w, h = (max(2, round(n * 128 / max(grey.shape))) for n in grey.shape[::-1])
+    small = cv2.resize(grey, (w, h), interpolation=cv2.INTER_AREA)
+    small = cv2.copyMakeBorder(small, 9, 9, 9, 9, cv2.BORDER_REPLICATE if around else cv2.BORDER_CONSTANT)
+    return cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((9, 9)))[9:-9, 9:-9]
+
+
+def _table(grey: np.ndarray) -> np.ndarray:
+    """Where a photograph shows what the paper lies on, (H, W): dark, at the border, around one light sheet.
+
+    A drawing made on a computer has none: its paper is of one value, and what is dark at its border was drawn.
+    """
+    none = np.zeros(grey.shape, bool)
+    if np.bincount(grey.ravel()).max() > 0.3 * grey.size:
+        return none
+    small = _small(grey, 0)
+    step = cv2.dilate(small, np.ones((5, 5))) / cv2.erode(small, np.ones((5, 5))).clip(1)
+    found, best = none, 1.3
+    for level in np.linspace(0.15, 0.65, 11) * np.percentile(small, 90):
+        _, parts = cv2.connectedComponents((small <= level).astype(np.uint8))
+        edge = set(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])) - {0}
+        table = np.isin(parts, [i for i in edge if np.mean(parts == i) > 0.005]).astype(np.uint8)
+        sheet = cv2.morphologyEx(1 - table, cv2.MORPH_OPEN, np.ones((15, 15)))
+        rim = (cv2.dilate(table, np.ones((3, 3))) > table) & (sheet > 0)
+        # A sheet is one piece and light, and ends at once: shadows and the fall of light do not.
+        whole = sheet.mean() > 0.15 and sheet.sum() > 0.8 * (1 - table).sum() and np.median(small[sheet > 0]) > level
+        if table.any() and whole and rim.any() and (sharp := np.percentile(step[rim], 10)) > best:
+            found, best = cv2.dilate(1 - sheet, np.ones((5, 5))), sharp
+    return cv2.resize(found.astype(np.uint8), grey.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+
+
+def _unruled(ink: np.ndarray, sheet: np.ndarray, full: float) -> np.ndarray:
+    """Without the lines that the paper came with, (H, W): six or more across it, fainter than what is drawn."""
+    for axis in (1, 0):
+        level = np.median(np.where(sheet, ink, 0), axis)
+        starts = np.flatnonzero(np.diff((level > 0.03).astype(int)) == 1)
+        gaps = np.diff(starts)
+        if len(starts) > 5 and np.mean(np.abs(gaps - np.median(gaps)) < 0.2 * np.median(gaps)) > 0.6:
+            usual = float(np.median([level[i + 1 : i + 4].max() for i in starts]))
+            if usual < 0.7 * full:
+                ink = ink - np.expand_dims(np.minimum(level, 1.2 * usual), axis)
+    return ink
+
+
+def paper(grey: np.ndarray, sheet: np.ndarray) -> np.ndarray:
     """The light on a sheet of paper in a photograph, (H, W) uint8 → float32, at least 1: without what is drawn on it.
 
-    Lines are closed over; what is far darker than the paper's own even light (a parabola, pulled to the light side) is
-    no shadow but ink.
+    Only the ``sheet`` (H, W) counts. Lines are closed over; what is far darker than the paper's own even light (a
+    parabola, pulled to the light side) is no shadow but ink.
     """
-    h, w = (max(2, round(n * 128 / max(grey.shape))) for n in grey.shape)
-    small = cv2.morphologyEx(cv2.resize(grey, (w, h), interpolation=cv2.INTER_AREA), cv2.MORPH_CLOSE, np.ones((9, 9)))
-    small = cv2.GaussianBlur(small.astype(np.float32), (0, 0), 2)
+    small = cv2.GaussianBlur(_small(grey).astype(np.float32), (0, 0), 2)
+    h, w = small.shape
+    on = cv2.resize(sheet.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST).ravel()
     y, x = (p.ravel() for p in np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j])
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
-    value, even = small.ravel(), np.full(h * w, np.percentile(small, 75))
+    value = small.ravel()
+    even = np.full(h * w, np.percentile(value[on > 0], 75))
     for _ in range(20):
         away = (value - even) / np.maximum(even, 1)
-        weight = np.where(away > 0, 1, 0.3 / (1 + (away / 0.15) ** 4)) ** 0.5
+        weight = on * np.where(away > 0, 1, 0.3 / (1 + (away / 0.15) ** 4)) ** 0.5
         even = terms @ np.linalg.lstsq(terms * weight[:, None], value * weight, rcond=None)[0]
     even = even.reshape(h, w).astype(np.float32)
-    light = cv2.GaussianBlur(np.where(small < 0.6 * even, even, small), (0, 0), 1)
+    light = cv2.GaussianBlur(np.where((small < 0.6 * even) | (on.reshape(h, w) == 0), even, small), (0, 0), 1)
     return cv2.resize(light, grey.shape[::-1], interpolation=cv2.INTER_LINEAR).clip(1)
 
 

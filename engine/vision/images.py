@@ -55,9 +55,15 @@ def mask(rgba: Image.Image) -> tuple[Image.Image, str]:
     Black and white count before alpha. Alpha that says something is paint, which may change, or, in a picture with a
     hole, what is left of it, which may not.
     """
-    light, alpha = rgba.convert("RGB").convert("L"), rgba.getchannel("A")
-    kind = _speaks(rgba)
-    if kind == "grey":
+    alpha, kind = rgba.getchannel("A"), _speaks(rgba)
+    if kind == "grey" and np.mean(np.asarray(alpha) < 250) >= LEAST:
+        tones = rgba.convert("L").histogram(alpha.point([0] * 128 + [255] * 128))
+        kind = "hole" if sum(tones[32:224]) > 0.25 * sum(tones) else kind  # in a photograph without colours
+    colour = _coloured(rgba) if kind == "grey" else None
+    if colour is not None:
+        out, side = colour, "coloured"
+    elif kind == "grey":
+        light = rgba.convert("RGB").convert("L")
         # JPEG is never quite black, and what may change a little is not kept.
         out, side = light.point([0] * 8 + [*range(8, 248)] + [255] * 8), "white"
         if np.mean(np.asarray(alpha) < 250) >= LEAST:
@@ -66,14 +72,29 @@ def mask(rgba: Image.Image) -> tuple[Image.Image, str]:
         out, side = ImageOps.invert(alpha), "clear"
     else:
         out, side = alpha, "painted"
-    share = float(np.mean(np.asarray(out) > 2))
+    return out, _changes(out, side)
+
+
+def _changes(mask: Image.Image, side: str) -> str:
+    share = float(np.mean(np.asarray(mask) > 2))
     part = "less than 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
-    return out, f"the {side} part may change, {part} of the picture"
+    return f"the {side} part may change, {part} of the picture"
+
+
+def _coloured(rgba: Image.Image) -> Image.Image | None:
+    """How strongly a colour was painted on an even ground, black, white or grey (L); None if it was none."""
+    block = np.asarray(rgba.convert("RGB"))
+    chroma = (block.max(2) - block.min(2)).astype(np.float32)
+    paint = chroma > 48
+    if not LEAST <= paint.mean() <= 0.95 or np.subtract(*np.percentile(block[~paint].mean(1), (95, 5))) > 32:
+        return None
+    share = (chroma / np.percentile(chroma[paint], 75)).clip(0, 1)
+    return Image.fromarray(np.where(share < 0.125, 0, 255 * share).astype(np.uint8))
 
 
 def ink(rgba: Image.Image) -> tuple[Image.Image, str]:
     """RGBA → lines as RGBA, and what was understood: paper and light lines on dark become ink on nothing."""
-    from engine.vision.drawing import ink_of
+    from engine.vision.drawing import darkest, ink_of
 
     if _speaks(rgba) != "grey":
         alpha = rgba.getchannel("A")
@@ -82,7 +103,7 @@ def ink(rgba: Image.Image) -> tuple[Image.Image, str]:
             return rgba, ""
         said = "its light lines are taken for dark ones"
     else:
-        block, turned = ink_of(np.asarray(_flat(rgba).convert("L")))
+        block, turned = ink_of(darkest(np.asarray(_flat(rgba))))
         alpha, said = (
             Image.fromarray(block),
             "it is mostly dark, so its light lines are taken for ink" if turned else "",
@@ -111,13 +132,17 @@ def notes(request: Any, size: tuple[int, int] | None) -> list[str]:
     """What is to be said of a request's pictures: what was found when they were opened, and, in frames of ``size``,
     what these leave out and how they differ from what was asked for."""
     found: list[tuple[str, Image.Image]] = []
-    for name in pictures_of(type(request)):
+    said: list[str] = []
+    for name, field in pictures_of(type(request)).items():
         value = getattr(request, name)
+        name = field.spec.label if field.spec.layer == "RGB" else name  # as refusals have it
         if isinstance(value, tuple):
             found += [(f"picture {i}", p) for i, p in enumerate(value, 1)]
         elif value is not None:
             found.append((name, value))
-    out = [p.info[NOTE] for _, p in found if p.info.get(NOTE)]
+            if field.spec.layer == "L" and NOTE not in value.info:  # painted here, and not read
+                said.append(f"{name}: {_changes(value, 'painted')}")
+    out = [p.info[NOTE] for _, p in found if p.info.get(NOTE)] + said
     asked = getattr(request, "size", None)
     if size is None or asked is None:
         return [n[0].upper() + n[1:] for n in out]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import re
+import stat
 import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 from engine.requests import EngineError
+from engine.vision import colour, depth
 
 LARGEST = 100  # megapixels
 LARGEST_JPEG = 250  # megapixels of a JPEG, of which a fraction is decoded
@@ -54,13 +55,12 @@ _CLOSED = (
         "save one picture of it as PNG",
     ),
     (rb"PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b", "zip rar 7z gz tar", "an archive", "unpack it first"),
-    (rb"II[*+]\0|MM\0[*+]", "", "a TIFF of a rare kind", "save it with 8 or 16 bits a colour"),
 )
+_TIFF = rb"II[*+]\0|MM\0[*+]"
 _RAW = next(row for row in _CLOSED if "RAW" in row[2])
+_PICTURE = "a picture (PNG, JPEG, WebP, HEIC, TIFF …)"
 _TURNS = (None, None, *(Image.Transpose[t] for t in ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM")))
 _TURNS = (*_TURNS, *(Image.Transpose[t] for t in ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")))
-_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}  # of a profile's colour space
-_SRGB = ImageCms.createProfile("sRGB")
 
 
 @cache
@@ -84,53 +84,101 @@ def opened(source: str | Path | bytes | Image.Image, name: str = "picture", long
         _check_size(source, name)
         return _settled(source, name, longest)
     _ready()
-    what = Path(source).name if isinstance(source, str | Path) else f"{len(source)} bytes"
-    if isinstance(source, str | Path) and not Path(source).is_file():
-        gone = "a folder" if Path(source).is_dir() else "not there"
-        raise EngineError(f"{name} must be a picture file, got {what!r}, which is {gone}")
+    what = f"{len(source)} bytes" if isinstance(source, bytes) else Path(source).name
     try:
+        if not isinstance(source, bytes) and (there := _lies(source)) != "a file":
+            raise _refused(name, "a picture file", what, f"which is {there}")
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
             if image.format == "TIFF" and _is_raw(image, what):
                 raise _closed(name, what, _RAW)
             _check_size(image, name)
+            if image.format == "TIFF" and image.tag_v2.get(284) == 2 and max(image.tag_v2.get(258, (8,))) > 8:
+                raise _closed(name, what, ("", "", depth.rare(image.tag_v2), depth.ADVICE))  # Pillow mixes its planes
             share = max(image.size) / longest
             if image.format in ("JPEG", "MPO") and share > 1:  # decoded at a fraction of its size, and of the time
                 image.draft(None, (int(0.77 * image.width / share), int(0.77 * image.height / share)))
             return _settled(image, name, longest)
     except EngineError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as e:
-        if isinstance(e, Image.DecompressionBombError):
-            raise EngineError(f"{name} must have at most {LARGEST} megapixels, got far more ({what})") from None
-        raise _unknown(source, name, what) from None
+    except UnidentifiedImageError:
+        head = _begin(source, None)
+        if re.match(_TIFF, head):
+            return _rare(head if isinstance(source, bytes) else _begin(source, -1), name, what, longest)
+        raise _unknown(head[:1024], name, what) from None
+    except Image.DecompressionBombError:
+        raise EngineError(f"{name} must have at most {LARGEST} megapixels, got far more") from None
     except Exception as e:  # whatever a decoder makes of a broken file
-        raise EngineError(f"{name} must be a whole picture file, got {what}, which is broken ({e})") from None
+        if isinstance(e, OSError) and e.errno:
+            raise _refused(name, "a picture file", what, f"which cannot be read ({e.strerror})") from None
+        cut = "truncated" in str(e).lower()
+        state = "which is cut short; send or copy it again" if cut else "which is broken"
+        raise _refused(name, "a whole picture file", what, state) from None
+
+
+def _lies(path: str | Path) -> str:
+    """What lies there: "a file" that can be read, or what else."""
+    try:
+        mode = Path(path).stat().st_mode
+        if stat.S_ISREG(mode):
+            open(path, "rb").close()
+            return "a file"
+        return "a folder" if stat.S_ISDIR(mode) else "no file, but a device"
+    except (FileNotFoundError, NotADirectoryError):
+        return "not there"
+    except PermissionError:
+        return "closed to you"
+    except (OSError, ValueError):  # a name that is too long, or holds what no name can
+        return "not there, and cannot be"
+
+
+def _rare(block: bytes, name: str, what: str, longest: float) -> Image.Image:
+    """A TIFF that Pillow does not open."""
+    tags = depth.tags_of(io.BytesIO(block))
+    if not tags:
+        raise _refused(name, "a whole picture file", what, "which is broken")
+    if Path(what).suffix.lower().lstrip(".") in _RAW[1].split() or 50706 in tags:
+        raise _closed(name, what, _RAW)
+    size = tags.get(256, 0), tags.get(257, 0)
+    _check_size(size, name)
+    found = depth.tiff(block, tags, name)
+    if found is None or found[0].size != size:
+        raise _closed(name, what, ("", "", depth.rare(tags), depth.ADVICE))
+    image, note = found
+    image.info = {NOTE: note, "icc_profile": tags.get(34675)}
+    image.getexif()[274] = tags.get(274, 1)
+    return _settled(image, name, longest)
 
 
 def _settled(image: Image.Image, name: str, longest: float) -> Image.Image:
-    count, png = _count(image), image.format == "PNG"
+    count, kind = _count(image), image.format or ""
+    named = colour.named_in(getattr(image, "fp", None), kind)
     image.load()
     turn, info = _turn(image), image.info
-    image = _eight_bit(image, name)
-    if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    image, deep = depth.eight_bit(image, name)
+    if image.mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if image.mode in ("LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
     elif image.mode not in ("RGBA", "RGB", "L", "CMYK", "LAB"):
         image = image.convert("RGB")
     if max(image.size) > longest:
-        image = image.copy()
-        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+        share = max(image.size) / longest
+        size = max(1, round(image.width / share)), max(1, round(image.height / share))
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    image = _srgb(image.convert("RGB") if alpha else image, info, png)
+    image = colour.srgb(image.convert("RGB") if alpha else image, info, kind, named)
     if alpha:
         image.putalpha(alpha)
     image = image if turn is None else image.transpose(turn)
-    image.info = {NOTE: f"{name} has {count} pictures; the first is used"} if count > 1 else {}
+    notes = [f"has {count} pictures; the first is used"] if count > 1 else []
+    notes += [n for n in (info.get(NOTE, ""), deep) if n]
+    image.info = {NOTE: f"{name} {', and '.join(notes)}"} if notes else {}
     return image
 
 
-def _check_size(image: Image.Image, name: str) -> None:
-    w, h = image.size
-    most = LARGEST_JPEG if image.format in ("JPEG", "MPO") else LARGEST
+def _check_size(image: Image.Image | tuple[int, int], name: str) -> None:
+    (w, h), kind = (image, "") if isinstance(image, tuple) else (image.size, image.format)
+    most = LARGEST_JPEG if kind in ("JPEG", "MPO") else LARGEST
     if w * h > most * 1e6:
         raise EngineError(f"{name} must have at most {most} megapixels, got {w * h / 1e6:.0f} ({w} × {h})")
     if min(w, h) < SMALLEST:
@@ -154,70 +202,38 @@ def _turn(image: Image.Image) -> Any:
         return None
 
 
-def _eight_bit(image: Image.Image, name: str) -> Image.Image:
-    """Sixteen bits, whole numbers and fractions → 8 bits, by what their mode may hold."""
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    values, tags = np.asarray(image, np.float32), getattr(image, "tag_v2", {})
-    top = 1.0 if image.mode == "F" else 65535.0
-    if image.mode.startswith("I;16"):
-        top = 2.0 ** tags.get(258, (16,))[0] - 1  # BitsPerSample: 12 of some scanners
-    if not np.isfinite(values).all():
-        raise EngineError(
-            f"{name} must hold numbers, got some that are none (NaN or infinite); save it with 8 or 16 bits"
-        )
-    # Filters overshoot here and there; another scale is another matter.
-    if np.mean((values < -0.001 * top) | (values > 1.001 * top)) > 0.01:
-        got = f"{values.min():.6g} to {values.max():.6g}"
-        raise EngineError(f"{name} must hold values from 0 to {top:g}, got {got}; save it with 8 or 16 bits")
-    if tags.get(262) == 0 and image.mode.startswith("I;16"):  # WhiteIsZero, which Pillow minds for 8 bits only
-        values = top - values
-    return Image.fromarray((values.clip(0, top) * (255 / top) + 0.5).astype(np.uint8))
-
-
-def _srgb(image: Image.Image, info: dict[Any, Any], png: bool) -> Image.Image:
-    """RGB, L, CMYK or LAB → sRGB, by the profile or a PNG's gamma; a broken profile or another mode's is none."""
-    icc, gamma = info.get("icc_profile"), info.get("gamma") if png and "srgb" not in info else None
-    try:
-        lab = ImageCms.createProfile("LAB") if image.mode == "LAB" else None
-        profile = ImageCms.ImageCmsProfile(lab or io.BytesIO(icc)) if lab or icc else None
-        space = _MODES.get(profile.profile.xcolor_space.strip(), "") if profile else ""
-        if profile and (space == image.mode or (space, image.mode) == ("RGB", "L")):
-            image = image.convert(space)
-            intent = ImageCms.Intent.PERCEPTUAL
-            return ImageCms.profileToProfile(image, profile, _SRGB, intent, outputMode="RGB") or image.convert("RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        pass
-    image = image.convert("RGB")
-    if gamma and not icc and abs(gamma - 1 / 2.2) > 0.01:
-        light = (np.arange(256) / 255) ** (1 / gamma)
-        curve = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
-        image = image.point((curve * 255).round().astype(int).tolist() * 3)
-    return image
-
-
 def _is_raw(tiff: Any, file: str) -> bool:
     """A RAW file's TIFF opens as the thumbnail in it. (50706: DNGVersion; 254: this is a reduced copy.)"""
     named = Path(file).suffix.lower().lstrip(".") in _RAW[1].split()
     return named or 50706 in tiff.tag_v2 or bool(int(tiff.tag_v2.get(254, 0)) & 1)
 
 
-def _unknown(source: str | Path | bytes, name: str, what: str) -> EngineError:
+def _begin(source: str | Path | bytes, most: int | None) -> bytes:
+    """The first bytes; all of them for -1."""
     if isinstance(source, bytes):
-        head = source[:1024]
-    else:
-        with open(source, "rb") as file:
-            head = file.read(1024)
+        return source
+    with open(source, "rb") as file:
+        return file.read(most or 1024)
+
+
+def _unknown(head: bytes, name: str, what: str) -> EngineError:
     ending = Path(what).suffix.lower().lstrip(".")
     if not head:
-        return EngineError(f"{name} must be a picture, got {what}, which is empty; send or copy it again")
+        return _refused(name, "a picture", what, "which is empty; send or copy it again")
     if re.match(_WHOLE, head, re.DOTALL):
-        return EngineError(f"{name} must be a whole picture file, got {what}, which is broken")
+        return _refused(name, "a whole picture file", what, "which is broken")
     found = [row for row in _CLOSED if re.match(row[0], head, re.DOTALL)]
     if found := found or [row for row in _CLOSED if ending and ending in row[1].split()]:
         return _closed(name, what, found[0])
-    return EngineError(f"{name} must be a picture (PNG, JPEG, WebP, HEIC, TIFF …), got {what}, which is none")
+    return _refused(name, _PICTURE, what, "which is none")
 
 
-def _closed(name: str, what: str, row: tuple[bytes, str, str, str]) -> EngineError:
-    return EngineError(f"{name} must be a picture (PNG, JPEG, WebP, HEIC, TIFF …), got {what}, {row[2]}; {row[3]}")
+def _closed(name: str, what: str, row: tuple[Any, ...]) -> EngineError:
+    return _refused(name, _PICTURE, what, f"{row[2]}; {row[3]}")
+
+
+def _refused(name: str, wanted: str, what: str, got: str) -> EngineError:
+    """One sentence. A file that ``name`` names already is not named again."""
+    if what == name:
+        return EngineError(f"{name} must be {wanted}, got {re.sub('^which', 'one that', got)}")
+    return EngineError(f"{name} must be {wanted}, got {what}, {got}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import math
+import os
 import re
 import zipfile
 import zlib
@@ -19,10 +20,9 @@ from PIL import Image
 
 from engine.requests import EngineError, EnlargeRequest
 from engine.requests.enlarge import Room
+from engine.requests.files import FILMS, PICTURES, lies
 from engine.vision import reading, video
 
-FILMS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif")
 HEAVY = 400  # megabytes of one file in a zip: 40 megapixels of 16 bits
 UNSAID = 2  # a film's colour space
 
@@ -61,14 +61,18 @@ def read_all(paths: Sequence[str | Path], scale: int = 2) -> Found:
 
 
 def _each(path: Path, found: Found) -> Iterator[Image.Image]:
-    if path.is_dir():
-        names = _ordered(p.name for p in path.iterdir())
+    kind, why = lies(path)
+    if why or kind == "device":
+        got = f"{path.name!r}, which {why or 'is a device'}"
+        raise EngineError(f"pictures must be files or folders that can be read, got {got}")
+    if kind == "folder":
+        names = _ordered(os.listdir(path))
         if not names:
             raise EngineError(f"folder must hold pictures, got none in {path.name!r}")
         yield from (_picture(path / n, n, found) for n in names)
     elif path.suffix.lower() in FILMS:
         yield from _film(path, found)
-    elif path.is_file() and zipfile.is_zipfile(path):
+    elif zipfile.is_zipfile(path):
         yield from _zip(path, found)
     else:
         yield _picture(path, f"picture {len(found.pictures) + 1}", found)
@@ -134,7 +138,7 @@ def _shown(frame: av.VideoFrame, ours: bool) -> Image.Image:
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        inside = _ordered(p.name for p in path.iterdir()) if path.is_dir() else ()
+        inside = _ordered(os.listdir(path)) if path.is_dir() else ()
         return video.read_settings(path / inside[0] if inside else path)
     except EngineError:
         return {}

@@ -20,6 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from engine.requests import EngineError, Frame
+from engine.requests.files import FILMS
 
 TAG = "chrysalis"
 SLOWEST, FASTEST, USUAL = 1, 60, 8  # frames a second
@@ -103,9 +104,9 @@ def path_of(n: int, there_and_back: bool) -> list[int]:
     return [*range(n), *range(n - 2, 0, -1)] if there_and_back else list(range(n))
 
 
-def check_fps(fps: float) -> None:
-    if not SLOWEST <= fps <= FASTEST:
-        raise EngineError(f"fps must be from {SLOWEST} to {FASTEST}, got {fps!r}")
+def check_fps(fps: Any) -> None:
+    if not isinstance(fps, int | float) or not SLOWEST <= fps <= FASTEST:
+        raise EngineError(f"fps must be from {SLOWEST} to {FASTEST}, got {str(fps)[:40]}")
 
 
 def steady(rate: float) -> float:
@@ -214,7 +215,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as z:
                 text = z.read("settings.json").decode()
-        elif path.suffix.lower() in (".mp4", ".m4v", ".mov"):
+        elif path.suffix.lower() in FILMS:
             with path.open("rb") as file, av.open(file) as film:
                 text = film.metadata.get("comment")
         else:

@@ -1,16 +1,19 @@
 """Uploads as both sides see them: the page shows what was opened here, and every reader reads that same file."""
 
 import os
+import re
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from gradio.utils import get_upload_folder
 from PIL import Image
 
 from engine.requests import EngineError
+from engine.requests.files import unreadable
 from engine.vision import reading
+from morph_ui.session import address
 
 HARMLESS = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "progressive", "progression"}
 HARMLESS |= {"adobe", "adobe_transform", "background", "loop", "duration", "timestamp", "srgb"}
@@ -31,21 +34,28 @@ def opened(asked: Any) -> dict[str, str]:
             path, note = settle(path)
     except EngineError as e:
         return {"error": f"{str(e)[0].upper()}{str(e)[1:]}."}
-    except OSError:
-        return {"error": "That picture is no longer kept here; drop it again."}
-    return {"path": str(path), "url": f"gradio_api/file={quote(str(path))}", "note": note}
+    return {"path": str(path), "url": address(path), "note": note}
 
 
-def uploaded(name: Any) -> Path:
-    """The file of that name, of Gradio's upload folder only. EngineError for any other."""
+def uploaded(name: Any, what: str = "picture", *more: Path) -> Path:
+    """The file of that name, of Gradio's upload folder (or one of ``more``) only. EngineError for any other.
+
+    ``what`` is how the sentences begin."""
     if not isinstance(name, str) or not name:
-        raise EngineError(f"picture must be an upload, got {str(name)[:40]!r}")
-    path = Path(name.replace("\0", "")[:4000]).resolve()
-    if not path.is_relative_to(Path(get_upload_folder()).resolve()):
-        raise EngineError(f"picture must be uploaded here, got {path.name[:60]}, which lies elsewhere")
-    if not path.is_file():
-        raise EngineError(f"picture must be dropped again, got {path.name[:60]}, which is no longer kept")
-    os.utime(path)  # Gradio deletes uploads by their age, and this one is in use
+        raise EngineError(f"{what} must be an upload, got {str(name)[:40]!r}")
+    shown = re.split(r"[\\/]", name)[-1][:60].encode("utf8", "replace").decode()
+    try:
+        path = Path(os.path.realpath(name))
+    except (OSError, ValueError):  # what can be no path
+        path = Path(name)
+    ours = path.is_relative_to(os.path.realpath(get_upload_folder()))
+    if not ours and not any(path.is_relative_to(os.path.realpath(folder)) for folder in more):
+        raise EngineError(f"{what} must be uploaded here, got {shown}, which lies elsewhere")
+    if why := unreadable(path).replace("is not there", "is no longer kept"):
+        raise EngineError(f"{what} must be dropped again, got {shown}, which {why}")
+    if ours:
+        with suppress(OSError):  # Gradio deletes uploads by their age, and this one is in use
+            os.utime(path)
     return path
 
 
@@ -67,9 +77,13 @@ def settle(path: Path) -> tuple[Path, str]:
         how: dict[str, Any] = {"compress_level": 1} if exact else {"quality": 95, "subsampling": 0}
         clean, part = Image.new(seen, picture.size), path.with_name(f"{path.name}.part")
         clean.paste(picture.convert(seen))
-        clean.save(part, "PNG" if exact else "JPEG", **how)
-        if path.suffix.lower() not in SERVED:
-            path.unlink()
-            path = path.with_suffix(".png" if exact else ".jpg")
-        os.replace(part, path)
+        given, path = path, path if path.suffix.lower() in SERVED else path.with_suffix(".png" if exact else ".jpg")
+        try:
+            clean.save(part, "PNG" if exact else "JPEG", **how)
+            os.replace(part, path)
+        except OSError as e:  # a full disk, most likely
+            part.unlink(missing_ok=True)
+            raise EngineError(f"picture must be kept while it is used, got {given.name}: {e.strerror or e}") from None
+        if path != given:
+            given.unlink(missing_ok=True)
     return path, f"{note}." if note else ""

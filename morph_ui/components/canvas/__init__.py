@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.utils import get_upload_folder
 from PIL import Image, ImageOps
 
 from engine.checkpoints.resolve import ANNOTATORS, hub
 from engine.requests import EngineError
 from engine.vision import images
 from morph_ui.components import component
-from morph_ui.components.opened import opened
+from morph_ui.components.opened import opened, uploaded
 from morph_ui.session import data_url
 
 # One closure, read in this order.
@@ -179,13 +176,10 @@ def _photo(photo: Any) -> Image.Image:
         raise EngineError(f"photograph must be an upload, got {str(photo)[:40]!r}")
     if not name:
         raise EngineError("photograph must have arrived, got one still being sent; try again in a moment")
-    path = Path(name.replace("\0", "")[:4000]).resolve()
-    if not path.is_relative_to(Path(get_upload_folder()).resolve()):
-        raise EngineError(f"photograph must be uploaded here, got {path.name[:60]}, which lies elsewhere")
+    path = uploaded(name, "photograph")
     try:
-        os.utime(path)  # Gradio deletes uploads by their age, and this one is in use
         return _read(str(path), path.stat().st_size)
-    except OSError:
+    except OSError:  # it was deleted at this moment
         raise EngineError("photograph must be dropped again, got an upload that is no longer kept") from None
 
 

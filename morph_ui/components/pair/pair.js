@@ -51,4 +51,15 @@ const prepare = () => {
   for (const s of ['a', 'b']) for (const input of zone(s)?.querySelectorAll('input[type=file]') || []) { input.multiple = true; input.accept = PICTURES; }
 };
 document.addEventListener('pointerdown', prepare, true); prepare();
-try { const old = JSON.parse(sessionStorage.getItem(`chrysalis-${OWN.tab}`)); if (old && (old.a || old.b)) put(old); } catch { /* no storage here */ }
+// After the page was loaded again: what is still there. The studio may have been started anew, or a day may have passed.
+async function back(old) {
+  const sides = ['a', 'b'].filter(s => old[s]), sent = {}, gone = [];
+  await Promise.all(sides.map(async s => {
+    const got = await server.opened({ path: old[s] }).catch(() => ({ error: true }));
+    if (got.error) gone.push(NAMES[s]); else if (!full(s)) sent[s] = got.path;
+  }));
+  if (gone.length) say(`The picture${gone.length > 1 ? 's' : ''} of ${gone.sort().join(' and ')} ${gone.length > 1 ? 'are' : 'is'} no longer kept here; drop ${gone.length > 1 ? 'them' : 'it'} again.`);
+  if (gone.length) sessionStorage.removeItem(`chrysalis-${OWN.tab}`);  // what is there is noted again when it is shown
+  put(sent);
+}
+try { const old = JSON.parse(sessionStorage.getItem(`chrysalis-${OWN.tab}`)); if (old && (old.a || old.b)) back(old); } catch { /* no storage here */ }

@@ -1,17 +1,14 @@
 """Pictures in a row, each with its words: add, remove, reorder by drag. Nothing that the browser sends is believed."""
 
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from engine.requests import EngineError
 from morph_ui.components import component
-from morph_ui.components.opened import opened
+from morph_ui.components.opened import opened, uploaded
 from morph_ui.components.shelf import EXAMPLES, thumbnail
 
 
@@ -38,13 +35,4 @@ def keyframes(value: Any) -> list[dict[str, str]]:
         raise EngineError(
             f"pictures must all have arrived, got {coming} still being sent; press Make again in a moment"
         )
-    roots = [Path(get_upload_folder()).resolve(), EXAMPLES.resolve()]
-    for i, k in enumerate(items, 1):
-        path = Path(k["path"].replace("\0", "")).resolve()
-        if not any(path.is_relative_to(root) for root in roots):
-            raise EngineError(f"picture {i} must be uploaded here, got {path.name}, which lies elsewhere")
-        if not path.is_file():
-            raise EngineError(f"picture {i} must be dropped again, got an upload that is no longer kept")
-        if path.is_relative_to(roots[0]):
-            os.utime(path)  # Gradio deletes uploads by their age, and this one is in use
-    return items
+    return [k | {"path": str(uploaded(k["path"], f"picture {i}", EXAMPLES))} for i, k in enumerate(items, 1)]

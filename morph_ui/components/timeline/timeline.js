@@ -4,7 +4,7 @@ const trouble = element.querySelector('.trouble span'), undo = element.querySele
 let items = [], waiting = [], sent = null, held = null, before = null;
 
 function tell() {
-  const there = items.filter(k => k.path).map(({ path, url, words }) => ({ path, url, words }));
+  const there = items.filter(k => k.path).map(({ path, url, words, example }) => ({ path, url, words, example }));
   sent = JSON.stringify({ items: there, coming: items.length - there.length });
   props.value = sent; trigger('change');
   try { sessionStorage.setItem('chrysalis-timeline', JSON.stringify({ items: there })); } catch { /* too much for this browser */ }
@@ -136,5 +136,17 @@ document.addEventListener('paste', e => {
   e.preventDefault(); take(files);
 });
 watch('value', read); read(); draw();
-// After the page was loaded again.
-if (!props.value) try { const old = JSON.parse(sessionStorage.getItem('chrysalis-timeline')); if (old?.items?.length) { items = old.items; draw(); tell(); } } catch { /* no storage here */ }
+// After the page was loaded again: what is still there. The studio may have been started anew, or a day may have passed.
+async function back(old) {
+  const kept = await Promise.all(old.map(async k => {
+    if (k.example) return k;
+    const got = await server.opened({ path: k.path }).catch(() => null);
+    return got && !got.error && { ...k, path: got.path, url: got.url };
+  }));
+  if (items.length) return;
+  items = kept.filter(Boolean); waiting = old.filter((k, i) => !kept[i]).map(k => k.words);
+  const gone = old.length - items.length;
+  if (gone) say(`${gone} of ${old.length} pictures ${gone > 1 ? 'are' : 'is'} no longer kept here; drop ${gone > 1 ? 'them' : 'it'} again.`);
+  draw(); tell();
+}
+if (!props.value) try { const old = JSON.parse(sessionStorage.getItem('chrysalis-timeline')); if (old?.items?.length) back(old.items); } catch { /* no storage here */ }
