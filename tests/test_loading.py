@@ -159,7 +159,7 @@ def test_files_that_are_not_whole_are_told_apart(tmp_path, tiny):
         (weights[: int(0.6 * len(weights))], f"{WHOLE} 60% of it; download it again"),
         (weights[:500], f"{WHOLE} only its first 500 bytes; download it again"),
         (b"PK\x03\x04" + b"\0" * 999, f"{WHOLE} a pickle or a zip under another name"),
-        (b"no tensors at all", "must be a safetensors file, got 17 bytes of something else"),
+        (b"no tensors at all", f"{WHOLE} a text in its place ('no tensors at all'); download it again"),
     ):
         for file, place, name in (
             (inside, tmp_path / "net", f"model file net/unet/{inside.name}"),
@@ -209,7 +209,8 @@ def test_zero_terminal_snr_of_a_single_file(tmp_path):
     found = []
     for more, about in (({}, {}), ({"v_pred": marks["v_pred"]}, {}), (marks, {}), ({}, kohya)):
         save_file(first | more, tmp_path / "of.safetensors", about)
-        found.append(_kind(tmp_path / "of.safetensors"))
+        file = tmp_path / "of.safetensors"
+        found.append(_kind(file, kinds.check(file, ())))
     assert [f[1:] for f in found] == [("epsilon", 0), ("v_prediction", 0), ("v_prediction", 1), ("epsilon", 1)]
     scheduler = DDIMScheduler.from_pretrained(skeleton(tmp_path / "shape", *found[2]) / "scheduler")
     scheduler.set_timesteps(5)

@@ -5,9 +5,10 @@ Nothing is fetched here, and of a file only its tensors are read.
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ import torch
 import yaml
 
 from engine.checkpoints import kinds, lora_files
-from engine.checkpoints.resolve import PARTS
+from engine.checkpoints.catalogue import PARTS
 from engine.checkpoints.shapes import FAMILY_OF, WORDS, skeleton
+from engine.checkpoints.whole import check_weights, config, weights
 from engine.diffusion.memory import short_of_memory
 from engine.requests import EngineError
+
+HALF = 65504  # the largest number of half precision
 
 
 @dataclass
@@ -45,34 +49,61 @@ def hush() -> Any:
     return diffusers
 
 
-def read(path: Path, dtype: torch.dtype, name: str) -> Parts:
-    """A network from a folder or a single ``.safetensors`` file. EngineError if it is not whole or of another kind."""
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Inside, whatever is raised for what is broken, of many kinds and with advice for programmers, is a sentence."""
     try:
-        return _read_folder(path, dtype) if path.is_dir() else _read_file(path, dtype)
-    except Exception as e:  # safetensors, diffusers and transformers raise many kinds for what is broken
+        yield
+    except Exception as e:
         if isinstance(e, EngineError) or short_of_memory(e):
             raise
-        # What they advise is for programmers.
-        logging.getLogger(__name__).info("loading %s", path, exc_info=e)
+        logging.getLogger(__name__).info("loading %s", name, exc_info=e)
         got = f"parts that cannot be read or do not belong together ({type(e).__name__})"
         raise EngineError(f"model {kinds.short(name)} must be whole, got {got}") from e
 
 
-def module(folder: Path, dtype: torch.dtype, cls: Any = None) -> Any:
-    """The one module in ``folder``, of the class its config names; half-precision files serve where no others are."""
-    cls = cls or getattr(hush(), json.loads((folder / "config.json").read_text(encoding="utf8"))["_class_name"])
-    plain = any(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") and ".fp16." not in f.name)
-    variant = None if plain or not any(folder.glob("*.fp16.*")) else "fp16"
-    kind = "dtype" if cls.__module__.startswith("transformers") else "torch_dtype"
-    return cls.from_pretrained(folder, local_files_only=True, variant=variant, **{kind: dtype})
+def read(path: Path, dtype: torch.dtype, name: str) -> Parts:
+    """A network from a folder or a single ``.safetensors`` file. EngineError if it is not whole or of another kind."""
+    with _told(name):
+        parts = _read_folder(path, dtype) if path.is_dir() else _read_file(path, dtype)
+        for part in PARTS[:3]:
+            _sound(getattr(parts, part), f"model {kinds.short(name)}", part)
+        return parts
+
+
+def _sound(module: Any, name: str, part: str) -> None:
+    """EngineError for weights of which nothing but noise can come, on a device of half precision or on any."""
+    for n, p in module.named_parameters():
+        most = max(map(abs, torch.stack(torch.aminmax(p.detach())).tolist()), key=lambda x: (x != x, x))
+        if not most <= HALF:
+            raise EngineError(f"{name} must hold numbers up to {HALF}, got {most:g} in {part}.{n}")
+
+
+def module(folder: Path, dtype: torch.dtype) -> Any:
+    """The one module in ``folder``, of the class its config names. EngineError if it is not whole."""
+    with _told(folder.name):
+        return _module(folder, dtype)
+
+
+def _module(folder: Path, dtype: torch.dtype) -> Any:
+    check_weights(folder, folder.parent.name)
+    found, said = weights(folder), config(folder / "config.json")
+    assert found, "which was looked at"
+    if "_class_name" in said:
+        cls, kind = getattr(hush(), said["_class_name"]), "torch_dtype"
+    else:
+        from transformers import CLIPTextModel as cls
+
+        kind = "dtype"
+    own = {"variant": found.variant, "use_safetensors": found.safe, kind: dtype}
+    return cls.from_pretrained(folder, local_files_only=True, **own)
 
 
 def _read_folder(folder: Path, dtype: torch.dtype) -> Parts:
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTokenizer
 
-    kinds.check_folder(folder, folder.name, PARTS)
-    unet, vae = module(folder / "unet", dtype), module(folder / "vae", dtype)
-    text = module(folder / "text_encoder", dtype, CLIPTextModel)
+    kinds.check(folder, PARTS)
+    unet, vae, text = (_module(folder / part, dtype) for part in PARTS[:3])
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     return Parts(unet, vae, text, tokenizer, _scheduler(folder), folder)
 
@@ -91,28 +122,21 @@ def _read_file(path: Path, dtype: torch.dtype) -> Parts:
     """
     beside = path.with_suffix("")
     with tempfile.TemporaryDirectory() as temporary:
+        said = kinds.check(path, PARTS)
         known = (beside / "unet" / "config.json").is_file()
-        if known:
-            kinds.refuse(kinds.of_folder(beside), path.name)
-            kinds.check_file(path, beside)
-        config = beside if known else skeleton(Path(temporary), *_kind(path))
+        shape = beside if known else skeleton(Path(temporary), *_kind(path, said))
+        more = {part: _module(beside / part, dtype) for part in kinds.lacking(said)}
         none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         pipe = hush().StableDiffusionPipeline.from_single_file(
-            str(path), config=str(config), local_files_only=True, torch_dtype=dtype, **none
+            str(path), config=str(shape), local_files_only=True, torch_dtype=dtype, **none, **more
         )
         # The file's own schedule is guessed from its metadata; the configs say it.
-        return Parts(pipe.unet, pipe.vae, pipe.text_encoder, pipe.tokenizer, _scheduler(config), beside)
+        return Parts(pipe.unet, pipe.vae, pipe.text_encoder, pipe.tokenizer, _scheduler(shape), beside)
 
 
-def _kind(path: Path) -> tuple[str, str, bool]:
-    """(family, prediction type, zero terminal SNR) of a single file, from its header. EngineError for other kinds."""
-    said = kinds.check_file(path, path.with_suffix(""))
-    about, width = said.get("__metadata__") or {}, said.get(WORDS, {"shape": [0]})["shape"][-1]
-    if width not in FAMILY_OF:
-        raise EngineError(
-            f"model {path.name} must be of Stable Diffusion 1 or 2, got words {width} wide; put its configs into "
-            f"{path.with_suffix('')}"
-        )
+def _kind(path: Path, said: dict[str, Any]) -> tuple[str, str, bool]:
+    """(family, prediction type, zero terminal SNR) of a single file, from its header."""
+    about, width = said.get("__metadata__") or {}, said[WORDS]["shape"][-1]
     # ComfyUI's marks are empty tensors; kohya's stand in the metadata.
     zero = "ztsnr" in said or _true(about.get("ss_zero_terminal_snr"))
     own = "v_prediction" if "v_pred" in said else _prediction(path, FAMILY_OF[width], about)
@@ -138,7 +162,7 @@ def _prediction(path: Path, family: str, about: dict[str, str]) -> str:
 
 
 def _parameterization(file: Path) -> str:
-    """What a YAML file in any of its styles and encodings says of it; "" if nothing."""
+    """What a YAML file in any of its styles and encodings says of it, with tabs or without; "" if nothing."""
 
     def find(value: Any) -> str:
         if isinstance(value, dict) and "parameterization" in value:
@@ -147,11 +171,11 @@ def _parameterization(file: Path) -> str:
         return next(filter(None, map(find, inside)), "")
 
     block = file.read_bytes()
-    if block[:1] and b"\0" in block[:2]:  # UTF-16 without its mark, which YAML wants
-        block = block.decode("utf-16-be" if block[0] == 0 else "utf-16-le").encode()
+    wide = "utf-16-be" if block.startswith((b"\xfe\xff", b"\0")) else "utf-16-le"
+    text = block.decode(wide if b"\0" in block[:4] else "utf8", errors="replace").removeprefix("\ufeff")
     try:
-        return find(yaml.safe_load(block))
-    except yaml.YAMLError:
+        return find(yaml.safe_load(text.expandtabs(2)))
+    except (yaml.YAMLError, RecursionError):
         raise EngineError(f"{file.name} beside the model must be YAML, got something else") from None
 
 

@@ -2,7 +2,7 @@
 
 A file is safetensors with the names ``unet.<layer>.lora_A.weight`` and ``lora_B``, as diffusers' `load_lora_weights`
 and `load_lora_adapter` want them (peft's `set_peft_model_state_dict`: without ``unet.``), and the LoraConfig in its
-header. peft's own files say ``base_model.model.`` in front and keep α elsewhere, so it is taken for the rank; kohya's
+header. peft's own files say ``base_model.model.`` in front and keep α in adapter_config.json beside them; kohya's
 say ``lora_unet_<layer>.lora_down.weight``, ``lora_up`` and ``alpha`` (and ``lora_mid`` between the two of a
 convolution); the first of diffusers (0.17, which DiffMorpher used) ``<attention>.processor.to_q_lora.down.weight``.
 DoRA's magnitudes are peft's ``lora_magnitude_vector`` or kohya's ``dora_scale``. Ours also say which network they were
@@ -18,20 +18,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from engine.checkpoints import kinds
-from engine.checkpoints.kinds import FILES, KINDS, WIDTHS, short, tell
+from engine.checkpoints.kinds import short
 from engine.checkpoints.shapes import FAMILY_OF
+from engine.checkpoints.signs import INWARD, KEY
 from engine.requests import EngineError
 from engine.requests.files import named
 
-KEY = re.compile(
-    r"(?:base_model\.model\.)?(?:unet\.|lora_unet_|(text_encoder\.|lora_te1?_))?(.+?)"
-    r"(?:\.(alpha|dora_scale)"
-    r"|[._]lora(?:_linear_layer)?[._](A|B|down|up|mid|magnitude_vector)(?:\.default)?(?:\.weight)?)"
-)
 SIDES = {"A": "a", "down": "a", "B": "b", "up": "b"}
 Factors = dict[str, tuple[Tensor, Tensor]]
 Layers = dict[str, dict[str, Any]]
@@ -42,11 +39,12 @@ FIRST_FLORA = "6c4407b4674511ac"  # its fingerprint: what files that name flora 
 class File(NamedTuple):
     """What a file holds for the UNet and for the text encoder: a layer as it calls it → its "a", "b", "note" (the
     LoraConfig) and, where they are there, "alpha", "mid", "dora_scale", "magnitude_vector". ``about``: what `write` was
-    told, {} in others' files."""
+    told, {} in others' files; ``unsaid``: peft's α is kept elsewhere."""
 
     unet: Layers
     text: Layers
     about: dict[str, Any]
+    unsaid: bool = False
 
 
 def read(unet: nn.Module, source: bytes | Path, name: str, network: str) -> tuple[Factors, str]:
@@ -55,10 +53,13 @@ def read(unet: nn.Module, source: bytes | Path, name: str, network: str) -> tupl
     A layer's name → A (1, r, in · kernel) and B (1, out, r), float32 on the CPU, each layer of a rank r of its own.
     EngineError if it does not fit, saying why.
     """
+    kinds.check_lora(source, name, getattr(getattr(unet, "config", None), "cross_attention_dim", 0), network)
     file = parse(source, name)
     other = suits(unet, file, name, network)
     factors = {n: (a[None], b[None]) for n, (a, b) in fit(unet, file.unet, name, network).items()}
-    return factors, "; ".join(filter(None, (f"the text encoder's part of {name} is left out" * bool(file.text), other)))
+    text = f"the text encoder's part of {name} is left out" * bool(file.text)
+    alpha = f"alpha of {name} is not in the file, so its rank is taken" * file.unsaid
+    return factors, "; ".join(filter(None, (text, alpha, other)))
 
 
 def write(factors: Factors, unet: nn.Module, network: str, **about: str) -> bytes:
@@ -103,25 +104,32 @@ def parse(source: bytes | Path, name: str) -> File:
     """The layers of a file, whatever network it is for. EngineError if it is none, not whole, or of another kind."""
     kinds.check_lora(source, name)
     block = source if isinstance(source, bytes) else source.read_bytes()
-    tensors, note = load(block), _said(block, "lora_adapter_metadata")
+    try:
+        tensors, note = load(block), _said(block, "lora_adapter_metadata")
+    except SafetensorError as e:
+        raise EngineError(f"{name} must be a safetensors file, got one that cannot be read ({e})") from None
+    beside = _beside(source, name) if isinstance(source, Path) and not note else {}
     unet, text = Layers(), Layers()
     for key, value in tensors.items():
         found = KEY.fullmatch(key)
-        if found is None:
-            other = tell([f"has {k}" for k in tensors], (*(k for k in KINDS if not k.family), *FILES[1:]))
-            network = "a whole network" if any(k.startswith("model.diffusion_model.") for k in tensors) else ""
-            raise EngineError(f"{name} must be a LoRA, got {network or (other.said if other else f'one with {key}')}")
+        assert found, f"{key} was looked at"
         value = value.float()  # of fp8, too
         if not value.isfinite().all():
             raise EngineError(f"{name} must hold finite numbers, got others in {found[2]}")
-        head = "text_encoder." if found[1] else "unet."
-        config = {k.removeprefix(head): v for k, v in note.items()}
+        head = "unet." if found[1] is None else "text_encoder."
+        config = beside or {k.removeprefix(head): v for k, v in note.items()}
         side = found[3] or SIDES.get(found[4], found[4])
-        (text if found[1] else unet).setdefault(found[2], {"note": config})[side] = value
-    if not unet:
-        got = "one for the text encoder alone" if text else "one without any layer"
-        raise EngineError(f"{name} must be a LoRA for a UNet, got {got}")
-    return File(unet, text, _said(block, "chrysalis"))
+        (unet if found[1] is None else text).setdefault(found[2], {"note": config})[side] = value
+    unsaid = not note and not beside and any(key.startswith("base_model.model.") for key in tensors)
+    return File(unet, text, _said(block, "chrysalis"), unsaid)
+
+
+def _beside(file: Path, name: str) -> dict[str, Any]:
+    """peft's settings of a file, where α is: adapter_config.json beside it; {} where there is none."""
+    try:
+        return kinds.config(file.with_name("adapter_config.json")) if file.name.startswith("adapter_model") else {}
+    except EngineError as e:
+        raise EngineError(f"{name} must have sound settings beside it; {e}") from None
 
 
 def fit(module: nn.Module, layers: Layers, name: str, network: str) -> Factors:
@@ -129,10 +137,8 @@ def fit(module: nn.Module, layers: Layers, name: str, network: str) -> Factors:
     within. EngineError if it does not fit."""
     modules, here = dict(module.named_modules()), short(network)
     plain = {n.replace(".", "_").removeprefix("text_model_"): n for n in modules}
-    width = next((p["a"].shape[-1] for n, p in layers.items() if re.search("attn2[._]to_k$", n) and "a" in p), 0)
-    own_width = getattr(getattr(module, "config", None), "cross_attention_dim", width)
-    if width and width != own_width:
-        raise EngineError(f"{name} must be for {here}, got one for {WIDTHS.get(width, f'words {width} wide')}")
+    words = next((p["a"].shape[-1] for n, p in layers.items() if INWARD.search(n) and "a" in p), 0)
+    kinds.check_width(name, words, getattr(getattr(module, "config", None), "cross_attention_dim", 0), network)
     out = Factors()
     for said, parts in layers.items():
         layer = _name(said, plain)
@@ -154,7 +160,10 @@ def fit(module: nn.Module, layers: Layers, name: str, network: str) -> Factors:
 def _factors(weight: Tensor, parts: dict[str, Any], layer: str, refused: str) -> tuple[Tensor, Tensor]:
     """(r, in · kernel) and (out, r) of what one layer's parts add to its ``weight``, on the CPU."""
     a, b, wanted = parts["a"].flatten(1), parts["b"].flatten(1), (weight[0].numel(), len(weight))
-    scale = float(parts["alpha"]) / len(a) if "alpha" in parts else _scale(parts["note"], layer, len(a))
+    try:
+        scale = float(parts["alpha"]) / len(a) if "alpha" in parts else _scale(parts["note"], layer, len(a))
+    except (ValueError, TypeError, AttributeError, re.error):
+        raise EngineError(f"{refused} one whose settings name no number for alpha") from None
     try:
         if "mid" in parts:  # of a convolution taken apart: in → r (1 × 1), r → r (its kernel), r → out (1 × 1)
             a = torch.einsum("ijhw,jc->ichw", parts["mid"], a).flatten(1)
@@ -209,9 +218,11 @@ def _said(block: bytes, key: str) -> dict[str, Any]:
 
 
 def _scale(note: dict[str, Any], layer: str, rank: int) -> float:
-    """α/r, or α/√r for rank-stabilised LoRAs; 1 where nothing is said."""
-    alpha = note.get("lora_alpha", rank)
-    for pattern, own in (note.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?{pattern}", layer):
-            alpha = own
+    """α/r, or α/√r for rank-stabilised LoRAs; 1 where nothing is said. ValueError for what is no number."""
+    alphas = note.get("alpha_pattern") or {}
+    # As peft has it: the first pattern that fits, and a layer's own rank.
+    own = next((p for p in alphas if re.fullmatch(rf"(.*\.)?({p})", layer)), None)
+    alpha = note.get("lora_alpha") if own is None else alphas[own]
+    if alpha is None:
+        return 1.0
     return float(alpha) / (rank**0.5 if note.get("use_rslora") else rank)

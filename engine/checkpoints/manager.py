@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import torch
 
 from engine.checkpoints import hub, load
-from engine.checkpoints.resolve import Choice, Extra, fetch, missing, resolve
+from engine.checkpoints.catalogue import Extra
+from engine.checkpoints.resolve import Choice, fetch, missing, resolve
+from engine.checkpoints.whole import weights
 from engine.diffusion.memory import GB, SHORT, Room, limit, release, short_of_memory
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.residency import Resident
@@ -175,9 +177,10 @@ class ModelManager:
 
 
 def _size(found: Path) -> int:
-    """Bytes of a file, or of the weights in a folder (one of those of half and of full precision)."""
-    files = [found] if found.is_file() else [f for end in ("safetensors", "bin") for f in found.glob(f"*.{end}")]
-    return min((f.stat().st_size for f in files), default=0)
+    """Bytes of a file, or of the weights in a folder."""
+    own = weights(found) if found.is_dir() else None
+    files = own.files if own else (found,) if found.is_file() else ()
+    return sum(f.stat().st_size for f in files if f.is_file())
 
 
 def place(found: Extra | Path) -> Path:

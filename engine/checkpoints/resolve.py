@@ -1,102 +1,29 @@
-"""The catalogue: which networks there are, what belongs to each, on what terms, where they lie, which are here.
+"""A model's name, read: a network of the catalogue, a folder in the diffusers format, or a ``.safetensors`` file.
 
-A network is named by an entry, by a folder in the diffusers format, or by a single ``.safetensors`` file; LoRAs may
-follow, each with its strength: ``sd15 + /loras/ink.safetensors:0.8 + smooth``.
+LoRAs may follow, each with its strength: ``sd15 + /loras/ink.safetensors:0.8 + smooth``.
 """
 
 from __future__ import annotations
 
 import difflib
-import sys
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine.checkpoints import hub, kinds
+from engine.checkpoints.catalogue import ANNOTATORS, CATALOGUE, CLIPS, DETECTORS, FAMILIES, LORAS, PARTS, Entry, Extra
 from engine.checkpoints.hub import Source
-from engine.requests import EngineError, Progress, within
-from engine.requests.files import typed
+from engine.checkpoints.signs import FILES, tell
+from engine.checkpoints.whole import entries, weights
+from engine.requests import EngineError, Progress, number, within
+from engine.requests.files import split_network, typed
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-KINDS = ("sketch", "stroke", "pose", "canny", "live", "preview")  # what else a family names is a LoRA
-
-
-@dataclass(frozen=True)
-class Extra:
-    """What is fetched beside a network, when it is asked for: ``gb`` GB."""
-
-    about: str
-    source: Source
-    gb: float
-    licence: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One network: an embedded folder, or repositories of the hub in order of preference.
-
-    ``size`` is its native side in pixels, ``gb`` what is fetched, ``memory`` the device memory in GB that it needs
-    at least (`engine.diffusion.memory`). ``family`` names what belongs to it (`FAMILIES`). ``guidance`` is what the
-    page sets when the network is chosen (flora's is the request's own), ``lora_rate`` the rate at which LoRAs are
-    fitted where none is asked for.
-    """
-
-    name: str
-    about: str
-    licence: str
-    terms: str
-    family: str
-    folder: Path | None = None
-    source: Source | None = None
-    size: int = 512
-    gb: float = 0.0
-    memory: float = 0.0
-    loras: tuple[str, ...] = ()
-    lora_rate: float = 1e-3
-    guidance: float = 7.5
-
-    @property
-    def can(self) -> tuple[str, ...]:
-        """What it sees: text, sketch, stroke, pose."""
-        if self.folder:  # flora sees drawings beside the noise
-            return ("text", "sketch", "stroke")
-        return ("text", *(k for k in ("sketch", "stroke", "pose") if k in FAMILIES[self.family]))
-
-
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text(encoding="utf8"))
-
-
-def _source(row: dict[str, Any], files: str) -> Source:
-    """Takes what makes a source out of a row of the table."""
-    files = row.pop("files", files)
-    names = TABLE["files"][files] if isinstance(files, str) else files
-    return Source(tuple(row.pop("repos")), tuple(names), pickled=row.pop("pickled", files == "pickled"))
-
-
-def _extras(rows: dict[str, Any]) -> dict[str, Extra]:
-    rows = {name: dict(rows[row] if isinstance(row, str) else row) for name, row in rows.items()}
-    return {name: Extra(source=_source(row, "module"), **row) for name, row in rows.items()}
-
-
-def _entry(name: str, row: dict[str, Any]) -> Entry:
-    row = row | {"name": name, "terms": TABLE["terms"][row["terms"]], "loras": tuple(row.get("loras", ()))}
-    place = {"folder": ASSETS / row.pop("folder")} if "folder" in row else {"source": _source(row, "network")}
-    return Entry(**row | place)
-
-
-CATALOGUE = {name: _entry(name, row) for name, row in TABLE["networks"].items()}
-FAMILIES = {
-    name: _extras(TABLE["families"][row] if isinstance(row, str) else row) for name, row in TABLE["families"].items()
-}
-CLIPS, DETECTORS, ANNOTATORS = (_extras(TABLE[kind]) for kind in ("clips", "detectors", "annotators"))
-LORAS = {name: extra for family in FAMILIES.values() for name, extra in family.items() if name not in KINDS}
+__all__ = ["ANNOTATORS", "CATALOGUE", "CLIPS", "DETECTORS", "FAMILIES"]  # which its callers want beside it
+# What a name that is not there may be near to: networks, and what their repositories are called.
+REPOS = {r.rpartition("/")[2]: e.name for e in reversed(CATALOGUE.values()) if e.source for r in e.source.repos}
+NETWORKS = REPOS | {n: n for n in CATALOGUE}
+OWN = {n: n for n in LORAS}
+FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")  # peft's and diffusers' files of LoRAs
 
 
 @dataclass(frozen=True)
@@ -129,8 +56,26 @@ class Choice:
         entry = self.entry or CATALOGUE.get(self.family)
         return entry.lora_rate if entry else Entry.lora_rate
 
+    def check(self) -> None:
+        """EngineError for files that are not whole, of another kind, or LoRAs of another network: of files here the
+        configs and headers are read, no weights."""
+        if isinstance(self.base, Path):
+            kinds.check(self.base, PARTS)
+        place = self.base if isinstance(self.base, Path) else self.base.folder or hub.where(self.base.source)
+        words = kinds.width(place) if place and self.loras else 0
+        for lora, _ in self.loras:
+            if isinstance(lora, Path):
+                kinds.check_lora(lora, f"LoRA {lora.name}", words, self.name)
+            elif self.family and lora not in self.extras.values():
+                got = f"{lora.about}, which is for other networks"
+                raise EngineError(f"LoRA must be for {kinds.short(self.name)}, got {got}")
+
     def needs(self, wants: Sequence[str] = ()) -> list[tuple[str, Source]]:
-        """What of it comes from the hub, with what is wanted beside it: (what it is called, its source)."""
+        """What of it comes from the hub, with what is wanted beside it: (what it is called, its source).
+
+        EngineError for what it has not got, and for files of another kind, or not whole (see `check`).
+        """
+        self.check()
         out = [(self.base.name, self.base.source)] if isinstance(self.base, Entry) and self.base.source else []
         known = {**self.extras, **CLIPS, **DETECTORS}
         lacking = [k for k in wants if k not in known and not self.beside(k)]
@@ -163,91 +108,100 @@ class Choice:
     def size(self) -> int:
         """Bytes of its weights on the disk."""
         place = self.folder()
-        if place.is_file():
-            return place.stat().st_size
-        found = [sorted((place / p).glob("*.safetensors"), key=lambda f: ".fp16." in f.name) for p in PARTS[:3]]
-        return sum(files[0].stat().st_size for files in found if files)
+        found = [weights(place / part) for part in PARTS[:3]]
+        files = [place] if place.is_file() else [f for w in found if w for f in w.files]
+        return sum(f.stat().st_size for f in files if f.is_file())
 
 
 def resolve(name: str, paths: Sequence[str] | None = None) -> Choice:
     """Reads a model's name. Files may be named within the folders ``paths`` only, or anywhere if it is None.
 
-    EngineError for what is neither in the catalogue nor on the disk.
+    EngineError for what is neither in the catalogue nor on the disk. Files are looked into by `Choice.needs`.
     """
     # Labels of the page's menu are understood too.
-    first, *more = parts = [_plain(part.partition(" · ")[0]) for part in _plain(name).split(" + ")]
+    first, *more = parts = [part.partition(" · ")[0].rstrip() for part in split_network(name)]
     entry = CATALOGUE.get(first)
     if entry is None:
-        _there(first, name.partition(" + ")[0].strip(), paths)
+        _check(first, paths)
     own = [(LORAS[n], 1.0) for n in entry.loras] if entry else []
     return Choice(" + ".join(parts), entry or Path(first), (*own, *(_lora(text, paths) for text in more)))
 
 
-def _plain(text: str) -> str:
-    """A name as it was meant: without quotes that were copied along, ``~`` for the person's folder."""
-    text = text.strip()
-    for mark in ('""', "''", "“”", "„“", "‘’", "«»"):
-        if len(text) > 1 and text[0] == mark[0] and text[1:].count(mark[1]) == 1:
-            inside, _, after = text[1:].rpartition(mark[1])
-            text = inside.strip() + after  # (a LoRA's strength)
-    return typed(text)
-
-
-def _there(first: str, given: str, paths: Sequence[str] | None) -> None:
-    """EngineError unless a network may be named there and is there, saying what is wrong and what may be meant.
-
-    ``given``: the name as it was written; the person's own folder is not told.
-    """
-    path = Path(first)
-    if not _open(first, paths):
-        at = ""
-    elif path.is_dir():
-        if (path / "unet" / "config.json").is_file():
+def _check(text: str, paths: Sequence[str] | None) -> None:
+    """EngineError unless a network may be named there and is there, saying what is wrong and what may be meant."""
+    path, at = Path(text), ""
+    if text in LORAS:
+        raise EngineError(f"model must be a network, got a LoRA: name it after one, as in 'sd15 + {text}'")
+    if text and _open(text, paths):
+        if (path / "unet" / "config.json").is_file() or (path.is_file() and path.suffix.lower() == ".safetensors"):
             return
-        kinds.refuse(kinds.of_folder(path), path.name)
-        at = ", a folder without one"
-    elif path.is_file():
-        if path.suffix.lower() == ".safetensors":
-            return
-        if path.suffix.lower() in hub.PICKLES:
-            got = f"{path.name}, which may run code when it is read; convert it to .safetensors"
-            raise EngineError(f"model must be a .safetensors file or a folder, got {got}")
-        at = ", a file of another kind"
-    else:
-        at = ", which is not there" + _meant(first, CATALOGUE, paths)
-    raise EngineError(
-        f"model must be one of {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file, got {given!r}{at}"
-    )
+        if path.is_file():
+            raise EngineError(f"model must be a .safetensors file or a folder, got {path.name}{_pickled(text)}")
+        if path.is_dir() and any((path / part).exists() for part in ("model_index.json", *PARTS)):
+            kinds.check(path, PARTS)
+        if path.is_dir():
+            kinds.refuse(lines := kinds.of_folder(path), path.name)
+            if kind := tell(lines, FILES):
+                raise EngineError(f"model {path.name} must be a whole network, got {kind.said}")
+            at = f", a folder without one{_inside(path)}"
+        else:
+            at = f", which is not there{_meant(path, NETWORKS, paths)}"
+    wanted = f"model must be one of {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file"
+    raise EngineError(f"{wanted}, got {_shown(text)!r}{at}")
 
 
-def _meant(text: str, names: Iterable[str], paths: Sequence[str] | None) -> str:
-    """What may have been meant by a name that is not there: one of ``names``, or what lies where it should."""
-    known, path = {n.lower(): n for n in names}, Path(text)
-    if path.parent != Path() and _open(str(path.parent), paths) and path.parent.is_dir():
-        known |= {p.name.lower(): p.name for p in path.parent.iterdir() if p.suffix == ".safetensors" or p.is_dir()}
+def _inside(folder: Path) -> str:
+    """What may have been meant by a folder of networks: one of a repository in the hub's cache, the only one in it."""
+    found = [p.parents[1] for p in folder.glob("snapshots/*/unet/config.json")]
+    found = found or [p for p in entries(folder) if p.suffix.lower() == ".safetensors" or (p / "unet").is_dir()]
+    return f"; did you mean {found[0].relative_to(folder)} in it?" if len(found) == 1 else ""
+
+
+def _shown(text: str) -> str:
+    """A path as it may be told: where the person's own folder lies is nobody's business."""
+    home = str(Path("~").expanduser())
+    return text if home == "/" else text.replace(home, "~")
+
+
+def _pickled(name: str) -> str:
+    return ", which may run code when it is read; convert it to .safetensors" * name.lower().endswith(hub.PICKLES)
+
+
+def _meant(path: Path, names: Mapping[str, str], paths: Sequence[str] | None) -> str:
+    """What may have been meant by a path that is not there: one of ``names``, or what lies where it should."""
+    known = {n.lower(): name for n, name in names.items()}
+    if path.parent != Path() and _open(str(path.parent), paths):
+        there = [p for p in entries(path.parent) if (p.suffix.lower() == ".safetensors" and p.exists()) or p.is_dir()]
+        known |= {n.lower(): p.name for p in there for n in (p.stem, p.name)}
     own = path.name.lower()
     found = [n for n in known if sorted(n) == sorted(own)] or difflib.get_close_matches(own, known, 1)
     return f"; did you mean {known[found[0]]}?" if found else ""
 
 
 def _lora(text: str, paths: Sequence[str] | None) -> tuple[Extra | Path, float]:
-    name, _, strength = typed(text).rpartition(":")
-    try:
-        weight = float(strength) if name else 1.0
-    except ValueError:  # a colon of the path's own
-        name, weight = text, 1.0
-    name = _plain(name or text)
-    own = name.lower().endswith(".safetensors")
-    if name not in LORAS and not (own and _open(name, paths) and Path(name).is_file()):
-        at = ""
-        if _open(name, paths) and not Path(name).exists():
-            at = ", which is not there" + _meant(name, LORAS, paths)
-        elif name.lower().endswith(hub.PICKLES):
-            at = ", which may run code when it is read; convert it to .safetensors"
-        raise EngineError(f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {name!r}{at}")
-    if not -4 <= weight <= 4:
-        raise EngineError(f"strength of {name} must be a number from -4 to 4, got {strength}")
-    return LORAS.get(name, Path(name)), weight
+    """A LoRA and its strength. EngineError for what is none, or may not be named."""
+    name, _, strength = (part.strip() for part in text.rpartition(":"))
+    weight, endings = number(strength), (".safetensors", *LORAS)
+    if not name or not (isinstance(weight, int | float) or name.lower().endswith(endings)):
+        name, strength, weight = text, "1", 1.0  # a colon of the path's own, or none
+    path, at = Path(name), ""
+    if name not in LORAS:
+        if not _open(name, paths):
+            at = _pickled(name)
+        elif path.is_dir():
+            path = next((f for n in FOLDERS if (f := path / n).is_file()), path)
+            at = "" if path.is_file() else ", a folder without one"
+        elif not path.is_file():
+            at = f", which is {'a network' if name in CATALOGUE else 'not there'}{_meant(path, OWN, paths)}"
+        elif path.suffix.lower() != ".safetensors":
+            at = _pickled(name) or ", a file of another kind"
+        if at or not _open(name, paths):
+            raise EngineError(
+                f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {_shown(name)!r}{at}"
+            )
+    if not isinstance(weight, int | float) or not -4 <= weight <= 4:
+        raise EngineError(f"strength of {path.name} must be a number from -4 to 4, got {strength or 'none'}")
+    return LORAS.get(name, path), float(weight)
 
 
 def _open(path: Path, paths: Sequence[str] | None) -> bool:
