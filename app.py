@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -50,6 +52,9 @@ def workers(settings: Settings) -> Any:
 
 def main() -> None:
     spell()
+    if sys.getfilesystemencoding() == "ascii":  # (PYTHONUTF8=0 with LC_ALL=C) no upload could keep its name
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     parser = argparse.ArgumentParser(description="Chrysalis, a studio for turning pictures into one another")
     options(parser, (fields_of(Settings)[n] for n in OPTIONS))
     args = parser.parse_args()

@@ -35,9 +35,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.figures import FIGURES, Bench
 from benchmarks.machine import describe
 from benchmarks.tiny import make_controls, make_network
+from engine.checkpoints.catalogue import ASSETS
 from engine.checkpoints.load import hush
 from engine.checkpoints.manager import pick_device
-from engine.checkpoints.resolve import ASSETS
 from engine.checkpoints.shapes import skeleton
 from engine.requests import EngineError
 

@@ -24,7 +24,7 @@ FILMS, PAIRS = ("interpolate", "morph"), {"picks": "--pick", "reseeds": "--resee
 
 def frame_pair(text: str) -> tuple[int, ...]:
     pair = tuple(number(n) for n in text.split(":"))
-    if not all(isinstance(n, int) for n in pair):
+    if len(pair) != 2 or not all(isinstance(n, int) for n in pair):
         raise argparse.ArgumentTypeError(f"must be two whole numbers, FRAME:N, got {text!r}")
     return pair
 

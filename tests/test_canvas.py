@@ -16,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from engine.requests import EngineError
+from engine.vision.images import NOTE
 from morph_ui.components.canvas import beside, canvas, from_photograph, phase_of, read
 
 ROSE = ROOT / "assets/examples/rose-22325299158.webp"
@@ -359,7 +360,9 @@ def elsewhere(c):
     c.page.keyboard.press("Enter")
     assert 0 < painted(c.made().strokes) < 0.9 * 512 * 256
     c.root.locator("select.shape").select_option(label="square")
-    assert c.made().size == (512, 512) and c.made().photo.width == c.made().photo.height
+    square = c.made()
+    assert square.size == (512, 512) and square.photo.width == square.photo.height
+    assert square.photo.info[NOTE] == "of the photograph the middle 50 % is shown"
     c.act("undo")
     assert c.made().size == (512, 256)
 

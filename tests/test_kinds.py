@@ -55,6 +55,17 @@ def relabelled(block, change):
             "conv_in.bias of 64 bytes instead of 36",
         ),
         (lambda b: relabelled(b, lambda s: s.pop("conv_in.bias")), "leave holes"),
+        *(
+            (lambda b, odd=odd: relabelled(b, lambda s: s["conv_in.bias"].update(odd)), "of something else")
+            for odd in (
+                {"shape": [2000000, "a"]},
+                {"shape": [10**30]},
+                {"shape": [-16]},
+                {"data_offsets": [0, float("inf")]},
+                {"data_offsets": [0.0, 64.0]},
+            )
+        ),
+        (lambda b: relabelled(b, lambda s: s.update({"a" * 501: s.pop("conv_in.bias")})), "of something else"),
     ],
 )
 def test_broken_weights_are_told_before_they_are_loaded(net, tmp_path, broken, why):
@@ -139,11 +150,12 @@ def test_a_part_that_a_file_lacks_may_lie_beside_it(net, tmp_path, head, part):
     assert all(torch.equal(ours[n], t) for n, t in theirs.items())
 
 
-def lora(folder, head=f"unet.{LAYER}", rank=2, width=32, ends=("lora_A.weight", "lora_B.weight")):
+def lora(folder, head=f"unet.{LAYER}", rank=2, width=32, ends=("lora_A.weight", "lora_B.weight"), flat=False):
     folder.mkdir()
     draw = torch.Generator().manual_seed(3)
     a, b = torch.randn(rank, width, generator=draw) / 9, torch.randn(32, rank, generator=draw) / 9
-    save_file(dict(zip((f"{head}.{e}" for e in ends), (a, b), strict=True)), folder / "adapter_model.safetensors")
+    factors = (a.flatten(), b) if flat else (a, b)
+    save_file(dict(zip((f"{head}.{e}" for e in ends), factors, strict=True)), folder / "adapter_model.safetensors")
     return folder, b @ a
 
 
@@ -158,6 +170,7 @@ def lora(folder, head=f"unet.{LAYER}", rank=2, width=32, ends=("lora_A.weight", 
         ({"head": "text_encoder.x"}, "must be a LoRA for a UNet, got one for the text encoder alone"),
         ({"ends": ("hada_w1_a", "hada_w1_b")}, "must be a LoRA for Stable Diffusion 1, 2 or flora, got a LoHa"),
         ({"ends": ("x", "y")}, "must be a LoRA, got a UNet alone"),
+        ({"flat": True}, "must be made of matrices, got numbers in a row in down_blocks"),
     ],
 )
 def test_loras_are_refused_before_the_network_is_loaded(net, tmp_path, how, why):
@@ -174,8 +187,11 @@ def test_loras_are_refused_before_the_network_is_loaded(net, tmp_path, how, why)
         ({"lora_alpha": 8, "use_rslora": True}, 8 / 2**0.5),
         ({"lora_alpha": 8, "alpha_pattern": {"to_q": 2, "attn1.to_q": 6}}, 1),
         ({"lora_alpha": None}, 1),
-        ({"lora_alpha": "x"}, "settings name no number for alpha"),
-        ({"alpha_pattern": {"(": 2}}, "settings name no number for alpha"),
+        ({"lora_alpha": 8, "alpha_pattern": {"^.*\\.attn1\\.to_q$": 2}}, 1),
+        ({"lora_alpha": "x"}, "settings of alpha cannot be read"),
+        ({"lora_alpha": 10**400}, "settings of alpha cannot be read"),
+        ({"alpha_pattern": {"(": 2}}, "settings of alpha cannot be read"),
+        ({"alpha_pattern": {r"(\w|\w|\w\w)*!": 2}}, "settings of alpha cannot be read"),  # it would take for ever
     ],
 )
 def test_alpha_of_pefts_folders(net, tmp_path, config, scale):

@@ -225,7 +225,7 @@ def refusals(unet):
         ),
         "none": ({}, "must be a LoRA for a UNet, got one without any layer"),
         "half": (dict(list(wrong_size(unet).items())[:1]), "must hold both factors of every layer"),
-        "flat": ({k: v[0] for k, v in wrong_size(unet).items()}, "must be for linear layers and convolutions"),
+        "flat": ({k: v[0] for k, v in wrong_size(unet).items()}, "must be made of matrices, got numbers in a row"),
         "loha": ({f"{FLAT}.{k}": torch.zeros(2, 2) for k in hada}, for_other + "a LoHa"),
         "lokr": ({f"{FLAT}.lokr_w{i}": torch.zeros(2, 2) for i in (1, 2)}, for_other + "a LoKr"),
         "oft": ({f"{FLAT}.oft_blocks": torch.zeros(2, 2, 2)}, for_other + "an OFT"),

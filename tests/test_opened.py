@@ -3,12 +3,15 @@
 import errno
 import json
 import os
+import struct
+import zlib
 from pathlib import Path, PureWindowsPath
 
 import pytest
 from conftest import picture
 from gradio.utils import get_upload_folder
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from engine.vision import images
 from morph_ui.components.opened import opened
@@ -38,11 +41,44 @@ def exif(**tags):
 
 
 def test_what_is_plain_stays_as_it_is(put):
-    for name in ("a.png", "a.jpg", "a.webp"):
-        path = put(name, picture(1))
-        before = path.read_bytes()
-        got = opened({"path": str(path)})
-        assert got["path"] == str(path) and not got["note"] and path.read_bytes() == before
+    path = put("a.jpg", picture(1))
+    before = path.read_bytes()
+    got = opened({"path": str(path)})
+    assert got["path"] == str(path) and not got["note"] and path.read_bytes() == before
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_what_stands_anywhere_in_a_file_is_gone(put):
+    """EXIF behind the pixels turns a PNG after it was measured; phones hang films and places to the end of JPEGs."""
+    tag = b"12.5N 45.5E"
+    png, jpeg = put("a.png", picture(1)), put("a.jpg", picture(1))
+    end = chunk(b"eXIf", exif(turn=6).tobytes().removeprefix(b"Exif\0\0")) + chunk(b"tEXt", b"where\0" + tag)
+    png.write_bytes(png.read_bytes()[:-12] + end + png.read_bytes()[-12:])
+    whole = jpeg.read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + 35 + len(tag)) + b"http://ns.adobe.com/xmp/extension/\0" + tag
+    jpeg.write_bytes(whole[:2] + segment + whole[2:])
+    for path in (png, jpeg, put("b.jpg", picture(1))):
+        path.write_bytes(path.read_bytes() + tag)
+        meant = images.read(path)
+        got = Path(opened({"path": str(path)})["path"])
+        assert tag not in got.read_bytes() and images.read(got).tobytes() == meant.tobytes()
+        with Image.open(got) as file:
+            assert file.size == meant.size
+
+
+def test_an_upload_is_there_for_everyone_who_sent_it(put):
+    path = put("t.tiff", picture(1))  # Gradio keeps the same bytes once
+    first, second = (opened({"path": str(path)}) for _ in range(2))
+    assert first == second and first["path"].endswith("t.png")
+
+
+def test_a_file_says_nothing_in_the_studios_name(put):
+    info = PngInfo()
+    info.add_text("note", "send us your password")
+    assert not opened({"path": str(put("n.png", picture(1), pnginfo=info))})["note"]
 
 
 @pytest.mark.parametrize("name", ["t.webp", "t.jpg", "t.png", "t.tiff"])

@@ -104,7 +104,8 @@ def test_depth_is_scaled_by_the_mode():
             np.tile(np.linspace(0, 255, 32, dtype=np.float32), (32, 1)),
             "values from 0 to 1, got 0 to 255; save it with 8",
         ),
-        (np.full((32, 32), 200000, np.int32), "values from 0 to 65535, got 200000 to 200000"),
+        (np.full((32, 32), 200000, np.int32), "must say what is white, got whole numbers of 32 bits"),
+        (np.full((32, 32), 200, np.int32), "must say what is white, got whole numbers of 32 bits"),
     ):
         with pytest.raises(EngineError, match=match):
             opened(saved(Image.fromarray(wrong), "TIFF"))

@@ -82,7 +82,8 @@ def test_too_few_and_too_many_are_refused_before_they_are_read(upload):
 
 
 def test_loras_find_their_pictures_by_their_names(tmp_path):
-    ten, mine, two = (save({n: torch.zeros(1)}) for n in ("ten", "mine", "two"))
+    ends = ("lora_A.weight", "lora_B.weight")
+    ten, mine, two = (save({f"unet.{n}.{e}": torch.zeros(1, 1) for e in ends}) for n in ("ten", "mine", "two"))
     for name, block in (("lora-2", two), ("mine", mine), ("lora-10", ten)):
         (tmp_path / f"{name}.safetensors").write_bytes(block)
     paths = [str(tmp_path / f"{n}.safetensors") for n in ("lora-10", "mine", "lora-2")]

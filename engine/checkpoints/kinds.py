@@ -37,7 +37,7 @@ def of_folder(folder: Path) -> list[str]:
     index, unet = config(folder / "model_index.json"), config(folder / "unet" / "config.json")
     vae, text = config(folder / "vae" / "config.json"), config(folder / "text_encoder" / "config.json")
     own, shown, latents = config(folder / "config.json"), unet.get("out_channels"), vae.get("latent_channels")
-    classes = [*(c.get("_class_name") for c in (index, unet, own)), *(own.get("architectures") or ())]
+    classes = [*(c.get("_class_name") for c in (index, unet, own)), *_names_in(own)]
     lines = [f"class {c}" for c in classes if c]
     for p in entries(folder):
         lines.append(f"part {p.name}" if p.is_dir() else f"file {p.name}")
@@ -46,8 +46,13 @@ def of_folder(folder: Path) -> list[str]:
         lines += [f"adds {unet.get('addition_embed_type')}", f"labels {unet.get('class_embed_type')}"]
         lines += [f"attention {unet.get('attention_type')}"]
     lines += [f"{n} {c['_class_name']}" for n, c in (("unet", unet), ("vae", vae)) if "_class_name" in c]
-    lines += [f"text {a}" for a in text.get("architectures") or ()]
+    lines += [f"text {a}" for a in _names_in(text)]
     return lines + ["differ latents"] * bool(latents and shown and latents != shown)
+
+
+def _names_in(config: dict[str, Any]) -> list[Any]:
+    names = config.get("architectures")
+    return names if isinstance(names, list) else []
 
 
 def of(place: Path) -> list[str]:
@@ -88,7 +93,7 @@ def check(place: Path, parts: tuple[str, ...]) -> dict[str, Any]:
         refuse(of_folder(beside), place.name)
         return check_file(place, beside)
     said = check_file(place, beside)
-    if (words := said.get(WORDS, {"shape": [0]})["shape"][-1]) not in FAMILY_OF:
+    if (words := [0, *said.get(WORDS, {"shape": []})["shape"]][-1]) not in FAMILY_OF:
         got = f"words {words} wide; put its configs into {beside}"
         raise EngineError(f"model {place.name} must be of Stable Diffusion 1 or 2, got {got}")
     return said
@@ -158,6 +163,8 @@ def check_lora(source: bytes | Path, name: str, own: int = 0, network: str = "")
     for n, found in keys.items():
         if found and 0 in said[n]["shape"]:
             raise EngineError(f"{name} must have a rank of at least 1, got no numbers in {found[2]}")
+        if found and found[4] in ("A", "down", "B", "up") and len(said[n]["shape"]) < 2:
+            raise EngineError(f"{name} must be made of matrices, got numbers in a row in {found[2]}")
     for n, found in keys.items():
         if found and found[4] in ("A", "down") and INWARD.search(found[2]):
             check_width(name, said[n]["shape"][-1], own, network)

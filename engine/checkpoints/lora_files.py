@@ -162,8 +162,8 @@ def _factors(weight: Tensor, parts: dict[str, Any], layer: str, refused: str) ->
     a, b, wanted = parts["a"].flatten(1), parts["b"].flatten(1), (weight[0].numel(), len(weight))
     try:
         scale = float(parts["alpha"]) / len(a) if "alpha" in parts else _scale(parts["note"], layer, len(a))
-    except (ValueError, TypeError, AttributeError, re.error):
-        raise EngineError(f"{refused} one whose settings name no number for alpha") from None
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        raise EngineError(f"{refused} one whose settings of alpha cannot be read") from None
     try:
         if "mid" in parts:  # of a convolution taken apart: in → r (1 × 1), r → r (its kernel), r → out (1 × 1)
             a = torch.einsum("ijhw,jc->ichw", parts["mid"], a).flatten(1)
@@ -213,15 +213,24 @@ def _said(block: bytes, key: str) -> dict[str, Any]:
     size = int.from_bytes(block[:8], "little")
     try:
         return dict(json.loads(json.loads(block[8 : 8 + size])["__metadata__"][key]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
+
+
+def _plain(pattern: str) -> str:
+    """The end of a layer's name, of a pattern that says no more than that. ValueError for any other."""
+    end = re.sub(r"^(\^|\(\?:|\.\*\\?\.)*|\$$", "", pattern[:500]).replace("\\.", ".")
+    if not re.fullmatch(r"[\w.]+", end):
+        raise ValueError
+    return end
 
 
 def _scale(note: dict[str, Any], layer: str, rank: int) -> float:
     """α/r, or α/√r for rank-stabilised LoRAs; 1 where nothing is said. ValueError for what is no number."""
     alphas = note.get("alpha_pattern") or {}
-    # As peft has it: the first pattern that fits, and a layer's own rank.
-    own = next((p for p in alphas if re.fullmatch(rf"(.*\.)?({p})", layer)), None)
+    # As peft has it: the first that fits, and a layer's own rank. Ends of names only: expressions of strangers may
+    # take for ever.
+    own = next((p for p in alphas if f".{layer}".endswith(f".{_plain(p)}")), None)
     alpha = note.get("lora_alpha") if own is None else alphas[own]
     if alpha is None:
         return 1.0

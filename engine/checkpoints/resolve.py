@@ -174,7 +174,9 @@ def _meant(path: Path, names: Mapping[str, str], paths: Sequence[str] | None) ->
         there = [p for p in entries(path.parent) if (p.suffix.lower() == ".safetensors" and p.exists()) or p.is_dir()]
         known |= {n.lower(): p.name for p in there for n in (p.stem, p.name)}
     own = path.name.lower()
-    found = [n for n in known if sorted(n) == sorted(own)] or difflib.get_close_matches(own, known, 1)
+    found = [n for n in known if sorted(n) == sorted(own)] or difflib.get_close_matches(
+        own.removesuffix(".safetensors"), known, 1
+    )
     return f"; did you mean {known[found[0]]}?" if found else ""
 
 

@@ -13,6 +13,7 @@ from engine.requests import EngineError
 
 AGAIN = "download it again"
 LARGEST_HEADER = 100_000_000  # bytes: what safetensors itself reads
+LONGEST_NAME = 500  # letters of a tensor's: signs are looked for in them
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64}
 BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64}  # what torch reads of it
 # How other things begin (in small letters, without blanks and byte order marks), and what a sentence says of them.
@@ -95,13 +96,13 @@ def header(source: bytes | Path, name: str) -> dict[str, Any]:
     try:
         said = json.loads(text[:length])
         tensors = {n: v for n, v in said.items() if n != "__metadata__"}
-        ends = [int(v["data_offsets"][1]) for v in tensors.values()]
-        amiss = next(filter(None, (_amiss(n[:80], v) for n, v in tensors.items())), "")
-        held = sum(int(v["data_offsets"][1]) - int(v["data_offsets"][0]) for v in tensors.values())
+        amiss = next(filter(None, (_amiss(n, v) for n, v in tensors.items())), "")
+        ends = [v["data_offsets"][1] for v in tensors.values()]
+        held = sum(v["data_offsets"][1] - v["data_offsets"][0] for v in tensors.values())
         if not all(isinstance(v, str) for v in said.get("__metadata__", {}).values()):
             raise TypeError
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        raise EngineError(f"{name} must be a safetensors file, got {size} bytes of something else") from None
+        raise EngineError(f"{refused} {size} bytes of something else") from None
     if amiss or held != max(ends, default=0):
         raise EngineError(f"{refused} {amiss or 'tensors that lie over one another or leave holes'}")
     whole = 8 + length + max(ends, default=0)
@@ -113,12 +114,16 @@ def header(source: bytes | Path, name: str) -> dict[str, Any]:
 
 
 def _amiss(name: str, tensor: dict[str, Any]) -> str:
-    """What is wrong with a tensor of a header; "" if it has known numbers and as many bytes as its shape wants."""
+    """What is wrong with a tensor of a header; "" if it has known numbers and as many bytes as its shape wants.
+
+    TypeError or ValueError for what no header has."""
     begin, end = tensor["data_offsets"]
+    if len(name) > LONGEST_NAME or not all(type(n) is int and 0 <= n < 1 << 63 for n in (begin, end, *tensor["shape"])):
+        raise ValueError
     if tensor["dtype"] not in BITS:
-        return f"{name} of an unknown kind of numbers ({str(tensor['dtype'])[:20]})"
+        return f"{name[:80]} of an unknown kind of numbers ({str(tensor['dtype'])[:20]})"
     wanted = math.prod(tensor["shape"]) * BITS[tensor["dtype"]] // 8
-    return "" if end - begin == wanted else f"{name} of {end - begin} bytes instead of {wanted}"
+    return "" if end - begin == wanted else f"{name[:80]} of {end - begin} bytes instead of {wanted}"
 
 
 def other_than_weights(first: bytes, size: int) -> str:
@@ -156,8 +161,11 @@ def _within(file: Path) -> str:
 
 
 def _begins(file: Path) -> str:
-    with file.open("rb") as f:
-        return other_than_weights(f.read(256), file.stat().st_size)
+    try:
+        with file.open("rb") as f:
+            return other_than_weights(f.read(256), file.stat().st_size)
+    except OSError as e:
+        raise EngineError(f"model file {_within(file)} must be a file that can be read, got {e.strerror}") from None
 
 
 def entries(folder: Path) -> list[Path]:

@@ -20,9 +20,11 @@ QUOTES = {'"': '"”', "'": "'’", "“": '”“"', "„": '“”"', "”": "
 # The endings of what is made, and of what is read to be enlarged.
 PNG, ZIP, FILM = (".png",), (".zip",), (".mp4", ".m4v")
 FILMS = (*FILM, ".mov", ".webm", ".mkv", ".avi", ".gif")
-PICTURES = (*PNG, ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif")
+PICTURES = (*PNG, ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif")
+PICTURES = (*PICTURES, ".apng", ".jp2", ".tga")
 WINDOWS = os.name == "nt"
 ODD = re.compile(r'(?i)[<>:"|?*\0-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)')  # names that Windows has not
+LONGEST = 4096  # letters of a path, or of a network with its LoRAs
 FRAME = re.compile(r"\d{4,}\.png")
 
 
@@ -48,10 +50,12 @@ def split_network(text: str) -> list[str]:
 
 def _unquoted(text: str) -> str:
     text = text.strip()
+    if len(text) > LONGEST:
+        return text
     ends = f"[{QUOTES.get(text[:1], '')}]"
     # ("a" + "b" is no quotation of what is between its first and its last mark)
     if text[:1] in QUOTES and (
-        found := re.fullmatch(rf".(?!.*{ends}\s*(:\S*)?\s\+\s)(.*){ends}\s*(:.*)?", text, re.DOTALL)
+        found := re.fullmatch(rf".(?!.*{ends}\s*(:\S{{0,20}})?\s\+\s)(.*){ends}\s*(:.*)?", text, re.DOTALL)
     ):
         return found[2].strip() + (found[3] or "")
     return text
@@ -69,7 +73,7 @@ def lies(path: str | Path) -> tuple[str, str]:
     """What lies there, "file", "folder", "device" (or a pipe, or a socket) or "" for nothing; and why it cannot be
     read, to be said after "which", or "". Nothing is raised, whatever the path is, nor opened: a pipe would wait."""
     try:
-        if max(len(os.fsencode(part)) for part in (*Path(path).parts, "")) > 255:  # (behind a missing folder too)
+        if max(_length(part) for part in (*Path(path).parts, "")) > 255:  # (behind a missing folder too)
             return "", "has a longer name than files can have"
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -85,6 +89,11 @@ def lies(path: str | Path) -> tuple[str, str]:
     if not stat.S_ISREG(mode):
         return "device", ""
     return "file", "" if os.access(path, os.R_OK) else "may not be read"
+
+
+def _length(part: str) -> int:
+    """Of a name, as file systems count: UTF-16 on Windows, bytes elsewhere."""
+    return len(part.encode("utf-16-le", "surrogatepass")) // 2 if WINDOWS else len(os.fsencode(part))
 
 
 def unreadable(path: str | Path) -> str:

@@ -11,6 +11,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from engine.requests import EngineError
 
 ADVICE = "save it with 8 or 16 bits"
+UNKNOWN_WHITE = "{} must say what is white, got whole numbers of 32 bits, of which nobody knows; " + ADVICE
+HEAVY = 400  # megabytes of numbers in memory
 _BITS, _LIGHT, _SAMPLES, _PLANAR, _EXTRA, _KIND = 258, 262, 277, 284, 338, 339  # TIFF's tags
 _WHOLE, _SIGNED, _FLOAT = 1, 2, 3  # of a TIFF's SampleFormat
 _SHARE = 0.01  # of values outside of the range: filters overshoot here and there, another scale is another matter
@@ -30,20 +32,12 @@ def eight_bit(image: Image.Image, name: str) -> tuple[Image.Image, str]:
         values = np.asarray(image)
     else:
         return image, ""
-    if image.mode == "I" and tags and bits == 32 and kind == _WHOLE:
-        values = values.view(np.uint32)
-    top = 2.0 ** (bits - (kind == _SIGNED)) - 1 if image.mode != "F" and bits < 32 else _top(values)
+    if image.mode == "I" and tags and bits == 32:
+        raise EngineError(UNKNOWN_WHITE.format(name))
+    top = 1.0 if image.mode == "F" else 2.0 ** (bits - (kind == _SIGNED)) - 1
     block, note = _scaled(values, top, name)
     # WhiteIsZero, which Pillow minds for 8 bits only
     return Image.fromarray(255 - block if tags.get(_LIGHT) == 0 and image.mode != "L" else block), note
-
-
-def _top(values: np.ndarray) -> float:
-    """White. Thirty-two bits of which so few are used that all would be black hold sixteen."""
-    if values.dtype.kind == "f":
-        return 1.0
-    top = float(np.iinfo(values.dtype).max)
-    return 65535.0 if top > 65535 and values.max(initial=0) < top / 255 else top
 
 
 def _scaled(values: np.ndarray, top: float, name: str) -> tuple[np.ndarray, str]:
@@ -92,16 +86,20 @@ def tiff(block: bytes, tags: dict[int, Any], name: str) -> tuple[Image.Image, st
     """Floats, 32 bits and signed numbers of one colour, three or four, as OpenCV reads them → 8 bits and a note; None
     for what it cannot read either."""
     bits, kind, samples = _first(tags, _BITS, 1), _first(tags, _KIND, _WHOLE), tags.get(_SAMPLES, 1)
-    numbers = bits in (32, 64) if kind == _FLOAT else bits in (16, 32)
+    if kind != _FLOAT and bits == 32:
+        raise EngineError(UNKNOWN_WHITE.format(name))
+    numbers = bits in (32, 64) if kind == _FLOAT else bits == 16
     if not numbers or samples not in (1, 3, 4) or tags.get(_LIGHT) not in (0, 1, 2) or tags.get(_PLANAR, 1) == 2:
         return None
+    if (held := tags[256] * tags[257] * samples * bits / 8e6) > HEAVY:
+        raise EngineError(f"{name} must have at most {HEAVY} MB when it is unpacked, got {held:.0f}; {ADVICE}")
     import cv2  # dear at a start
 
     values = cv2.imdecode(np.frombuffer(block, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype.itemsize * 8 != bits or values.size != samples * np.prod(values.shape[:2]):
         return None
     values = values if samples == 1 else values[..., [2, 1, 0, 3][:samples]]
-    out, note = _scaled(values, _top(values), name)
+    out, note = _scaled(values, 1.0 if kind == _FLOAT else float(np.iinfo(values.dtype).max), name)
     if samples == 1 and tags[_LIGHT] == 0:
         out = 255 - out
     extra = _first(tags, _EXTRA, 0) if samples == 4 else 0  # 1: the colours are multiplied by it, 2: they are not

@@ -151,12 +151,18 @@ def notes(request: Any, size: tuple[int, int] | None) -> list[str]:
     if getattr(request, "fit", "fit") == "fit":
         cut: dict[str, list[str]] = {}
         for name, p in found:
-            share = min(p.width * size[1] / (p.height * size[0]), p.height * size[0] / (p.width * size[1]))
-            if share < 0.75:
-                cut.setdefault(f"{max(1, round(100 * share))} %", []).append(name)
+            if share := cropped(p.size, size):
+                cut.setdefault(share, []).append(name)
         remedy = "; with fit pad it is whole" if hasattr(request, "fit") else ""
         out += [f"of {' and '.join(n)} the middle {share} is shown{remedy}" for share, n in cut.items()]
     return [n[0].upper() + n[1:] for n in out]
+
+
+def cropped(given: tuple[int, int], size: tuple[int, int]) -> str:
+    """How much of a picture a frame of ``size`` shows that it covers, as "67 %"; "" if that is nearly all."""
+    share = given[0] * size[1] / (given[1] * size[0])
+    share = min(share, 1 / share)
+    return f"{max(1, round(100 * share))} %" if share < 0.75 else ""
 
 
 def drawing(path: str | Path) -> dict[str, Image.Image]:

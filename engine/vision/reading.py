@@ -105,6 +105,8 @@ def opened(source: str | Path | bytes | Image.Image, name: str = "picture", long
         if re.match(_TIFF, head):
             return _rare(head if isinstance(source, bytes) else _begin(source, -1), name, what, longest)
         raise _unknown(head[:1024], name, what) from None
+    except MemoryError:
+        raise EngineError(f"{name} must fit into this machine's memory, got one that does not") from None
     except Image.DecompressionBombError:
         raise EngineError(f"{name} must have at most {LARGEST} megapixels, got far more") from None
     except Exception as e:  # whatever a decoder makes of a broken file
@@ -128,12 +130,13 @@ def _rare(block: bytes, name: str, what: str, longest: float) -> Image.Image:
     if found is None or found[0].size != size:
         raise _closed(name, what, ("", "", depth.rare(tags), depth.ADVICE))
     image, note = found
-    image.info = {NOTE: note, "icc_profile": tags.get(34675)}
+    image.info = {"icc_profile": tags.get(34675)}
     image.getexif()[274] = tags.get(274, 1)
-    return _settled(image, name, longest)
+    return _settled(image, name, longest, note)
 
 
-def _settled(image: Image.Image, name: str, longest: float) -> Image.Image:
+def _settled(image: Image.Image, name: str, longest: float, said: str = "") -> Image.Image:
+    """``said``: what is to be said of it already. (A file's own ``info`` may hold any text under any name.)"""
     count, kind = _count(image), image.format or ""
     named = colour.named_in(getattr(image, "fp", None), kind)
     image.load()
@@ -145,9 +148,8 @@ def _settled(image: Image.Image, name: str, longest: float) -> Image.Image:
         image = image.convert("RGBA")
     elif image.mode not in ("RGBA", "RGB", "L", "CMYK", "LAB"):
         image = image.convert("RGB")
-    if max(image.size) > longest:
-        share = max(image.size) / longest
-        size = max(1, round(image.width / share)), max(1, round(image.height / share))
+    if (share := min(max(image.size) / longest, min(image.size) / SMALLEST)) > 1:  # (a thin one stays thick enough)
+        size = round(image.width / share), round(image.height / share)
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     image = colour.srgb(image.convert("RGB") if alpha else image, info, kind, named)
@@ -155,7 +157,7 @@ def _settled(image: Image.Image, name: str, longest: float) -> Image.Image:
         image.putalpha(alpha)
     image = image if turn is None else image.transpose(turn)
     notes = [f"has {count} pictures; the first is used"] if count > 1 else []
-    notes += [n for n in (info.get(NOTE, ""), deep) if n]
+    notes += [n for n in (said, deep) if n]
     image.info = {NOTE: f"{name} {', and '.join(notes)}"} if notes else {}
     return image
 

@@ -41,6 +41,11 @@ class Found:
         """What the larger ones carry: the settings that make the smaller ones again; of other files the request's."""
         return (self.settings or request.settings()) | {"enlarged": request.scale}
 
+    def leave_out(self, names: list[str], path: Path) -> None:
+        if names:
+            what = names[0] if len(names) == 1 else f"{len(names)} files that are no pictures, {names[0]} the first,"
+            self.notes.append(f"{what} of {path.name} {'is' if len(names) == 1 else 'are'} left out")
+
     @property
     def alike(self) -> bool:
         """Whether the pictures can be a film: several, of one size."""
@@ -66,7 +71,8 @@ def _each(path: Path, found: Found) -> Iterator[Image.Image]:
         got = f"{path.name!r}, which {why or 'is a device'}"
         raise EngineError(f"pictures must be files or folders that can be read, got {got}")
     if kind == "folder":
-        names = _ordered(os.listdir(path))
+        names = _ordered(p.name for p in path.iterdir() if not p.is_dir())
+        found.leave_out(_others(p.name for p in path.iterdir() if not p.is_dir()), path)
         if not names:
             raise EngineError(f"folder must hold pictures, got none in {path.name!r}")
         yield from (_picture(path / n, n, found) for n in names)
@@ -84,9 +90,17 @@ def _ordered(names: Iterable[str]) -> list[str]:
     def key(name: str) -> list[Any]:
         return [int(t) if i % 2 else t.casefold() for i, t in enumerate(re.split(r"(\d+)", name))]
 
-    paths = [PurePosixPath(n) for n in names]
-    shown = (p for p in paths if not any(part.startswith((".", "__MACOSX")) and part != ".." for part in p.parts))
-    return sorted((str(p) for p in shown if p.suffix.lower() in PICTURES), key=lambda n: (key(n), n))
+    return sorted((str(p) for p in _visible(names) if p.suffix.lower() in PICTURES), key=lambda n: (key(n), n))
+
+
+def _visible(names: Iterable[str]) -> list[PurePosixPath]:
+    paths = map(PurePosixPath, names)
+    return [p for p in paths if not any(part.startswith((".", "__MACOSX")) and part != ".." for part in p.parts)]
+
+
+def _others(names: Iterable[str]) -> list[str]:
+    """What is no picture, but for the settings that we put beside them."""
+    return [p.name for p in _visible(names) if p.suffix.lower() not in PICTURES and p.name != "settings.json"]
 
 
 def _picture(source: str | Path | bytes, name: str, found: Found) -> Image.Image:
@@ -101,6 +115,7 @@ def _zip(path: Path, found: Found) -> Iterator[Image.Image]:
         with zipfile.ZipFile(path) as z:
             inside = {str(PurePosixPath(i.filename)): i for i in z.infolist() if not i.is_dir()}
             names = _ordered(inside)
+            found.leave_out(_others(inside), path)
             if not names:
                 raise EngineError(f"zip must hold pictures, got none in {path.name!r}")
             for n in names:

@@ -23,6 +23,7 @@ from engine.requests import EngineError, Frame
 from engine.requests.files import FILMS
 
 TAG = "chrysalis"
+SETTINGS = 1_000_000  # bytes of settings in a zip, at most
 SLOWEST, FASTEST, USUAL = 1, 60, 8  # frames a second
 # How a film's colours are stored: so that every player shows the same, a film says it.
 BT709: dict[str, Any] = {"format": "yuv420p", "dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
@@ -214,6 +215,8 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as z:
+                if z.getinfo("settings.json").file_size > SETTINGS:
+                    raise ValueError
                 text = z.read("settings.json").decode()
         elif path.suffix.lower() in FILMS:
             with path.open("rb") as file, av.open(file) as film:

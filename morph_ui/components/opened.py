@@ -15,8 +15,6 @@ from engine.requests.files import unreadable
 from engine.vision import reading
 from morph_ui.session import address
 
-HARMLESS = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "progressive", "progression"}
-HARMLESS |= {"adobe", "adobe_transform", "background", "loop", "duration", "timestamp", "srgb"}
 SERVED = (".jpg", ".jpeg", ".png", ".gif", ".webp")  # as pictures, by Gradio
 EXACT = 4e6  # pixels that are written without loss
 _OPENING = threading.Lock()
@@ -33,7 +31,8 @@ def opened(asked: Any) -> dict[str, str]:
         with _OPENING:  # it is asked outside of Gradio's queue, and takes a core
             path, note = settle(path)
     except EngineError as e:
-        return {"error": f"{str(e)[0].upper()}{str(e)[1:]}."}
+        named = str(e).startswith(Path(str(asked.get("path"))).name) if isinstance(asked, dict) else False
+        return {"error": f"{e}." if named else f"{str(e)[0].upper()}{str(e)[1:]}."}
     return {"path": str(path), "url": address(path), "note": note}
 
 
@@ -41,7 +40,7 @@ def uploaded(name: Any, what: str = "picture", *more: Path) -> Path:
     """The file of that name, of Gradio's upload folder (or one of ``more``) only. EngineError for any other.
 
     ``what`` is how the sentences begin."""
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or re.match(r"[\\/]{2}", name):  # (Windows asks another machine there)
         raise EngineError(f"{what} must be an upload, got {str(name)[:40]!r}")
     shown = re.split(r"[\\/]", name)[-1][:60].encode("utf8", "replace").decode()
     try:
@@ -64,10 +63,7 @@ def settle(path: Path) -> tuple[Path, str]:
     be said of it. A picture with alpha keeps it. EngineError if it is no picture."""
     picture = reading.opened(path, path.name)
     note = picture.info.get(reading.NOTE, "")
-    with Image.open(path) as file:
-        plain = path.suffix.lower() in SERVED and file.format in ("JPEG", "PNG", "WEBP") and file.mode == "RGB"
-        plain = plain and not note and max(file.size) <= reading.LONGEST and not set(file.info) - HARMLESS
-    if not plain:
+    if note or path.suffix.lower() not in SERVED or not plain(path):
         seen = (
             "RGBA"
             if picture.mode == "RGBA" and picture.getchannel("A").histogram()[255] < picture.width * picture.height
@@ -84,6 +80,15 @@ def settle(path: Path) -> tuple[Path, str]:
         except OSError as e:  # a full disk, most likely
             part.unlink(missing_ok=True)
             raise EngineError(f"picture must be kept while it is used, got {given.name}: {e.strerror or e}") from None
-        if path != given:
-            given.unlink(missing_ok=True)
     return path, f"{note}." if note else ""
+
+
+def plain(path: Path) -> bool:
+    """Whether a file is a JPEG of pixels and nothing else, so that it can stay. (PNG and WebP lose nothing by being
+    written anew.)"""
+    with Image.open(path) as file, path.open("rb") as end:
+        if file.format != "JPEG" or file.mode != "RGB" or max(file.size) > reading.LONGEST:
+            return False
+        end.seek(-2, os.SEEK_END)
+        told = {kind for kind, _ in getattr(file, "applist", ())}
+        return told <= {"APP0", "APP14"} and end.read() == b"\xff\xd9"

@@ -193,4 +193,7 @@ def _covered(photo: Image.Image, size: tuple[int, int], exact: bool) -> Image.Im
     """Covered and cropped at the centre to the document's proportions; larger than it where there is more to see."""
     scale = max(1.0, min(photo.width / size[0], photo.height / size[1]))
     target = size if exact else (round(size[0] * scale), round(size[1] * scale))
-    return ImageOps.fit(photo, target, Image.Resampling.LANCZOS)
+    out = ImageOps.fit(photo, target, Image.Resampling.LANCZOS)
+    if share := images.cropped(photo.size, size):
+        out.info[images.NOTE] = f"of the photograph the middle {share} is shown"
+    return out

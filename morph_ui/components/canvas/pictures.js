@@ -45,13 +45,15 @@ async function camera(file) {
   } finally { coming--; set(false); }
 }
 function underlay(p, note) {
-  say(note);
   whole(() => { if (bare()) resize(...sides(p.img.width / p.img.height)); cover(p); photo = p; });
+  const by = p.img.width * H / (p.img.height * W), share = Math.round(100 * Math.min(by, 1 / by));
+  say([note, share < 75 && `Of the photograph the middle ${share} % is shown.`].filter(Boolean).join(' '));
 }
 async function take([file, ...others], nothing = '') {
   if (!file) return nothing && say(nothing);
   if (patch) unfloat();
   let saved = null, p = null;
+  try { await file.slice(0, 1).arrayBuffer(); } catch { return say(`${file.name} cannot be read. Is it a folder?`); }
   try { saved = await inside(file); } catch { return say(`${file.name} was saved here, but its layers are broken.`); }
   if (saved) { try { return await reopen(saved); } catch { return say(`${file.name} was saved here, but its layers are broken.`); } }
   const turn = ++opening;

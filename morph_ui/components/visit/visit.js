@@ -2,12 +2,16 @@
 const word = element.querySelector('.word'), ENDED = 'chrysalis-ended';
 const running = () => !!document.querySelector('button[id$="-stop"]');
 window.addEventListener('beforeunload', e => { if (running()) { e.preventDefault(); e.returnValue = ''; } });
-window.addEventListener('pagehide', () => { try { if (running()) sessionStorage.setItem(ENDED, '1'); } catch { /* no storage here */ } });
+// (Trusted: by the hand, not by a script of the page.)
+let touched = false;
+document.addEventListener('change', e => { touched ||= e.isTrusted && e.target.type !== 'file'; }, true);
+window.addEventListener('pagehide', () => { try { if (running() || touched) sessionStorage.setItem(ENDED, running() ? 'job' : 'settings'); } catch { /* no storage here */ } });
 word.querySelector('button').addEventListener('click', () => { word.hidden = true; });
 try {
-  if (sessionStorage.getItem(ENDED)) {
-    sessionStorage.removeItem(ENDED);
-    word.firstChild.textContent = 'The reload has ended what was being made. Your pictures are kept: press Make to begin again.';
+  const what = sessionStorage.getItem(ENDED);
+  sessionStorage.removeItem(ENDED);
+  if (what) {
+    word.firstChild.textContent = `${what === 'job' ? 'The reload has ended what was being made. ' : ''}Your pictures are kept; words and settings are as at first.`;
     word.hidden = false;
   }
 } catch { /* no storage here */ }
