@@ -5,7 +5,7 @@
   const number = event => event.target.type === "number" && event.target;
   const name = box => (box.ariaLabel || box.closest("label")?.innerText || "this").replace("number input for ", "").trim();
   function trouble(box) {
-    if (odd.has(box)) return `${name(box)} must be a number, got ${odd.get(box)}.`;
+    if (odd.has(box)) return `${name(box)} must be a number, got ${odd.get(box).text}.`;
     if (box.validity.badInput) return `${name(box)} must be a number, got one that is not finished.`;
     if (!box.value || twofold.get(box) !== box.value) return "";
     return `${name(box)} must be one number, got what may be two; write a point before fractions, and nothing between thousands.`;
@@ -19,6 +19,7 @@
     const box = number(event);
     if (!box) return;
     if (!box.value && !box.validity.badInput) { commas.delete(box); odd.delete(box); }
+    if (!box.value.startsWith(odd.get(box)?.before || "")) odd.delete(box);
     if (!box.value.startsWith(groups.get(box) || "?")) groups.delete(box);
     twofold.set(box, groups.has(box) || (THOUSANDS.test(box.value) && (commas.has(box) || box.step === "1")) ? box.value : null);
     if (trouble(box)) event.stopImmediatePropagation(); else say(box, "");
@@ -26,7 +27,7 @@
   document.addEventListener("beforeinput", event => {
     const box = number(event), signs = event.data?.match(/[.,]/g) || [];
     if (box && /[^-+\d.,eE\s−]/.test(event.data || "")) {  // the browser drops it: 0x10 would be 10
-      event.preventDefault(); odd.set(box, (odd.get(box) || box.value) + event.data.slice(0, 40));
+      event.preventDefault(); odd.set(box, { before: box.value, text: (odd.get(box)?.text || box.value) + event.data.slice(0, 40) });
       return say(box, trouble(box));
     }
     if (!box || !signs.length) return;

@@ -285,7 +285,7 @@ def test_ten_fast_strokes_arrive_and_nothing_is_lost_when_the_page_changes(c):
 
 
 def test_a_photograph_becomes_lines_and_a_saved_drawing_opens_again(c, tmp_path):
-    for name, words in (("a.kra", "save it there as PNG"), ("b.png", "got b.png, which is none")):
+    for name, words in (("a.kra", "save it there as PNG"), ("b.png", "got one that is none")):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         c.drop(tmp_path / name)
         expect(c.root.locator(".say")).to_contain_text(words)

@@ -108,7 +108,7 @@ def test_before_the_first_run(page, tmp_path):
     broken = tmp_path / "cut.jpg"
     broken.write_bytes(ROSE.read_bytes()[:500])
     page.set_input_files("#interpolate-a input[type=file]", broken)
-    expect(page.locator("#interpolate-hands")).to_contain_text("which is broken", timeout=LONG)
+    expect(page.locator("#interpolate-hands")).to_contain_text("one that is broken", timeout=LONG)
     page.set_input_files("#interpolate-b input[type=file]", DAISY)
     expect(page.locator("#interpolate-b img")).to_be_visible(timeout=LONG)
     page.click("#interpolate-make")
