@@ -18,6 +18,7 @@ from engine.context import Advance, Context, Output, Steps, relay
 from engine.diffusion.geometry import MIX, noise_steps, slerp, tree
 from engine.diffusion.sampling import gaussian, generator
 from engine.diffusion.textual_inversion import invert_text
+from engine.methods import align
 from engine.methods.path import Frames, Path, choose
 from engine.methods.pose import find_both
 from engine.requests import Frame, InterpolateRequest
@@ -39,14 +40,15 @@ def interpolate(context: Context, r: InterpolateRequest) -> Steps:
     z = context.encode(ends)
     texts = [r.prompt, r.prompt_b or r.prompt, r.negative]
     prompts = yield from embed(context, r, ends, texts)
-    path = Path(context, r, prompts, ranker, poses, {0: z[:1], last: z[1:]}, {0: ends[0], last: ends[1]})
+    parts = yield from align.find(context, r, (r.a, r.b), [(0, 1)], z, prompts[:2])
+    path = Path(context, r, prompts, ranker, poses, {0: z[:1], last: z[1:]}, {0: ends[0], last: ends[1]}, parts)
     path.keys |= {0: content(context, r, ends, "a"), last: content(context, r, ends, "b")}
     with weights:
         yield from SCHEMES[r.scheme](path)
     frames = [path.pictures[i] for i in range(r.frames)]
     yield Advance("measuring the way")
     measured = quality(model, images.to_tensor(frames), images.to_tensor(ends), (0, last))
-    return Output(frames, found, measured, model.unread(texts) + notes)
+    return Output(frames, found, measured, model.unread(texts) + notes + parts.notes)
 
 
 def content(context: Context, r: InterpolateRequest, ends: Sequence[Image], end: str) -> Any:
@@ -114,10 +116,10 @@ def between(path: Path, rows: Sequence[tuple[int, int]], distance: int, sigma: f
     way there is more noise to a picture than ``sigma`` says, and what is left of it looks woven. "clean" mixes the
     clean latents by slerp, which keeps their variance, and lays the noise on top.
     """
-    r, z = path.request, path.z
-    noise = gaussian(z[0].shape[1:], [generator(path.seed(i), i, c) for i, c in rows])
+    r = path.request
+    noise = gaussian(path.z[0].shape[1:], [generator(path.seed(i), i, c) for i, c in rows])
     noise = sigma * noise.to(path.context.model.device)
-    left, right = (torch.cat([z[i + side] for i, _ in rows]) for side in (-distance, distance))
+    left, right = (torch.cat([path.moved(i + side, i) for i, _ in rows]) for side in (-distance, distance))
     w = torch.tensor([0.5 - r.bias * (i - distance == 0) + r.bias * (i + distance == path.last) for i, _ in rows])
     if r.mix == "clean":
         return slerp(left, right, w) + noise
@@ -131,7 +133,7 @@ def tries_at(r: InterpolateRequest, level: int) -> int:
 
 def mix_only(path: Path) -> Frames:
     """Interpolate only: the clean latents are mixed and decoded; no diffusion."""
-    yield from path.decode({i: mix(path, path.z[0], path.z[path.last], i) for i in range(1, path.last)})
+    yield from path.decode({i: mix(path, path.moved(0, i), path.moved(path.last, i), i) for i in range(1, path.last)})
 
 
 def mix(path: Path, a: Tensor, b: Tensor, frame: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from PIL.Image import Image
 
-from engine.requests import shared
+from engine.requests import points, shared
 from engine.requests.errors import EngineError
 from engine.requests.pose import DETECTORS
 from engine.requests.spec import Request, Spec, advanced, hidden
@@ -43,7 +43,8 @@ class InterpolateRequest(Request):
     against ``rank_against`` (empty: the negative; without any words the paper's own); the sampler "live" walks with the
     few-step weights. ``pose`` steers the frames by body keypoints (§4.3): ``pose_a`` and ``pose_b`` (OpenPose's JSON,
     in the picture's own coordinates), or what its detector finds where these are empty; ``pose_rescue`` as in
-    `PoseRequest`.
+    `PoseRequest`. ``align`` moves parts to where they belong on the way, for the schemes branch and interpolate, by
+    ``points`` (`engine.requests.points`), those of one joint.
     """
 
     a: Annotated[Image, Spec("picture A", "first picture", layer="RGB")]
@@ -59,6 +60,7 @@ class InterpolateRequest(Request):
     negative: shared.NEGATIVE = ""
     fit: shared.FIT = "fit"
     size: shared.SIZE = 0
+    align: points.ALIGN = "off"
     scheme: Annotated[str, advanced("Method", "of the paper's Table 1", choices=SCHEMES)] = "branch"
     schedule: Annotated[
         str, advanced("Noise over the levels", "how it grows to the middle", choices=("linear", "convex", "concave"))
@@ -84,6 +86,7 @@ class InterpolateRequest(Request):
     pose_a: Annotated[str, hidden("", "keypoints of picture A (OpenPose's JSON, see 'pose --json')")] = ""
     pose_b: Annotated[str, hidden("", "keypoints of picture B")] = ""
     model: shared.MODEL = "flora"
+    points: points.POINTS = ()
     picks: Annotated[Pairs, hidden("", "take candidate N for a frame")] = ()
     reseeds: Annotated[Pairs, hidden("", "make a frame again with seed N, and what descends from it")] = ()
 
@@ -98,6 +101,9 @@ class InterpolateRequest(Request):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "points", points.check(points.nested(self.points), 1, 2))
+        if self.align != "off" and self.scheme not in ("branch", "interpolate"):
+            raise EngineError(f"align must be off for the scheme {self.scheme}, got {self.align!r}")
         if self.sampler == "live" and self.scheme not in ("branch", "interpolate"):  # the latter has no sampler
             raise EngineError(f"sampler must be ddim for the scheme {self.scheme}, got 'live'")
         if self.pose == "given" and not (self.pose_a or self.pose_b):
