@@ -60,10 +60,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _inputs(p: argparse.ArgumentParser, request: type[Request]) -> None:
     for f in pictures_of(request).values():
-        if f.default is not MISSING:
+        if f.type is tuple:
+            p.add_argument(f.name, nargs="+" if f.default is MISSING else "*", metavar="PICTURE", help=f.spec.help)
+        elif f.default is not MISSING:
             p.add_argument(f"--{f.name}", metavar="FILE", help=f.spec.help)
-        elif f.type is tuple:
-            p.add_argument(f.name, nargs="+", metavar="PICTURE", help=f.spec.help)
         else:
             p.add_argument(f.name, metavar=f.name.upper(), help=f.spec.help)
     if request.method == "draw":
@@ -120,7 +120,7 @@ def request_of(args: argparse.Namespace) -> Any:
         if name in values:
             values[name] = _file(values[name], name).decode("utf8", "replace")
     if "points" in values:
-        pictures = values.get("pictures") or (values["a"], values["b"])
+        pictures = values.get("pictures") or (values["a"], values["b"], *values["more"])
         text = _file(values["points"], "points").decode("utf8", "replace")
         values["points"] = points.read(text, [digest(p) for p in pictures])
         values.setdefault("align", "points")
@@ -135,7 +135,8 @@ def _picture(f: Field, found: Any) -> Any:
     from engine.vision.images import layer, read
 
     if f.type is tuple:
-        return tuple(read(typed(p), f"picture {i}") for i, p in enumerate(found, 1))
+        first = 1 if f.default is MISSING else 3  # after two that have names of their own
+        return tuple(read(typed(p), f"picture {i}") for i, p in enumerate(found, first))
     if f.spec.layer == "RGB":
         return read(typed(found), f.spec.label)
     return layer(typed(found), f.name, f.name)

@@ -49,13 +49,13 @@ def people(r: PoseRequest) -> Cost:
 
 
 def interpolate(r: InterpolateRequest) -> Cost:
-    rows = 1 if r.guidance == 1 else 2
+    rows, ways = 1 if r.guidance == 1 else 2, len(r.pictures) - 1
     steps, pictures = SCHEMES[r.scheme](r)
     if r.pose_rescue and r.pose in DETECTORS:
         steps += PHOTOGRAPH * ((not r.pose_a) + (not r.pose_b))
     steps += seen(r, 2) / rows
     # Both pictures are fitted at once, each under its words and under the negative.
-    return Cost(steps, rows, 2 * rows * r.invert_steps, pictures, r.pose != "off")
+    return Cost(ways * steps, rows, ways * 2 * rows * r.invert_steps, ways * pictures, r.pose != "off")
 
 
 def seen(r: InterpolateRequest | MorphRequest, pictures: int) -> int:

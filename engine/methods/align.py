@@ -88,11 +88,18 @@ class Moves:
 
 
 def find(
-    context: Context, r: Any, pictures: Sequence[Image], joints: Sequence[tuple[int, int]], z: Tensor, words: Tensor
+    context: Context,
+    r: Any,
+    pictures: Sequence[Image],
+    joints: Sequence[tuple[int, int]],
+    z: Tensor,
+    words: Tensor,
+    first: int = 0,
 ) -> Generator[Advance, None, Alignment]:
     """The maps of a request's ``joints``, pairs of numbers of its ``pictures`` as they were given.
 
-    ``z`` (n, C, h, w) and ``words`` (n, L, D): these pictures' latents and prompts.
+    ``z`` (n, C, h, w) and ``words`` (n, L, D): these pictures' latents and prompts. ``first``: how many pictures came
+    before these, for the notes.
     """
     size = (z.shape[2], z.shape[3])
     out = Alignment(size)
@@ -109,7 +116,7 @@ def find(
         rows = 1 if getattr(r, "guidance", 1) == 1 else 2  # which the bar counts for every step
         yield Advance("looking for the parts of the pictures", steps=correspondence.DRAWS * len(z) / rows)
     frame = size[1] * context.model.vae_scale_factor, size[0] * context.model.vae_scale_factor
-    stops = len(joints) + (not getattr(r, "loop", False))
+    stops = first + len(joints) + (not getattr(r, "loop", False))
     for n, (a, b) in enumerate(joints):
         base = None
         if seen:
@@ -117,7 +124,8 @@ def find(
             base = correspondence.regular(match, grid, size)
         put = in_frame(points[n], pictures[a], pictures[b], frame, r.fit)
         out.warps.append(warp.of_points(put, size, base))
-        out.notes += said(r, f"from picture {n + 1} to {(n + 1) % stops + 1}", len(points[n]), len(put), out.warps[-1], base)
+        where = f"from picture {first + n + 1} to {(first + n + 1) % stops + 1}"
+        out.notes += said(r, where, len(points[n]), len(put), out.warps[-1], base)
     return out
 
 
