@@ -20,6 +20,7 @@ from engine.requests import (
     EditRequest,
     EnlargeRequest,
     InterpolateRequest,
+    MatchRequest,
     MorphRequest,
     PoseRequest,
 )
@@ -58,7 +59,7 @@ def interpolate(r: InterpolateRequest) -> Cost:
     return Cost(ways * steps, rows, ways * 2 * rows * r.invert_steps, ways * pictures, r.pose != "off")
 
 
-def seen(r: InterpolateRequest | MorphRequest, pictures: int) -> int:
+def seen(r: InterpolateRequest | MorphRequest | MatchRequest, pictures: int) -> int:
     """Rows in which pictures are looked at for their parts."""
     return DRAWS * pictures * (r.align == "automatic")
 
@@ -148,4 +149,5 @@ PLANS: dict[type, Callable[[Any], Cost]] = {
     EditRequest: edit,
     EnlargeRequest: lambda r: Cost(pictures=sum(p.width * p.height for p in r.pictures) * r.scale**2 / 512**2),
     PoseRequest: people,
+    MatchRequest: lambda r: Cost(seen(r, 2)),
 }
