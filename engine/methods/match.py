@@ -12,7 +12,7 @@ from engine.methods import align
 from engine.requests import MatchRequest
 from engine.vision import images
 
-ACROSS = 12  # arrows along the longer side
+ACROSS = 10  # arrows along the longer side
 CELL, LONGER = 8, 512  # pixels of a latent's cell, of the frame's longer side, where no network says so
 
 

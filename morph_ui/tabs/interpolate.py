@@ -28,10 +28,8 @@ from morph_ui.tabs.arrows import arrows
 from morph_ui.tabs.poses import Poses
 
 R = InterpolateRequest
-ABOUT = (
-    "Morph picture ``a`` into ``b``, and on to ``more``. Streams progress in the report; ends with an MP4, a zip of "
-)
-ABOUT += "PNGs, the settings. ``prompts``: words for each picture, ``seeds``: one a way, one a line; ``points``: JSON."
+ABOUT = "Morph picture ``a`` into ``b``, and on to ``more``; ``prompts``: words for each, ``seeds``: one a way, a line "
+ABOUT += "each; ``points``: JSON. Streams progress in the report; ends with an MP4, a zip of PNGs, the settings."
 MORE = pictures_of(R)["more"]
 Pairs = tuple[tuple[int, int], ...]
 
@@ -92,11 +90,8 @@ def restore(settings: dict[str, Any], poses: Poses, line: gr.HTML) -> tuple[str,
     own["prompts"] += [""] * (MOST_MORE + 2 - len(own["prompts"]))
     ways = {"of": settings.get("seed"), "ways": own["seeds"]}
     value = json.dumps({"words": own["prompts"][2:], "points": own["points"], "seeds": ways})
-    many = settings.get("keyframes", "two")
-    return f". Drop the same {many} pictures to make it again.", {
-        poses.shown: value_of([None, None], texts),
-        line: value,
-    }
+    said = f". Drop the same {settings.get('keyframes', 'two')} pictures to make it again."
+    return said, {poses.shown: value_of([None, None], texts), line: value}
 
 
 def ask(form: Form, session: Session, values: dict[str, Any]) -> Asked:

@@ -93,7 +93,7 @@ const editor = (() => {
     focus ??= active && active.i !== undefined ? [+active.s, +active.i] : null;
     for (const s of both) {
       const { photo, dots, pane } = panes[s];
-      for (const dot of dots) dot.remove();
+      for (const dot of dots) dot?.remove();
       panes[s].dots = [...pairs, ...(pending ? [pending] : [])].map((p, i) => {
         if (p === pending && p.s !== s) return null;
         const dot = Object.assign(document.createElement('button'), { type: 'button', className: p === pending ? 'pt alone' : 'pt', textContent: i + 1 });

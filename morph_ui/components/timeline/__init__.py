@@ -15,7 +15,7 @@ from morph_ui.components.points import checked, shown
 from morph_ui.components.shelf import EXAMPLES, thumbnail
 
 SCRIPTS = ("../incoming", "../keys", "../points/points", "state", "joints", "timeline")
-INVITATION, ON = "Drop, paste or choose pictures, two or more", "and on to … more pictures"
+INVITATION, ON = "Drop, paste or choose pictures, two or more", "and on to …"
 
 
 def timeline(tab: str, most: int, after: bool = False) -> gr.HTML:

@@ -76,7 +76,7 @@ function draw() {
   });
   add.style.display = items.length < MOST ? '' : 'none';
   add.querySelector('span').textContent = items.length ? 'add' : OWN.invitation;
-  keys.classList.toggle('none', !items.length);
+  keys.classList.toggle('slim', more && !items.length);
   arrive(); chips();
 }
 async function take(files) {
