@@ -100,11 +100,11 @@ def ask(form: Form, session: Session, values: dict[str, Any]) -> Asked:
         if values[name] is None:
             raise EngineError(f"{label} must be a picture, got nothing; drop one there")
         values[name] = images.read(values[name], label)
-    line = values["more"]
+    line = values.pop("more", None)
     items = keyframes(line, 3)
     values["more"] = [images.read(k["path"], f"picture {i}") for i, k in enumerate(items, 3)]
     values["prompts"] = ["", "", *(k["words"] for k in items)] if any(k["words"] for k in items) else ()
-    if values["seed"] in (None, "", -1):
+    if values.get("seed") in (None, "", -1):
         values["seed"] = new_seed()
     values |= {"points": points(line), "seeds": seeds(line, values["seed"])}
     values["pose_a"], values["pose_b"] = poses_of(values.pop("skeletons"))

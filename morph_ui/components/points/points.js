@@ -10,16 +10,17 @@ const editor = (() => {
   const clamp = v => Math.round(Math.min(1, Math.max(0, v)) * 1e4) / 1e4, copy = x => JSON.parse(JSON.stringify(x));
   // Golden angle: neighbours in number are far apart in colour. The number says the same to who sees no colours.
   const colour = i => `hsl(${Math.round(150 + 137.5 * i) % 360} 75% 42%)`;
-  let own = null, pairs = [], pending = null, past = [], held = null, stepped = false, wrong = '', asked = 0, later = null, arrows = null, word = '';
+  let own = null, pairs = [], pending = null, past = [], held = null, caught = false, stepped = false, wrong = '', asked = 0, later = null, arrows = null, word = '';
 
   const panes = both.map(s => {
     const pane = part('.panes').appendChild(document.createElement('section'));
     pane.className = 'pane';
     pane.innerHTML = '<h4></h4><div class="photo"><img alt="" draggable="false"><svg viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true"></svg></div>';
     const photo = pane.querySelector('.photo'), at = e => { const r = photo.getBoundingClientRect(); return [clamp((e.clientX - r.left) / r.width), clamp((e.clientY - r.top) / r.height)]; };
-    photo.addEventListener('click', e => { if (!e.target.closest('.pt') && photo.querySelector('img').src) put(s, ...at(e)); });
+    photo.addEventListener('click', e => { if (!caught && !e.target.closest('.pt') && photo.querySelector('img').src) put(s, ...at(e)); });
     photo.addEventListener('pointerdown', e => {
       const dot = e.target.closest('.pt');
+      caught = !!dot;  // the click at its end is the picture's
       if (!dot || e.button || held) return;
       const i = +dot.dataset.i, [x, y] = at(e), [px, py] = where(s, i);
       e.preventDefault(); dot.focus({ preventScroll: true }); photo.setPointerCapture(e.pointerId);
