@@ -76,7 +76,10 @@ def main() -> None:
     except EngineError as e:
         raise SystemExit(f"error: {e}") from None
     except OSError as e:
-        raise SystemExit(f"error: port {settings.port} and the studio's folders must be free to use, got {e}") from None
+        if "empty port" in str(e):  # Gradio's word for a port that is taken or not allowed
+            text = f"port must be free and allowed at {settings.host}, got {settings.port}; choose another with --port"
+            raise SystemExit(f"error: {text}") from None
+        raise SystemExit(f"error: the studio's folders must be free to use, got {e}") from None
 
 
 if __name__ == "__main__":

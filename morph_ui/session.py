@@ -11,7 +11,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from time import time
 from typing import Any
 from urllib.parse import quote
@@ -180,7 +180,7 @@ class Session:
 KEPT = ("frames", "cells", "labels", "made")
 
 
-def address(path: Path) -> str:
+def address(path: PurePath) -> str:
     """Where the browser finds a file that Gradio serves."""
     return f"gradio_api/file={quote(path.as_posix(), safe='/:')}"
 

@@ -110,3 +110,18 @@ def browser():
         browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def painter():
+    """The studio over a worker that paints one colour (`test_easel.Painter`), at ``url``."""
+    from test_easel import Painter
+
+    from engine.requests.settings import Settings
+    from morph_ui import build, launch
+
+    painter = Painter()
+    page = build(painter, Settings())
+    _, painter.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1")
+    yield painter
+    page.close()

@@ -14,9 +14,7 @@ from playwright.sync_api import expect
 from test_live import Jobs, finished, said
 
 from engine.requests import Cancelled, Done, DrawRequest, EditRequest, EngineError, Frame, Progress, fields_of, settle
-from engine.requests.settings import Settings
 from engine.vision import video
-from morph_ui import build, launch
 from morph_ui.components.canvas import Drawing
 from morph_ui.panels import show
 from morph_ui.panels.gallery import Gallery, pass_on
@@ -181,15 +179,6 @@ class Job:
             yield Done((p,), settings, 0.1, 4, quality={"l2": 3000.0})
         finally:
             self.painter.running -= 1
-
-
-@pytest.fixture(scope="module")
-def painter():
-    painter = Painter()
-    page = build(painter, Settings())
-    _, painter.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1")
-    yield painter
-    page.close()
 
 
 @contextmanager

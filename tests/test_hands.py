@@ -3,27 +3,16 @@
 import base64
 import io
 import re
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from PIL import Image
 from playwright.sync_api import expect
-from test_easel import LONG, Painter, opened, says, settled, show_tab, stroke, until
-
-from engine.requests.settings import Settings
-from morph_ui import build, launch
+from test_easel import LONG, opened, says, settled, show_tab, stroke, until
 
 pytestmark = pytest.mark.slow
 ROSE, DAISY = (ROOT / "assets/examples" / f for f in ("rose-22325299158.webp", "daisy-2520369272.webp"))
-
-
-@pytest.fixture(scope="module")
-def painter():
-    painter = Painter()
-    page = build(painter, Settings())
-    _, painter.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1")
-    yield painter
-    page.close()
 
 
 # A drop or a paste of files, as a browser makes it: (name, type, base64) each, on the element of a selector.
@@ -256,4 +245,33 @@ def test_a_reload_keeps_the_pictures_and_says_what_became_of_the_job(browser, pa
     expect(page.locator("#interpolate-b img")).to_be_visible(timeout=LONG)
     assert asked == ["beforeunload"]
     expect(page.locator("body")).to_contain_text(re.compile("reload"), timeout=LONG)
+    page.close()
+
+
+def test_a_reload_says_which_pictures_are_gone(browser, painter):
+    """As after a day, or when the studio was started anew; the others come back."""
+    page = browser.new_page(viewport={"width": 1320, "height": 1000})
+    page.goto(painter.url)
+    page.wait_for_function("!!document.querySelector('#interpolate-hands .trouble')")
+    red, blue = (("red.png", "image/png", flat((220, 9, 9))), ("blue.png", "image/png", flat((9, 9, 221))))
+    give(page, "drop", "#interpolate-a", red, blue)
+    for side in "ab":
+        expect(page.locator(f"#interpolate-{side} img")).to_be_visible(timeout=LONG)
+    page.get_by_role("tab", name="Morph").click()
+    give(page, "drop", "#morph-timeline .keys", red, blue)
+    expect(page.locator("#morph-timeline .key:not(.coming)")).to_have_count(2, timeout=LONG)
+    page.locator("#morph-timeline .key input").last.fill("a blue one")
+    kept = page.evaluate("Object.values(sessionStorage).join()")
+    path = next(p for p in re.findall(r'"(/[^"]+\.png)"', kept) if p.endswith("blue.png"))
+    Path(path).unlink()
+    page.reload()
+    expect(page.locator("#interpolate-hands .trouble")).to_have_text(
+        "The picture of To is no longer kept here; drop it again.", timeout=LONG
+    )
+    expect(page.locator("#interpolate-a img")).to_be_visible(timeout=LONG)
+    page.get_by_role("tab", name="Morph").click()
+    expect(page.locator("#morph-timeline .trouble")).to_contain_text("1 of 2 pictures is no longer kept", timeout=LONG)
+    expect(page.locator("#morph-timeline .key")).to_have_count(1)
+    give(page, "drop", "#morph-timeline .keys", ("blue.png", "image/png", flat((9, 9, 222))))
+    expect(page.locator("#morph-timeline .key input").last).to_have_value("a blue one", timeout=LONG)
     page.close()

@@ -1,7 +1,9 @@
 """Uploads are opened once, for the page and for every reader: upright, sRGB, one picture, without metadata."""
 
+import errno
 import json
-from pathlib import Path
+import os
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from conftest import picture
@@ -11,6 +13,7 @@ from PIL import Image
 from engine.vision import images
 from morph_ui.components.opened import opened
 from morph_ui.components.pair import paths
+from morph_ui.session import address
 
 
 @pytest.fixture
@@ -94,6 +97,40 @@ def test_what_is_no_upload_or_no_picture(put):
     ):
         assert words in opened({"path": path})["error"]
     assert "must be an upload" in opened("x")["error"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_what_cannot_be_kept_says_why_and_leaves_nothing(put, monkeypatch, code):
+    """A full disk is no picture that is gone."""
+
+    def full(*args, **how):
+        raise OSError(code, os.strerror(code))
+
+    path = put("t.tiff", picture(1))
+    before = path.read_bytes()
+    monkeypatch.setattr(Image.Image, "save", full)
+    error = opened({"path": str(path)})["error"]
+    assert error == f"Picture must be kept while it is used, got t.tiff: {os.strerror(code)}."
+    assert [p.name for p in path.parent.iterdir()] == ["t.tiff"] and path.read_bytes() == before
+
+
+def test_names_that_can_be_no_file(put):
+    there = Path(get_upload_folder())
+    (there / "opened-test" / "loop.png").symlink_to(there / "opened-test" / "loop.png")
+    for name, words in (
+        (f"{there}/{'a' * 300}.png", "has a longer name than files can have"),
+        (f"{there}/a\0.png", "has letters that no file name has"),
+        (f"{there}/a\ud800.png", "has letters that no file name has"),
+        (f"{there}/opened-test/loop.png", "is a link to itself"),
+        (f"{there}/opened-test", "is a folder"),
+    ):
+        error = opened({"path": name})["error"]
+        assert words in error and "must be dropped again" in error
+        error.encode()  # it is sent
+
+
+def test_addresses_are_those_of_every_system():
+    assert address(PureWindowsPath("C:\\a b\\ü#.png")) == "gradio_api/file=C:/a%20b/%C3%BC%23.png"
 
 
 def test_the_pair_believes_nothing(put):
