@@ -13,9 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from engine.requests import METHODS, Done, EngineError, Field, Frame, Progress, Request, fields_of, pictures_of
+from engine.requests import METHODS, Done, EngineError, Field, Frame, Progress, Request, fields_of, pictures_of, points
 from engine.requests import make as make_request
-from engine.requests import points
 from engine.requests.files import destination, frames_folder, typed
 from engine.requests.settings import Settings, document, options
 from engine.requests.terminal import spell

@@ -6,7 +6,7 @@ Positions are (x, y), fractions of the frame; a row of n cells has its centres a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -222,8 +222,3 @@ def band(z: Tensor) -> Tensor:
     """The low band of ``z`` (B, C, h, w): means over squares of `LOW` of the longer side."""
     n = max(3, 2 * round((LOW * max(z.shape[2:]) - 1) / 2) + 1)
     return avg_pool2d(pad(z, [n // 2] * 4, mode="replicate"), n, 1)
-
-
-def stacked(looks: Sequence[tuple[list[Tensor], Tensor]], which: int) -> tuple[Tensor, Tensor]:
-    """What `Warp.look` gave for several frames, as rows: places (n, h, w, 2) in the ``which``-th, trust (n, 1, h, w)."""
-    return torch.stack([places[which] for places, _ in looks]), torch.cat([t for _, t in looks])

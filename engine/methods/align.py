@@ -117,7 +117,9 @@ def find(
             base = correspondence.regular(match, grid, size)
         put = in_frame(points[n], pictures[a], pictures[b], frame, r.fit)
         out.warps.append(warp.of_points(put, size, base))
-        out.notes += said(r, f"from picture {n + 1} to {(n + 1) % stops + 1}", len(points[n]), len(put), out.warps[-1], base)
+        out.notes += said(
+            r, f"from picture {n + 1} to {(n + 1) % stops + 1}", len(points[n]), len(put), out.warps[-1], base
+        )
     return out
 
 
