@@ -56,7 +56,10 @@ def record(model: Any, sigmas: Collection[float]) -> Iterator[Features]:
 
 @contextmanager
 def mix(
-    model: Any, features: Features, own: float = 0.0, blend: Callable[[Tensor, Tensor, int], Tensor | None] | None = None
+    model: Any,
+    features: Features,
+    own: float = 0.0,
+    blend: Callable[[Tensor, Tensor, int], Tensor | None] | None = None,
 ) -> Iterator[None]:
     """Inside, rows that carry ``attention_weights`` (n, K) take keys and values from that mix of recorded features.
 

@@ -1,7 +1,7 @@
-"""Which part of one picture is which of another, by the network's own features (methods.md §2.5 of the next morph).
+"""Which part of one picture is which of another, by the network's own features.
 
-Features are what leaves the decoder blocks while noisy pictures are denoised (DIFT: Tang et al. 2023, arXiv 2306.03881).
-They are matched by optimal transport (Sinkhorn; Cuturi 2013), and the matches become a smooth map without folds.
+Features are what leaves the decoder blocks while noisy pictures are denoised (DIFT, Tang et al. 2023,
+arXiv 2306.03881). They are matched by optimal transport (Sinkhorn; Cuturi 2013), and the matches become a smooth map without folds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engine.diffusion.sampling import gaussian, generator
 from engine.diffusion.warp import Size, Warp
 
 TIME, DRAWS = 261, 8  # the noise (of 1,000 levels) under which pictures are looked at, and how often
-BLOCKS = (-3,)  # decoder blocks that are listened to, from the last one
+BLOCKS = (-3, -2)  # decoder blocks that are listened to, from the last one
 MOST = 32  # cells a side that are matched
 EPSILON, ROUNDS, REACH = 0.1, 100, 4  # Sinkhorn's; cells about a row's maximum that say where the match is
 SHARP, CYCLE = 0.2, 1.5  # the least sharpness of a match, the most cells by which it may miss its way back

@@ -6,7 +6,7 @@ Positions are (x, y), fractions of the frame; a row of n cells has its centres a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,10 +76,10 @@ class Warp:
     def look(self, size: Size, u: float, *places: float) -> tuple[list[Tensor], Tensor]:
         """For the cells of a frame at place u: where each is in what stands at each of ``places``, (h, w, 2), and how
         surely fine structure goes along, (1, 1, h, w)."""
-        p = self.origin(centres(size).flatten(0, 1), u)
-        end = self(p)
+        p = self.origin(centres(size).flatten(0, 1), 0.0 if self.still else u)
+        end = p if self.still else self(p)
         surely = torch.ones(size) if self.trust is None else sampled(self.trust[None], p)[:, 0]
-        return [((1 - v) * p + v * end).unflatten(0, size) for v in places], surely.reshape(1, 1, *size)
+        return [torch.lerp(p, end, v).unflatten(0, size) for v in places], surely.reshape(1, 1, *size)
 
 
 def identity() -> Warp:
@@ -119,6 +119,8 @@ def of_points(points: Tensor, size: Size, base: Warp | None = None) -> Warp:
     points, where = points.double(), between(size)
     side = torch.tensor([size[1], size[0]], dtype=torch.float64) / max(size)  # positions to equal units
     start, end = points[:, :2], points[:, 2:]
+    if base is None and torch.equal(start, end):
+        return identity()
     if base is None:
         kinds = (affine, similarity, translation)[max(0, 3 - len(points)) :]
         fits = (Warp(in_units(fit(start * side, end * side), side)) for fit in kinds)
@@ -220,8 +222,3 @@ def band(z: Tensor) -> Tensor:
     """The low band of ``z`` (B, C, h, w): means over squares of `LOW` of the longer side."""
     n = max(3, 2 * round((LOW * max(z.shape[2:]) - 1) / 2) + 1)
     return avg_pool2d(pad(z, [n // 2] * 4, mode="replicate"), n, 1)
-
-
-def stacked(looks: Sequence[tuple[list[Tensor], Tensor]], which: int) -> tuple[Tensor, Tensor]:
-    """What `Warp.look` gave for several frames, as rows: places (n, h, w, 2) in the ``which``-th, trust (n, 1, h, w)."""
-    return torch.stack([places[which] for places, _ in looks]), torch.cat([t for _, t in looks])

@@ -53,7 +53,9 @@ def nested(value: Any) -> Points:
         return read(value) if value.strip() else ()
     if not isinstance(value, list | tuple):
         raise EngineError(f"points must be a list a joint, got {type(value).__name__}")
-    flat = value and all(isinstance(v, list | tuple) and len(v) == 4 and not isinstance(v[0], list | tuple) for v in value)
+    flat = value and all(
+        isinstance(v, list | tuple) and len(v) == 4 and not isinstance(v[0], list | tuple) for v in value
+    )
     joints = [value] if flat else value
     for joint in joints:
         if not isinstance(joint, list | tuple):
