@@ -12,6 +12,7 @@ from test_live import Jobs
 
 from engine.requests import Done, EngineError, Frame, InterpolateRequest, MatchRequest, Progress, settle
 from engine.requests.settings import Settings
+from engine.vision.video import save_png
 from morph_ui import build, launch
 from morph_ui.components.points import checked, shown, told
 from morph_ui.components.shelf import EXAMPLES
@@ -330,3 +331,20 @@ def test_interpolate_goes_on_and_one_way_is_made_again(page, looker):
     page.get_by_role("button", name="Put mine back").click()
     expect(heads.first).to_have_text("From → To: • 2 points", timeout=LONG)
     expect(page.locator("#interpolate-a img")).to_be_visible(timeout=LONG)
+
+
+@pytest.mark.slow
+def test_settings_of_a_file_bring_points_back_as_soon_as_their_pictures_are_there(page, looker, tmp_path):
+    r = ask(WHITE, points=[[POINT], [POINT]], seeds={"of": 7, "ways": [3, 4]})
+    save_png(picture(0), tmp_path / "s.png", r.settings())
+    page.set_input_files("#interpolate-more input[type=file]", [WHITE])
+    page.set_input_files("input:has(+ #interpolate-load)", tmp_path / "s.png")
+    expect(page.locator("#interpolate-status")).to_contain_text("Drop the same 3 pictures", timeout=LONG)
+    expect(page.locator("#interpolate-more .key input")).to_have_value("w0")
+    for side, file in (("a", ROSE), ("b", DAISY)):
+        page.set_input_files(f"#interpolate-{side} input[type=file]", file)
+    heads = page.locator("#interpolate-more .lead .put")
+    expect(heads.nth(0)).to_have_text("From → To: • 1 point", timeout=LONG)
+    expect(heads.nth(1)).to_have_text("To → 3: • 1 point", timeout=LONG)
+    request = made(page, looker, "interpolate")
+    assert (request.points, request.seeds, request.words()) == (r.points, r.seeds, r.words())
