@@ -1,4 +1,5 @@
-"""``python -m benchmarks interpolate|morph|live|draw|quality [--json]`` prints a table, and with --json one object.
+"""``python -m benchmarks interpolate|morph|live|draw|quality|correspondence [--json]`` prints a table, and with
+--json one object.
 
 ``python -m benchmarks device --help`` has arguments of its own.
 """
@@ -18,11 +19,13 @@ def main() -> None:
     if sys.argv[1:2] == ["device"]:  # where there may be no page to import
         sys.exit(import_module("benchmarks.device").main(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=[*BENCHMARKS, "draw", "quality"])
+    parser.add_argument("name", choices=[*BENCHMARKS, "draw", "quality", "correspondence"])
     parser.add_argument("--model", default="flora", help="a catalogue name or a folder")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; the medians are printed")
-    parser.add_argument("--pairs", type=Path, help="quality: a folder of pairs; default assets/examples")
+    parser.add_argument(
+        "--pairs", type=Path, help="quality: a folder of pairs, or tests/points.json; default assets/examples"
+    )
     parser.add_argument("--pictures", type=int, default=48, help="draw: val photographs a point of the curves")
     parser.add_argument("--steps", type=int, default=16, help="quality: steps of every morph")
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object on the last line")
@@ -31,6 +34,10 @@ def main() -> None:
         from benchmarks import quality
 
         figures = quality.measure(args.model, args.device, args.pairs or quality.EXAMPLES, args.steps)
+    elif args.name == "correspondence":
+        from benchmarks import ghosting
+
+        figures = ghosting.measure(args.model, args.device, args.pairs or ghosting.MARKED)
     elif args.name == "draw":
         from benchmarks import draw
 

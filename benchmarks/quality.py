@@ -3,6 +3,8 @@
 FID between the inputs and two random frames of every way (mean of ten draws), PPL = Σ and PDV = variance of the LPIPS
 distances between neighbours among 17 frames at 512 × 512, averaged over the pairs (methods.md §2.5). LPIPS is the
 shift-tolerant one (Ghildyal & Liu 2022) on AlexNet, whose weights travel in a wheel. Development requirements only.
+Pairs of ``tests/points.json`` also have their parts moved, and what ghosts in the middle frame (`benchmarks.ghosting`)
+along the points of the reader whose points moved nothing, with the mean slope there.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 from PIL.Image import Image, Resampling, blend
 
+from benchmarks.ghosting import Pair, ghosting, marked
 from benchmarks.tiny import done
 from engine.checkpoints.manager import ModelManager
 from engine.requests import InterpolateRequest, MorphRequest
@@ -33,28 +36,38 @@ WAYS: dict[str, dict[str, Any] | None] = {  # the rows of the paper's ablation, 
     "+ AdaIN": {"reschedule": False},
     "morph": {},
 }
+MOVED: dict[str, dict[str, Any]] = {  # with the points of the first reader
+    "morph + align (points)": {"align": "points"},
+    "morph + align (automatic)": {"align": "automatic"},
+    "interpolate + align": {"align": "points"},
+}
 
 
-def pairs(folder: Path) -> Iterator[tuple[Image, Image, str, str]]:
-    """Pictures and words: of ``pairs.json`` (a, b, prompt, prompt_b), or of subfolders with two pictures each."""
+def pairs(folder: Path) -> Iterator[Pair]:
+    """Pictures and words: of a file of points (see `benchmarks.ghosting`), of ``pairs.json`` in a folder (a, b, prompt,
+    prompt_b), or of its subfolders with two pictures each."""
+    if folder.is_file():
+        yield from marked(folder)
+        return
     if (folder / "pairs.json").is_file():
         for p in json.loads((folder / "pairs.json").read_text(encoding="utf8")):
-            yield images.read(folder / p["a"]), images.read(folder / p["b"]), p["prompt"], p["prompt_b"]
+            yield Pair(images.read(folder / p["a"]), images.read(folder / p["b"]), p["prompt"], p["prompt_b"])
         return
     for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
         files = sorted(p for p in sub.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
         if len(files) == 2:
-            yield images.read(files[0]), images.read(files[1]), "", ""
+            yield Pair(images.read(files[0]), images.read(files[1]))
 
 
-def way(models: ModelManager, name: str, pair: tuple[Image, Image, str, str], model: str, steps: int) -> list[Image]:
+def way(models: ModelManager, name: str, pair: Pair, model: str, steps: int) -> list[Image]:
     """The 17 frames of one way."""
-    a, b, prompt, prompt_b = pair
-    change, request = WAYS[name], None
-    if name == "interpolate":
-        request = InterpolateRequest(
-            a, b, prompt, prompt_b, frames=FRAMES, model=model, **InterpolateRequest.presets["draft"]
-        )
+    a, b, prompt, prompt_b = pair[:4]
+    change, request = (WAYS | MOVED)[name], None
+    if name in MOVED and change["align"] == "points":
+        change = change | {"points": (pair.first,)}
+    if name.startswith("interpolate"):
+        own = {"frames": FRAMES, "model": model} | InterpolateRequest.presets["draft"] | (change or {})
+        request = InterpolateRequest(a, b, prompt, prompt_b, **own)
     elif change is not None:
         own = {"frames": FRAMES, "model": model, "steps": steps, "lora_steps": 20} | change
         request = MorphRequest((a, b), prompts=(prompt, prompt_b or prompt), **own)
@@ -77,8 +90,9 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
     ends = np.stack([np.asarray(images.fit_frame(p, (256, 256), "crop")) for pair in found for p in pair[:2]])
     known = inception_features(ends, models.device)
     out: dict[str, Any] = {"model": model, "pairs": len(found), "frames": FRAMES, "steps": steps}
-    for name in WAYS:
-        lengths, features = [], []
+    points = all(pair.second for pair in found)
+    for name in [*WAYS, *(MOVED if points else ())]:
+        lengths, features, ghosts = [], [], []
         for pair in found:
             frames = way(models, name, pair, model, steps)
             x = images.to_tensor([f.resize((SIDE, SIDE), Resampling.BICUBIC) for f in frames])
@@ -86,6 +100,8 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
                 lengths.append(torch.cat([lpips(p, q).flatten() for p, q in pairwise(x.split(1))]))
             block = np.stack([np.asarray(images.fit_frame(f, (256, 256), "crop")) for f in frames])
             features.append(inception_features(block, models.device))
+            if points:
+                ghosts.append(ghosting(frames[FRAMES // 2], pair, pair.second))
         draw = np.random.default_rng(0)
         drawn = [np.concatenate([f[draw.choice(FRAMES, 2, replace=False)] for f in features]) for _ in range(DRAWS)]
         steps_apart = torch.stack(lengths)
@@ -94,7 +110,11 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
             "PPL": round(float(steps_apart.sum(1).mean()), 3),
             "PDV": round(1e4 * float(steps_apart.var(1, correction=0).mean()), 3),
         }
+        if points:
+            ghost, slope = np.mean(ghosts, 0)
+            row |= {"ghosting": round(float(ghost), 3), "slope": round(float(slope), 4)}
+            row |= {"ghosts": [round(g, 3) for g, _ in ghosts]}
         out[name] = row
-        print(f"{name:12} " + "  ".join(f"{k} {v:8}" for k, v in row.items()), flush=True)
+        print(f"{name:25} " + "  ".join(f"{k} {v:8}" for k, v in row.items()), flush=True)
     out["units"] = f"PDV × 10⁻⁴; FID of {2 * len(found)} against {2 * len(found)} pictures: biased, for this table only"
     return out

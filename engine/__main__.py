@@ -12,7 +12,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from engine.requests import METHODS, Done, EngineError, Field, Frame, Progress, Request, fields_of, number, pictures_of
+from engine.requests import (
+    METHODS,
+    Done,
+    EngineError,
+    Field,
+    Frame,
+    Progress,
+    Request,
+    fields_of,
+    number,
+    pictures_of,
+    points,
+)
 from engine.requests import make as make_request
 from engine.requests.files import FILM, PNG, ZIP, destination, frames_folder, typed, unreadable
 from engine.requests.settings import Settings, document, options
@@ -20,6 +32,7 @@ from engine.requests.terminal import plain, spell
 
 KINDS = {"zip": ZIP, "lora_dir": ()}  # what else results go into
 FILMS, PAIRS = ("interpolate", "morph"), {"picks": "--pick", "reseeds": "--reseed"}  # (the others make pictures)
+OTHERWISE = (*PAIRS, "points")  # fields whose options are not made of their declarations
 
 
 def frame_pair(text: str) -> tuple[int, ...]:
@@ -47,20 +60,22 @@ def parser() -> argparse.ArgumentParser:
 
 def _inputs(p: argparse.ArgumentParser, request: type[Request]) -> None:
     for f in pictures_of(request).values():
-        if f.default is not MISSING:
+        if f.type is tuple:
+            p.add_argument(f.name, nargs="+" if f.default is MISSING else "*", metavar="PICTURE", help=f.spec.help)
+        elif f.default is not MISSING:
             p.add_argument(f"--{f.name}", metavar="FILE", help=f.spec.help)
-        elif f.type is tuple:
-            p.add_argument(f.name, nargs="+", metavar="PICTURE", help=f.spec.help)
         else:
             p.add_argument(f.name, metavar=f.name.upper(), help=f.spec.help)
     if request.method == "draw":
         p.add_argument("--drawing", metavar="PNG", help="a drawing saved by the canvas, with all its layers")
     if request.presets:
         p.add_argument("--preset", choices=list(request.presets), help="single options override it")
-    options(p, (f for f in fields_of(request).values() if f.name not in PAIRS))
+    options(p, (f for f in fields_of(request).values() if f.name not in OTHERWISE))
     for name, option in PAIRS.items():
         if f := fields_of(request).get(name):
             p.add_argument(option, dest=name, action="append", metavar="FRAME:N", type=frame_pair, help=f.spec.help)
+    if f := fields_of(request).get("points"):
+        p.add_argument("--points", metavar="FILE", help=f.spec.help)
     options(p, (fields_of(Settings)[n] for n in ("device", "memory")))
 
 
@@ -88,7 +103,7 @@ def _outputs(p: argparse.ArgumentParser, method: str) -> None:
 
 def request_of(args: argparse.Namespace) -> Any:
     """Reads the pictures and refuses bad input, before anything slow."""
-    from engine.vision.images import drawing
+    from engine.vision.images import digest, drawing
 
     request = METHODS[args.verb]
     preset = request.presets[args.preset] if request.presets and args.preset else {}
@@ -100,10 +115,15 @@ def request_of(args: argparse.Namespace) -> Any:
         values = {k: v for k, v in drawing(typed(args.drawing)).items() if v is not None} | values
     for f in fields_of(request).values():
         if (given := getattr(args, f.name)) is not None:
-            values[f.name] = tuple(given) if f.type is tuple else given
+            values[f.name] = tuple(given) if f.type is tuple and f.name != "points" else given
     for name in ("pose_a", "pose_b"):
         if name in values:
             values[name] = _file(values[name], name).decode("utf8", "replace")
+    if "points" in values:
+        pictures = values.get("pictures") or (values["a"], values["b"], *values["more"])
+        text = _file(values["points"], "points").decode("utf8", "replace")
+        values["points"] = points.read(text, [digest(p) for p in pictures])
+        values.setdefault("align", "points")
     if "loras" in values:
         values["loras"] = tuple(b"" if path == "-" else _lora(path) for path in args.loras)
     if "seed" in fields_of(request):
@@ -115,7 +135,8 @@ def _picture(f: Field, found: Any) -> Any:
     from engine.vision.images import layer, read
 
     if f.type is tuple:
-        return tuple(read(typed(p), f"picture {i}") for i, p in enumerate(found, 1))
+        first = 1 if f.default is MISSING else 3  # after two that have names of their own
+        return tuple(read(typed(p), f"picture {i}") for i, p in enumerate(found, first))
     if f.spec.layer == "RGB":
         return read(typed(found), f.spec.label)
     return layer(typed(found), f.name, f.name)

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
@@ -21,16 +22,25 @@ FILM, LORAS, PICTURES = ("mp4", "zip", "report"), ("loras",), ("pictures", "repo
 Read = Callable[[Any, dict[str, Any]], Any]  # a request from its class and values by name
 
 
-def api(worker: Any, request: Any, about: str, outputs: tuple[str, ...], read: Read, **more: Component) -> None:
-    """``/{method}``: pictures as files, ``more`` inputs, and the request's plain fields → ``outputs``.
+def api(
+    worker: Any,
+    request: Any,
+    about: str,
+    outputs: tuple[str, ...],
+    read: Read,
+    last: Any = MappingProxyType({}),
+    **more: Component,
+) -> None:
+    """``/{method}``: pictures as files, ``more`` inputs, the request's plain fields, the ``last`` ones → ``outputs``.
 
     The request is the one judge of its fields, and its sentences name them.
     """
-    inputs = {n: upload(n, f) for n, f in pictures_of(request).items()} | more
+    inputs = {n: upload(n, f) for n, f in pictures_of(request).items() if n not in last} | more
     # Plain inputs of their own: the page's would check values before the request does.
     for n, f in fields_of(request).items():
         if f.type is not tuple:
             inputs[n] = KINDS.get(f.type, gr.Number)(value=f.default, label=n, visible=False)
+    inputs |= last
     outs = {n: gr.JSON(visible=False, label=n) if n == "report" else upload(n) for n in outputs}
 
     def call(*values: Any) -> Iterator[dict[Component, Any]]:

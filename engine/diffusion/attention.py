@@ -55,11 +55,17 @@ def record(model: Any, sigmas: Collection[float]) -> Iterator[Features]:
 
 
 @contextmanager
-def mix(model: Any, features: Features, own: float = 0.0) -> Iterator[None]:
+def mix(
+    model: Any,
+    features: Features,
+    own: float = 0.0,
+    blend: Callable[[Tensor, Tensor, int], Tensor | None] | None = None,
+) -> Iterator[None]:
     """Inside, rows that carry ``attention_weights`` (n, K) take keys and values from that mix of recorded features.
 
     h = own · (their own) + (1 − own) · Σ weightₖ · featureₖ (DiffMorpher eq. 7; β in its code), at the recorded sigmas
-    only; all else is as it was.
+    only; all else is as it was. ``blend``, of the features (K, tokens, c), the weights and the number of the first row,
+    may give another mix, (n, tokens, c).
     """
 
     def hook(name: str):
@@ -69,7 +75,9 @@ def mix(model: Any, features: Features, own: float = 0.0) -> Iterator[None]:
                 return None
             x = args[0] if args else kwargs["hidden_states"]
             kept = features[name, now.sigma].to(x.device, x.dtype)
-            mixed = torch.einsum("nk,ktc->ntc", now.attention_weights.to(x.device, x.dtype), kept)
+            mixed = blend(kept, now.attention_weights, now.first) if blend else None
+            if mixed is None:
+                mixed = torch.einsum("nk,ktc->ntc", now.attention_weights.to(x.device, x.dtype), kept)
             if own:
                 mixed = own * x + (1 - own) * mixed
             # Attention takes keys and values from ``encoder_hidden_states`` where there are any.

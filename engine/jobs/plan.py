@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
+from engine.diffusion.correspondence import DRAWS
 from engine.diffusion.geometry import noise_steps, tree
 from engine.diffusion.sampling import ITERATIONS
 from engine.methods.interpolate import tries_at
@@ -19,6 +20,7 @@ from engine.requests import (
     EditRequest,
     EnlargeRequest,
     InterpolateRequest,
+    MatchRequest,
     MorphRequest,
     PoseRequest,
 )
@@ -48,12 +50,18 @@ def people(r: PoseRequest) -> Cost:
 
 
 def interpolate(r: InterpolateRequest) -> Cost:
-    rows = 1 if r.guidance == 1 else 2
+    rows, ways = 1 if r.guidance == 1 else 2, len(r.pictures) - 1
     steps, pictures = SCHEMES[r.scheme](r)
     if r.pose_rescue and r.pose in DETECTORS:
         steps += PHOTOGRAPH * ((not r.pose_a) + (not r.pose_b))
+    steps += seen(r, 2) / rows
     # Both pictures are fitted at once, each under its words and under the negative.
-    return Cost(steps, rows, 2 * rows * r.invert_steps, pictures, r.pose != "off")
+    return Cost(ways * steps, rows, ways * 2 * rows * r.invert_steps, ways * pictures, r.pose != "off")
+
+
+def seen(r: InterpolateRequest | MorphRequest | MatchRequest, pictures: int) -> int:
+    """Rows in which pictures are looked at for their parts."""
+    return DRAWS * pictures * (r.align == "automatic")
 
 
 def branch(r: InterpolateRequest) -> tuple[int, int]:
@@ -98,6 +106,7 @@ def morph(r: MorphRequest) -> Cost:
     learnt = 0 if r.lora == "none" else different - sum(files.values())
     look, inner = ways * PROBE_FRAMES * r.reschedule, ways * (r.frames - 2)
     steps = different * (1 + ITERATIONS) * r.steps + look * min(PROBE_STEPS, r.steps) + inner * r.steps
+    steps += seen(r, different)
     return Cost(steps, 1, learnt * r.lora_steps * r.lora_draws, look + inner + keyframes * (not r.exact_ends))
 
 
@@ -140,4 +149,5 @@ PLANS: dict[type, Callable[[Any], Cost]] = {
     EditRequest: edit,
     EnlargeRequest: lambda r: Cost(pictures=sum(p.width * p.height for p in r.pictures) * r.scale**2 / 512**2),
     PoseRequest: people,
+    MatchRequest: lambda r: Cost(seen(r, 2)),
 }

@@ -20,6 +20,7 @@ from engine.methods.draw import draw
 from engine.methods.edit import edit
 from engine.methods.enlarge import enlarge
 from engine.methods.interpolate import interpolate
+from engine.methods.match import match
 from engine.methods.morph import morph
 from engine.methods.pose import find
 from engine.requests import (
@@ -32,6 +33,7 @@ from engine.requests import (
     Event,
     InterpolateRequest,
     LoadRequest,
+    MatchRequest,
     MorphRequest,
     PoseRequest,
     Preview,
@@ -61,6 +63,7 @@ METHODS: dict[type, Method] = {
     LoadRequest: warm_up,
     EnlargeRequest: enlarge,
     PoseRequest: find,
+    MatchRequest: match,
 }
 
 

@@ -8,6 +8,8 @@ batch. The other four rows of the paper's Table 1 are here for comparison.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,35 +20,62 @@ from engine.context import Advance, Context, Output, Steps, relay
 from engine.diffusion.geometry import MIX, noise_steps, slerp, tree
 from engine.diffusion.sampling import gaussian, generator
 from engine.diffusion.textual_inversion import invert_text
+from engine.methods import align
 from engine.methods.path import Frames, Path, choose
 from engine.methods.pose import find_both
-from engine.requests import Frame, InterpolateRequest
+from engine.requests import Frame, InterpolateRequest, Progress
 from engine.vision import images
+from engine.vision.clip_score import Ranker
 from engine.vision.perceptual import quality
 
 
 def interpolate(context: Context, r: InterpolateRequest) -> Steps:
-    """`Frame`s of the path from picture A to picture B, coarse to fine; the ends are the (fitted) originals."""
+    """`Frame`s of the path through the pictures, way by way, each coarse to fine; the pictures are the (fitted)
+    originals."""
     model, last = context.model, r.frames - 1
     # What is missing is said before the work.
     ranker = context.clip(r.picker) if r.picker.startswith("clip") else None
-    weights = model.resident.weights_for("ddim" if r.scheme == "interpolate" else r.sampler)
+    weights = partial(model.resident.weights_for, "ddim" if r.scheme == "interpolate" else r.sampler)
+    weights()
     size = images.frame_size(r.a, r.fit, r.size or model.size, model.multiple)
-    ends = [images.fit_frame(p, size, r.fit) for p in (r.a, r.b)]
-    yield Frame(0, ends[0])
-    yield Frame(last, ends[1])
-    poses, found, notes = yield from find_both(context, r, size)
+    ends = [images.fit_frame(p, size, r.fit) for p in r.pictures]
+    frames = {k * last: picture for k, picture in enumerate(ends)}
+    yield from (Frame(i, picture) for i, picture in frames.items())
+    found, notes = {}, []
+    for k, own in enumerate(r.ways()):
+        steps = way(context, own, ends[k : k + 2], ranker, weights, k)
+        path, said, more = yield from relay(steps, partial(numbered, by=k * last))
+        frames |= {k * last + i: picture for i, picture in path.pictures.items()}
+        found, notes = found | said, notes + [n for n in more if n not in notes]
+    pictures = [frames[i] for i in range(r.total)]
+    yield Advance("measuring the way")
+    measured = quality(model, images.to_tensor(pictures), images.to_tensor(ends), range(0, r.total, last))
+    return Output(pictures, found, measured, notes)
+
+
+def way(
+    context: Context, r: InterpolateRequest, ends: list[Image], ranker: Ranker | None, weights: Callable, before: int
+) -> Generator[Advance | Frame | Progress, None, tuple[Path, dict[str, Any], list[str]]]:
+    """The frames between two fitted pictures; ``before``: how many ways came before it. Returns its path, settings to
+    be kept and notes."""
+    model, last = context.model, r.frames - 1
+    poses, found, notes = yield from find_both(context, r, ends[0].size)
     z = context.encode(ends)
     texts = [r.prompt, r.prompt_b or r.prompt, r.negative]
     prompts = yield from embed(context, r, ends, texts)
-    path = Path(context, r, prompts, ranker, poses, {0: z[:1], last: z[1:]}, {0: ends[0], last: ends[1]})
+    parts = yield from align.find(context, r, (r.a, r.b), [(0, 1)], z, prompts[:2], before)
+    path = Path(context, r, prompts, ranker, poses, {0: z[:1], last: z[1:]}, {0: ends[0], last: ends[1]}, parts)
     path.keys |= {0: content(context, r, ends, "a"), last: content(context, r, ends, "b")}
-    with weights:
+    with weights():
         yield from SCHEMES[r.scheme](path)
-    frames = [path.pictures[i] for i in range(r.frames)]
-    yield Advance("measuring the way")
-    measured = quality(model, images.to_tensor(frames), images.to_tensor(ends), (0, last))
-    return Output(frames, found, measured, model.unread(texts) + notes)
+    return path, found, model.unread(texts) + notes + parts.notes
+
+
+def numbered(event: Any, by: int) -> Any:
+    """An event of a way, its frames numbered as those of the whole."""
+    if isinstance(event, Frame):
+        return replace(event, index=event.index + by)
+    return replace(event, frames=[i + by for i in event.frames]) if isinstance(event, Advance) else event
 
 
 def content(context: Context, r: InterpolateRequest, ends: Sequence[Image], end: str) -> Any:
@@ -114,10 +143,10 @@ def between(path: Path, rows: Sequence[tuple[int, int]], distance: int, sigma: f
     way there is more noise to a picture than ``sigma`` says, and what is left of it looks woven. "clean" mixes the
     clean latents by slerp, which keeps their variance, and lays the noise on top.
     """
-    r, z = path.request, path.z
-    noise = gaussian(z[0].shape[1:], [generator(path.seed(i), i, c) for i, c in rows])
+    r = path.request
+    noise = gaussian(path.z[0].shape[1:], [generator(path.seed(i), i, c) for i, c in rows])
     noise = sigma * noise.to(path.context.model.device)
-    left, right = (torch.cat([z[i + side] for i, _ in rows]) for side in (-distance, distance))
+    left, right = (torch.cat([path.moved(i + side, i) for i, _ in rows]) for side in (-distance, distance))
     w = torch.tensor([0.5 - r.bias * (i - distance == 0) + r.bias * (i + distance == path.last) for i, _ in rows])
     if r.mix == "clean":
         return slerp(left, right, w) + noise
@@ -131,7 +160,7 @@ def tries_at(r: InterpolateRequest, level: int) -> int:
 
 def mix_only(path: Path) -> Frames:
     """Interpolate only: the clean latents are mixed and decoded; no diffusion."""
-    yield from path.decode({i: mix(path, path.z[0], path.z[path.last], i) for i in range(1, path.last)})
+    yield from path.decode({i: mix(path, path.moved(0, i), path.moved(path.last, i), i) for i in range(1, path.last)})
 
 
 def mix(path: Path, a: Tensor, b: Tensor, frame: int) -> Tensor:

@@ -20,6 +20,7 @@ from engine.diffusion import attention, lora, sampling
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.lora import LoraStack
 from engine.diffusion.sampling import ITERATIONS
+from engine.methods.align import Alignment, Moves
 from engine.requests import EngineError, MorphRequest
 from engine.vision import images
 
@@ -40,6 +41,8 @@ class Job:
     sigmas: list[float]  # falling, the last one 0
     loras: list[LoraStack] = field(default_factory=list)  # of each different picture
     notes: list[str] = field(default_factory=list)
+    alignment: Alignment | None = None
+    moves: Moves | None = None  # of the rows that are under way
 
     @property
     def legs(self) -> int:
@@ -78,6 +81,10 @@ class Job:
     def conditionings(self, prompt_embeds: Tensor, loras: Tensor, attended: Tensor | None = None) -> list[Conditioning]:
         loras = loras if self.loras else None  # type: ignore[assignment]
         return [Conditioning(prompt_embeds, lora_weights=loras, attention_weights=attended)]
+
+    def blend(self, kept: Tensor, weights: Tensor, first: int) -> Tensor | None:
+        """What `attention.mix` looks at where parts move; None: where nothing does."""
+        return self.moves.blend(kept, first, len(weights)) if self.moves else None
 
     # All that a LoRA, an inversion and the features of picture ``k`` depend on.
 

@@ -20,6 +20,7 @@ from engine.context import Advance, Context, Output, Steps, walk
 from engine.diffusion import attention, lora
 from engine.diffusion.geometry import adain, lerp, slerp
 from engine.diffusion.lora import LoraStack
+from engine.methods import align
 from engine.methods.learn import Job, Place, files, fit, invert, redraw, start
 from engine.requests import Frame, MorphRequest
 from engine.vision import images, perceptual
@@ -35,6 +36,10 @@ def morph(context: Context, r: MorphRequest) -> Steps:
     at = [k * (r.frames - 1) for k in range(len(keys))]
     yield Advance("looking at the pictures", frames=at, pictures=keys)
     job = start(context, r, keys)
+    joints = [job.leg(k) for k in range(job.legs)]
+    pictures = [r.pictures[job.of.index(k)] for k in range(len(job.names))]
+    job.alignment = yield from align.find(context, r, pictures, joints, job.z, job.prompt_embeds)
+    job.notes += job.alignment.notes
     with ExitStack() as inside:
         if r.lora != "none":
             yield from fit(job)
@@ -44,7 +49,7 @@ def morph(context: Context, r: MorphRequest) -> Steps:
         ends = keys if r.exact_ends else images.to_pictures(model.decode(again[job.of]))
         frames = dict(zip(at, ends, strict=True))
         yield from (Frame(i, frames[i]) for i in at)
-        inside.enter_context(attention.mix(model, features, r.own))
+        inside.enter_context(attention.mix(model, features, r.own, job.blend))
         ways = [[i / (r.frames - 1) for i in range(r.frames)]] * job.legs
         if r.reschedule:
             ways = yield from probe(job, noise)
@@ -68,7 +73,9 @@ def between(
     """Frames at ``places``, all in one batch (eq. 4 to 8)."""
     a, b = (torch.tensor([job.leg(k)[i] for k, _ in places]) for i in (0, 1))
     w = torch.tensor([w for _, w in places], dtype=torch.float64)
-    x = slerp(noise[a], noise[b], w)
+    job.moves = job.alignment.rows(places, [job.leg(k) for k, _ in places]) if job.alignment else None
+    ends = (noise[a], noise[b]) if not job.moves else (job.moves.noise(noise[a], 0), job.moves.noise(noise[b], 1))
+    x = slerp(*ends, w)
     if job.request.adain:
         std, mean = torch.std_mean(noise, dim=(2, 3), keepdim=True, correction=0)
         x = adain(x, lerp(mean[a], mean[b], w), lerp(std[a], std[b], w))

@@ -17,6 +17,7 @@ from engine.context import Advance, Context, walk
 from engine.diffusion.geometry import slerp
 from engine.diffusion.guidance import Conditioning, classifier_free
 from engine.diffusion.sampling import ancestral, euler, generator, lcm_step
+from engine.methods.align import Alignment
 from engine.methods.pose import Poses
 from engine.requests import Frame, InterpolateRequest
 from engine.vision import images
@@ -37,6 +38,7 @@ class Path:
     poses: Poses | None  # if body keypoints steer
     z: dict[int, Tensor]
     pictures: dict[int, Image]
+    alignment: Alignment
     keys: dict[int, Any] = field(default_factory=dict)
 
     @property
@@ -45,6 +47,10 @@ class Path:
 
     def seed(self, frame: int) -> int:
         return dict(self.request.reseeds).get(frame, self.request.seed)
+
+    def moved(self, parent: int, frame: int) -> Tensor:
+        """A finished frame's latent, its parts where they are in another frame."""
+        return self.alignment.bring(self.z[parent], 0, parent / self.last, frame / self.last)
 
     def conditionings(self, frames: Sequence[int]) -> list[Conditioning]:
         """The embeddings mixed at each frame's place on the path, as one vector each."""

@@ -13,6 +13,7 @@ from engine.requests.errors import Cancelled, EngineError
 from engine.requests.events import Cost, Done, Event, Frame, Preview, Progress, Waiting, result, within
 from engine.requests.interpolate import SCHEMES, InterpolateRequest
 from engine.requests.load import LoadRequest
+from engine.requests.match import MatchRequest
 from engine.requests.morph import MOST, MorphRequest
 from engine.requests.pose import DETECTORS, PoseRequest
 from engine.requests.spec import Field, Request, Spec, fields_of, make, new_seed, number, pictures_of, settle

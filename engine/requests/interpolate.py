@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from PIL.Image import Image
 
-from engine.requests import shared
+from engine.requests import points, shared
 from engine.requests.errors import EngineError
 from engine.requests.pose import DETECTORS
-from engine.requests.spec import Request, Spec, advanced, hidden
+from engine.requests.spec import Request, Spec, advanced, hidden, number
 
 SCHEMES = {
     "branch": "add noise, mix, denoise (the paper's own)",
@@ -31,19 +32,23 @@ KEEPS = {"largest": "the largest person", "all": "everybody, matched"}
 posed = partial(Spec, group="poses")
 MIXES = ("clean", "slerp", "lerp")
 Pairs = tuple[tuple[int, int], ...]
+MOST_MORE, MOST_FRAMES = 10, 600  # pictures after the first two; frames of the whole
 
 
 @dataclass(frozen=True)
 class InterpolateRequest(Request):
-    """Morph between two pictures (Wang & Golland 2023, arXiv 2307.12560; methods.md §1).
+    """Morph between two pictures, or on through more (Wang & Golland 2023, arXiv 2307.12560; methods.md §1).
 
-    ``a`` and ``b`` are PIL pictures as `engine.vision.images.read` gives them. ``picks`` holds (frame, candidate) pairs
-    and ``reseeds`` (frame, seed) pairs: with them one frame is chosen by hand or made again; every frame that does not
-    descend from it stays as it was. The picker "clip" ranks by ``rank_for`` (empty: the prompts)
+    ``a``, ``b`` and ``more`` are PIL pictures as `engine.vision.images.read` gives them. ``frames`` counts a way from
+    one to the next, both included. ``prompts`` holds words for single pictures and ``seeds`` seeds for single ways;
+    where there are none, ``prompt`` (of the second ``prompt_b``) and ``seed`` count. ``picks`` holds (frame, candidate)
+    pairs and ``reseeds`` (frame, seed) pairs: with them one frame is chosen by hand or made again; every frame that
+    does not descend from it stays as it was. The picker "clip" ranks by ``rank_for`` (empty: the prompts)
     against ``rank_against`` (empty: the negative; without any words the paper's own); the sampler "live" walks with the
     few-step weights. ``pose`` steers the frames by body keypoints (§4.3): ``pose_a`` and ``pose_b`` (OpenPose's JSON,
     in the picture's own coordinates), or what its detector finds where these are empty; ``pose_rescue`` as in
-    `PoseRequest`.
+    `PoseRequest`. ``align`` moves parts to where they belong on the way, for the schemes branch and interpolate, by
+    ``points`` (`engine.requests.points`), a list a way.
     """
 
     a: Annotated[Image, Spec("picture A", "first picture", layer="RGB")]
@@ -59,6 +64,7 @@ class InterpolateRequest(Request):
     negative: shared.NEGATIVE = ""
     fit: shared.FIT = "fit"
     size: shared.SIZE = 0
+    align: points.ALIGN = "off"
     scheme: Annotated[str, advanced("Method", "of the paper's Table 1", choices=SCHEMES)] = "branch"
     schedule: Annotated[
         str, advanced("Noise over the levels", "how it grows to the middle", choices=("linear", "convex", "concave"))
@@ -84,6 +90,12 @@ class InterpolateRequest(Request):
     pose_a: Annotated[str, hidden("", "keypoints of picture A (OpenPose's JSON, see 'pose --json')")] = ""
     pose_b: Annotated[str, hidden("", "keypoints of picture B")] = ""
     model: shared.MODEL = "flora"
+    more: Annotated[
+        tuple[Image, ...], Spec("And on to", "more pictures, in their order", 0, MOST_MORE, layer="RGB")
+    ] = ()
+    prompts: Annotated[tuple[str, ...], hidden("", "what the pictures show, one text for each")] = ()
+    seeds: Annotated[tuple[int, ...], hidden("", "a seed for each way from picture to picture")] = ()
+    points: points.POINTS = ()
     picks: Annotated[Pairs, hidden("", "take candidate N for a frame")] = ()
     reseeds: Annotated[Pairs, hidden("", "make a frame again with seed N, and what descends from it")] = ()
 
@@ -98,6 +110,17 @@ class InterpolateRequest(Request):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ways = len(self.pictures) - 1
+        object.__setattr__(self, "points", points.check(points.nested(self.points), ways, ways + 1))
+        object.__setattr__(self, "seeds", seeds(self.seeds, ways))
+        if len(self.prompts) > ways + 1 or not all(isinstance(w, str) for w in self.prompts):
+            raise EngineError(f"prompts must be at most {ways + 1} texts, one a picture, got {len(self.prompts)}")
+        if self.total > MOST_FRAMES:
+            raise EngineError(f"frames must be at most {MOST_FRAMES} in all, got {self.total} of {ways} ways")
+        if self.more and self.pose != "off":
+            raise EngineError(f"pose must be off for more than two pictures, got {self.pose!r}")
+        if self.align != "off" and self.scheme not in ("branch", "interpolate"):
+            raise EngineError(f"align must be off for the scheme {self.scheme}, got {self.align!r}")
         if self.sampler == "live" and self.scheme not in ("branch", "interpolate"):  # the latter has no sampler
             raise EngineError(f"sampler must be ddim for the scheme {self.scheme}, got 'live'")
         if self.pose == "given" and not (self.pose_a or self.pose_b):
@@ -106,8 +129,38 @@ class InterpolateRequest(Request):
             raise EngineError(f"low must not be above high, got low {self.low:g} and high {self.high:g}")
         for name in ("picks", "reseeds"):
             for pair in getattr(self, name):
-                if len(pair) != 2 or not 0 < pair[0] < self.frames - 1 or pair[1] < 0:
+                if len(pair) != 2 or not 0 < pair[0] < self.total - 1 or not pair[0] % (self.frames - 1) or pair[1] < 0:
                     raise EngineError(f"{name} must be pairs of an inner frame and a number, got {pair!r}")
+
+    @property
+    def pictures(self) -> tuple[Image, ...]:
+        return (self.a, self.b, *self.more)
+
+    def words(self) -> list[str]:
+        """The prompt of every picture."""
+        own = [*self.prompts, *[""] * len(self.pictures)][: len(self.pictures)]
+        others = [self.prompt, self.prompt_b or self.prompt, *[self.prompt] * len(self.more)]
+        return [mine or other for mine, other in zip(own, others, strict=True)]
+
+    def ways(self) -> list[InterpolateRequest]:
+        """A request for each way from a picture to the next: what it is asked for by itself, with its own numbers."""
+        words, out, last = self.words(), [], self.frames - 1
+        for k in range(len(self.pictures) - 1):
+            own: dict[str, Any] = {"a": self.pictures[k], "b": self.pictures[k + 1], "more": ()}
+            own |= {"prompt": words[k], "prompt_b": words[k + 1] if words[k + 1] != words[k] else "", "prompts": ()}
+            own |= {"seed": self.seed_of(k), "seeds": (), "points": self.points[k : k + 1]}
+            for name in ("picks", "reseeds"):
+                pairs = getattr(self, name)
+                own[name] = tuple((i - k * last, n) for i, n in pairs if k * last < i < (k + 1) * last)
+            out.append(replace(self, **own))
+        return out
+
+    def seed_of(self, way: int) -> int:
+        return self.seeds[way] if way < len(self.seeds) else self.seed
+
+    def settings(self) -> dict[str, Any]:
+        """All but the pictures, as plain values; of more than two, how many they are."""
+        return super().settings() | ({"keyframes": len(self.pictures)} if self.more else {})
 
     @property
     def wants(self) -> tuple[str, ...]:
@@ -120,5 +173,16 @@ class InterpolateRequest(Request):
 
     @property
     def total(self) -> int:
-        """Frames of the whole."""
-        return self.frames
+        """Frames of the whole: a picture between two ways is counted once."""
+        return (len(self.pictures) - 1) * (self.frames - 1) + 1
+
+
+def seeds(values: Iterable[Any], ways: int) -> tuple[int, ...]:
+    """Seeds of so many ways at most, from text or numbers. EngineError for what is none."""
+    found = tuple(number(v, whole=True) if isinstance(v, str) else v for v in values)
+    if len(found) > ways:
+        raise EngineError(f"seeds must be at most {ways}, one a way from picture to picture, got {len(found)}")
+    for s in found:
+        if isinstance(s, bool) or not isinstance(s, int | float) or s % 1 or not 0 <= s < 2**32:
+            raise EngineError(f"seeds must be whole numbers from 0 to {2**32 - 1}, got {str(s)[:40]}")
+    return tuple(int(s) for s in found)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from PIL.Image import Image
 
-from engine.requests import shared
+from engine.requests import points, shared
 from engine.requests.errors import EngineError
 from engine.requests.spec import Request, Spec, advanced, hidden
 
@@ -26,6 +26,8 @@ class MorphRequest(Request):
     holds safetensors files for single pictures, in their order; an empty one is fitted here. ``lora`` "fixed" keeps one
     mix (``fix``: 0 the first picture's, 1 the last's), "none" leaves LoRAs out; ``attention`` 0 leaves the attention
     mix out. ``form`` "sum" adds the LoRAs' deltas (the paper's eq. 4), "factors" mixes their factors (its code).
+    ``align`` moves parts to where they belong on the way, by ``points`` (`engine.requests.points`): a joint's for every
+    way from one picture to the next, a loop's last one to the first picture included.
     """
 
     pictures: Annotated[tuple[Image, ...], Spec("Pictures", "two or more, in their order", 2, MOST, layer="RGB")]
@@ -51,9 +53,11 @@ class MorphRequest(Request):
     ] = ()
     own: Annotated[float, advanced("Keep of its own", "while it looks at both (β)", 0, 1, 0.05)] = 0.0
     adain: Annotated[bool, advanced("mix the noise's statistics (AdaIN)", "mean and deviation", beside=True)] = True
+    align: points.ALIGN = "off"
     fit: shared.FIT = "fit"
     size: shared.SIZE = 0
     model: shared.MODEL = "flora"
+    points: points.POINTS = ()
 
     method: ClassVar = "morph"
     presets: ClassVar = {
@@ -67,6 +71,8 @@ class MorphRequest(Request):
     def __post_init__(self) -> None:
         super().__post_init__()
         n = len(self.pictures)
+        joints = n if self.loop else n - 1
+        object.__setattr__(self, "points", points.check(points.nested(self.points), joints, n))
         for name, kind, what in (("prompts", str, "texts"), ("loras", bytes, "files")):
             value = getattr(self, name)
             if len(value) > n or not all(isinstance(v, kind) for v in value):

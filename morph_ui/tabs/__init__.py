@@ -75,3 +75,9 @@ def read_settings(method: str, path: str) -> dict[str, Any]:
     if settings["method"] != method:
         raise EngineError(f"settings must be of {method.title()}, got those of {str(settings['method']).title()}")
     return settings
+
+
+def wire_points(form: Form, line: gr.HTML) -> None:
+    """The first points on the timeline are there to move something: the form says so, unless it does already."""
+    moved = form.widgets["align"]
+    line.points(None, moved, moved, js="align => align === 'off' ? 'points' : align", **QUIET)

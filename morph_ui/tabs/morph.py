@@ -14,12 +14,13 @@ from engine.requests.settings import Settings
 from engine.vision import images
 from morph_ui.api import FILM, LORAS, api, upload
 from morph_ui.components.shelf import examples, shelf
-from morph_ui.components.timeline import example, keyframes, timeline
+from morph_ui.components.timeline import example, keyframes, points, timeline
 from morph_ui.form import Form
 from morph_ui.panels import QUIET, Updates
 from morph_ui.panels.film import Film
 from morph_ui.session import Session
-from morph_ui.tabs import Asked, columns, wire
+from morph_ui.tabs import Asked, columns, wire, wire_points
+from morph_ui.tabs.arrows import arrows
 
 R = MorphRequest
 ABOUT = "Morph through two ``pictures`` or more; ``prompts``: words for each, one a line. MP4, PNGs, report and LoRAs."
@@ -32,7 +33,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
     state = gr.State(Session(), delete_callback=Session.forget)
     left, right = columns(5, 7)
     with left:
-        line, ways = timeline("morph"), ready()
+        line, ways = timeline("morph", MOST), ready()
         with gr.Row(elem_classes="tryout"):
             tryout = shelf("morph", [[name for name, _ in way] for way in ways])
         form = Form(R, settings)
@@ -49,8 +50,13 @@ def build(worker: Any, settings: Settings) -> gr.State:
 
     tryout.choose(take, None, line, **QUIET)
     wire(worker, state, form, panel, ask, note)
+    wire_points(form, line)
+    arrows(worker, form, line, sides)
+    closed = "on => window.dispatchEvent(new CustomEvent('chrysalis-loop', { detail: { tab: 'morph', on } }))"
+    form.widgets["loop"].change(None, form.widgets["loop"], None, js=closed, **QUIET)
     more = {"prompts": gr.Textbox("", visible=False, label="prompts"), "loras": upload("loras", form.fields["loras"])}
-    api(worker, R, ABOUT, FILM + LORAS, lambda _, values: call(values), **more)
+    last = {"points": gr.Textbox("", visible=False, label="points")}
+    api(worker, R, ABOUT, FILM + LORAS, lambda _, values: call(values), last, **more)
     return state
 
 
@@ -69,13 +75,22 @@ def remember(settings: dict[str, Any]) -> tuple[str, str]:
     except (TypeError, ValueError):
         raise EngineError("settings must be as they were written here, got some that were changed") from None
     text = f". The same {n} pictures make it again" + ", with the same LoRAs of your own" * own
-    return text, json.dumps({"words": words + [""] * (MOST - len(words))})
+    return text, json.dumps({"words": words + [""] * (MOST - len(words)), "points": settings.get("points", [])})
 
 
 def ask(session: Session, values: dict[str, Any]) -> Asked:
     """A request from the page, whose pictures are the timeline's."""
-    items = keyframes(values["pictures"])
-    return call(values | {"pictures": [k["path"] for k in items], "prompts": [k["words"] for k in items]}), {}
+    items, own = keyframes(values["pictures"]), {"points": points(values["pictures"])}
+    return call(values | own | {"pictures": [k["path"] for k in items], "prompts": [k["words"] for k in items]}), {}
+
+
+def sides(values: dict[str, Any], way: int) -> dict[str, Any]:
+    """The two pictures of a way, with its points and words."""
+    items, put = keyframes(values["pictures"]), points(values["pictures"])
+    a, b = items[way], items[(way + 1) % len(items)]
+    own: dict[str, Any] = {n: images.read(k["path"]) for n, k in (("a", a), ("b", b))}
+    words = {"prompt": a["words"] or values["prompt"], "prompt_b": b["words"] or values["prompt"]}
+    return own | words | {"points": put[way : way + 1]}
 
 
 def call(values: dict[str, Any]) -> R:

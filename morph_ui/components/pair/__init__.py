@@ -9,6 +9,8 @@ from engine.requests import EngineError
 from morph_ui.components import component
 from morph_ui.components.opened import opened, uploaded
 
+TELL = "window.dispatchEvent(new Event('chrysalis-pair'));"
+
 
 def hands(tab: str) -> gr.HTML:
     """Beside the dropzones ``#{tab}-a`` and ``#{tab}-b``. Its value is JSON, {"a": path, "b": path} of uploads that
@@ -19,9 +21,10 @@ def hands(tab: str) -> gr.HTML:
 
 
 def remember(tab: str) -> str:
-    """JavaScript that keeps both pictures for this browser tab, whenever one has changed."""
+    """JavaScript that keeps both pictures for this browser tab, whenever one has changed, and tells of them."""
     kept = "JSON.stringify({ a: a && a.path, b: b && b.path })"
-    return f"(a, b) => {{ try {{ sessionStorage.setItem('chrysalis-{tab}', {kept}); }} catch {{}} }}"
+    keep = f"try {{ sessionStorage.setItem('chrysalis-{tab}', {kept}); }} catch {{}}"
+    return f"(a, b) => {{ {keep} (window.chrysalisPair ??= {{}}).{tab} = {{ a, b }}; {TELL} }}"
 
 
 def paths(value: Any) -> dict[str, str]:

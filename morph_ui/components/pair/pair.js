@@ -6,7 +6,7 @@ let dragged = null, under = null, turn = 0, puts = 0;
 
 async function take(files, on) {
   const mine = ++turn, several = files.length > 1, places = several ? ['a', 'b'] : [on], said = [];
-  if (several && files.length > 2) said.push(`The first two were taken; ${files.length - 2} ${files.length > 3 ? 'were' : 'was'} left out.`);
+  if (files.length > 2) window.dispatchEvent(new CustomEvent('chrysalis-more', { detail: { tab: OWN.tab, files: files.slice(2) } }));
   say('Opening …');
   const sent = {};
   await Promise.all(places.map(async (s, i) => {
@@ -20,6 +20,7 @@ function put(sent) {
   if (!Object.keys(sent).length) return;
   props.value = JSON.stringify({ ...sent, n: ++puts }); trigger('put');
 }
+window.addEventListener('chrysalis-put', e => { if (e.detail.tab === OWN.tab) put(e.detail.put); });
 function free() { return under || ['a', 'b'].find(s => !full(s)); }
 
 document.addEventListener('pointerover', e => { under = side(e.target) || null; });

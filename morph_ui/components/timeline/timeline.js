@@ -1,15 +1,13 @@
-// The keyframes. This script owns the value; Python reads it at Make, and sends examples ("items") or loaded "words".
-const keys = element.querySelector('.keys'), add = element.querySelector('.add'), file = add.querySelector('input');
-const trouble = element.querySelector('.trouble span'), undo = element.querySelector('.trouble button'), MOST = 12;
-let items = [], waiting = [], sent = null, held = null, before = null;
-
+// The keyframes. This script owns the value; Python reads it at Make, and sends examples ("items"), what a file says (its
+// "words", points and seeds), and arrows.
 function tell() {
-  const there = items.filter(k => k.path).map(({ path, url, words, example }) => ({ path, url, words, example }));
-  sent = JSON.stringify({ items: there, coming: items.length - there.length });
+  const there = items.filter(k => k.path).map(({ id, path, url, words, example }) => ({ id, path, url, words, example }));
+  sent = JSON.stringify({ items: there, coming: items.length - there.length, ...values() });
   props.value = sent; trigger('change');
-  try { sessionStorage.setItem('chrysalis-timeline', JSON.stringify({ items: there })); } catch { /* too much for this browser */ }
+  try { sessionStorage.setItem(STORED, JSON.stringify({ items: there, kept })); } catch { /* too much for this browser */ }
 }
 function say(text, back = null) { trouble.textContent = text; before = back; undo.hidden = !back; }
+function born(key) { return { id: `${Date.now().toString(36)}-${born.n = (born.n || 0) + 1}`, ...key }; }
 function cell(key) {
   const div = document.createElement('div');
   div.className = 'key'; div.setAttribute('role', 'listitem');
@@ -28,9 +26,9 @@ function cell(key) {
     if (e.key === 'Delete' || e.key === 'Backspace') { e.preventDefault(); remove(key); }
   });
   // A mouse or a pen drags at once. A finger scrolls the page, unless it has rested for a moment.
-  let rest = null;
-  const hold = id => { held = key; grip.setPointerCapture(id); div.classList.add('held'); };
-  const drop = () => { clearTimeout(rest); if (held === key) { held = null; div.classList.remove('held'); tell(); } };
+  let rest = null, counts = 0;
+  const hold = id => { held = key; counts = counted(); grip.setPointerCapture(id); div.classList.add('held'); };
+  const drop = () => { clearTimeout(rest); if (held === key) { held = null; div.classList.remove('held'); tell(); miss(counts, false); } };
   grip.addEventListener('pointerdown', e => {
     if (e.button || held) return;
     if (e.pointerType === 'touch') rest = setTimeout(() => hold(e.pointerId), 250); else { e.preventDefault(); grip.focus(); hold(e.pointerId); }
@@ -42,13 +40,13 @@ function cell(key) {
   key.cell = div;
 }
 function remove(key) {
-  const old = [...items], at = items.indexOf(key);
+  const old = [...items], at = items.indexOf(key), counts = counted();
   items = items.filter(k => k !== key);
-  draw(); tell(); say('', old);
+  draw(); tell(); miss(counts, true, () => { items = old; draw(); tell(); });
   const next = items[Math.min(at, items.length - 1)];
   (next ? next.cell.querySelector('.grip') : add).focus();
 }
-function step(key, by) { move(key, items.indexOf(key) + by); tell(); }
+function step(key, by) { const counts = counted(); move(key, items.indexOf(key) + by); tell(); miss(counts, false); }
 function move(key, to) {
   if (to < 0 || to >= items.length) return;
   items.splice(items.indexOf(key), 1); items.splice(to, 0, key); draw();
@@ -70,20 +68,22 @@ function draw() {
   }
   items.forEach((k, i) => {
     const part = s => k.cell.querySelector(s);
-    part('.num').textContent = i + 1;
+    part('.num').textContent = i + 1 + lead.length;
     k.cell.classList.toggle('coming', !k.path);
-    const one = `picture ${i + 1}`, said = { off: `Remove ${one}`, left: `Move ${one} to the left`, right: `Move ${one} to the right` };
+    const one = nameOf(i + lead.length), said = { off: `Remove ${one}`, left: `Move ${one} to the left`, right: `Move ${one} to the right` };
     for (const [name, text] of Object.entries(said)) part(`.${name}`).ariaLabel = text;
-    part('.grip').ariaLabel = `Picture ${i + 1} of ${items.length}; arrow keys move it`; part('input').ariaLabel = `Words for ${one}`;
+    part('.grip').ariaLabel = `Picture ${i + 1 + lead.length} of ${stops().length}; arrow keys move it`; part('input').ariaLabel = `Words for ${one}`;
   });
   add.style.display = items.length < MOST ? '' : 'none';
-  add.querySelector('span').textContent = items.length ? 'add' : 'Drop, paste or choose pictures, two or more';
+  add.querySelector('span').textContent = items.length ? 'add' : OWN.invitation;
+  keys.classList.toggle('slim', more && !items.length);
+  arrive(); chips();
 }
 async function take(files) {
   const all = [...files], list = all.slice(0, MOST - items.length);
   say(list.length < all.length ? `At most ${MOST} pictures; ${all.length - list.length} were left out.` : '');
   const said = [], sending = list.map(f => {
-    const key = { path: '', url: '', words: waiting.shift() || '' };
+    const key = born({ path: '', url: '', words: waiting.shift() || '' });
     items.push(key);
     return [f, key];
   });
@@ -107,18 +107,23 @@ function read() {
   const v = props.value;
   if (!v || v === sent) return;
   const found = JSON.parse(v);
-  if (found.words) {
+  if (found.arrows !== undefined) { props.value = sent; return editor.show(found.arrows, found.said); }
+  if (found.seeds && !found.words) reseed(found.seeds);
+  else if (found.words) {
+    loaded = { points: found.points || [], seeds: found.seeds || {}, there: [] };
     items.forEach((k, i) => { k.words = found.words[i] || ''; k.cell.querySelector('input').value = k.words; });
     waiting = found.words.slice(items.length);
     say('');
   } else {
-    const old = items.filter(k => !k.example);
-    items = (found.items || []).map(k => ({ ...k, example: true }));
-    waiting = []; say('', old.length ? old : null);
+    const old = items.filter(k => !k.example), counts = counted();
+    items = (found.items || []).map(k => born({ ...k, example: true }));
+    waiting = []; loaded = null;
+    const back = old.length ? () => { items = old; draw(); tell(); } : null;
+    say('', back); miss(counts, true, back);
   }
   draw(); tell();
 }
-undo.addEventListener('click', () => { items = before; say(''); draw(); tell(); });
+undo.addEventListener('click', () => { const back = before; say(''); back(); });
 file.addEventListener('change', () => { take(file.files); file.value = ''; });
 add.addEventListener('keydown', e => { if (e.key === 'Enter' || e.key === ' ') { e.preventDefault(); file.click(); } });
 keys.addEventListener('dragover', e => { e.preventDefault(); keys.classList.add('over'); });
@@ -129,7 +134,7 @@ keys.addEventListener('drop', async e => {
   if (files.length) take(files); else say(NO_FILE);
 });
 file.accept = PICTURES;
-document.addEventListener('paste', e => {
+if (!more) document.addEventListener('paste', e => {
   const files = pasted(e);
   const typing = e.target.closest && e.target.closest('input, textarea, [contenteditable]');
   if (!files.length || !element.offsetParent || (typing && [...e.clipboardData.types].includes('text/plain'))) return;
@@ -137,16 +142,17 @@ document.addEventListener('paste', e => {
 });
 watch('value', read); read(); draw();
 // After the page was loaded again: what is still there. The studio may have been started anew, or a day may have passed.
-async function back(old) {
-  const kept = await Promise.all(old.map(async k => {
-    if (k.example) return k;
+async function back({ items: old, kept: known }) {
+  const still = await Promise.all(old.map(async k => {
+    if (k.example) return born(k);
     const got = await server.opened({ path: k.path }).catch(() => null);
-    return got && !got.error && { ...k, path: got.path, url: got.url };
+    return got && !got.error && born({ ...k, path: got.path, url: got.url });
   }));
   if (items.length) return;
-  items = kept.filter(Boolean); waiting = old.filter((k, i) => !kept[i]).map(k => k.words);
+  items = still.filter(Boolean); waiting = old.filter((k, i) => !still[i]).map(k => k.words);
+  if (known) kept = known;
   const gone = old.length - items.length;
   if (gone) say(`${gone} of ${old.length} pictures ${gone > 1 ? 'are' : 'is'} no longer kept here; drop ${gone > 1 ? 'them' : 'it'} again.`);
   draw(); tell();
 }
-if (!props.value) try { const old = JSON.parse(sessionStorage.getItem('chrysalis-timeline')); if (old?.items?.length) back(old.items); } catch { /* no storage here */ }
+if (!props.value) try { const old = JSON.parse(sessionStorage.getItem(STORED)); if (old?.items?.length || old?.kept) back(old); } catch { /* no storage here */ }
