@@ -103,3 +103,16 @@ def test_fine_structure_goes_along_as_far_as_it_is_trusted():
     whole = warp.moved(z, p[None], 1 - none)
     assert torch.allclose(whole, warp.moved(z, p[None]), atol=1e-6)
     assert torch.allclose(warp.moved(z, p[None], some), 0.3 * whole + 0.7 * (shifted + z - low), atol=1e-5)
+
+
+def test_noise_that_moves_stays_white():
+    """Its deviation is the same wherever it lies between cells; beyond the frame it is what it was."""
+    z = rows(1, 4, 32, 32)
+    for given in (points((0.2, 0.2, 0.35, 0.27)), points((0.3, 0.3, 0.35, 0.32), (0.7, 0.7, 0.65, 0.68))):
+        (p, q), _ = warp.of_points(given, (32, 32)).look((32, 32), 0.5, 0.0, 1.0)
+        for places in (p, q):
+            moved = warp.moved_noise(z, places[None])
+            assert abs(moved.std() / z.std() - 1) < 0.05 and set(moved.flatten().tolist()) <= set(z.flatten().tolist())
+    still = warp.centres((32, 32))
+    assert torch.equal(warp.moved_noise(z, still[None]), z)
+    assert torch.equal(warp.moved_noise(z, still[None] + 2), z)

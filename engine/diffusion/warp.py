@@ -218,6 +218,13 @@ def moved(z: Tensor, places: Tensor, trust: Tensor | None = None) -> Tensor:
     return bring(low) + t * bring(z - low) + (1 - t) * (z - low)
 
 
+def moved_noise(z: Tensor, places: Tensor) -> Tensor:
+    """The same of noise, which is to stay white: whole cells go along, for means of several would have less deviation,
+    and what comes from beyond the frame stays as it was, for copies of the edge would not be independent."""
+    grid, inside = (2 * places - 1).to(z), ((places >= 0) & (places <= 1)).all(-1)[:, None].to(z.device)
+    return torch.where(inside, grid_sample(z, grid, mode="nearest", align_corners=False), z)
+
+
 def band(z: Tensor) -> Tensor:
     """The low band of ``z`` (B, C, h, w): means over squares of `LOW` of the longer side."""
     n = max(3, 2 * round((LOW * max(z.shape[2:]) - 1) / 2) + 1)

@@ -65,14 +65,9 @@ class Moves:
         return self._looks[size]
 
     def noise(self, z: Tensor, end: int) -> Tensor:
-        """The noises ``z`` (n, C, h, w) of each row's first (0) or second (1) picture, moved.
-
-        Only the low band goes along: between cells, bilinear weights would take from the noise its deviation.
-        """
-        out = []
-        for row, (places, _) in zip(z.split(1), self.looks(self.size), strict=True):
-            out.append(warp.moved(row, places[end][None], torch.zeros(1, 1, *self.size)))
-        return torch.cat(out)
+        """The noises ``z`` (n, C, h, w) of each row's first (0) or second (1) picture, moved."""
+        places = [found[end][None] for found, _ in self.looks(self.size)]
+        return torch.cat([warp.moved_noise(*pair) for pair in zip(z.split(1), places, strict=True)])
 
     def blend(self, kept: Tensor, first: int, rows: int) -> Tensor:
         """Features kept of all pictures (K, tokens, c) → (rows, tokens, c), the mix of both pictures of the ``rows``
