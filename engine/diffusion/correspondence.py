@@ -1,7 +1,7 @@
 """Which part of one picture is which of another, by the network's own features.
 
-Features are what leaves the decoder blocks while noisy pictures are denoised (DIFT, Tang et al. 2023,
-arXiv 2306.03881). They are matched by optimal transport (Sinkhorn; Cuturi 2013), and the matches become a smooth map
+Features are what leaves the decoder blocks while noisy pictures are denoised (DIFT, Tang et al. 2023, arXiv
+2306.03881). They are matched by optimal transport (Sinkhorn; Cuturi 2013), and the matches become a smooth map
 without folds.
 """
 

@@ -38,7 +38,7 @@ class Path:
     poses: Poses | None  # if body keypoints steer
     z: dict[int, Tensor]
     pictures: dict[int, Image]
-    alignment: Alignment
+    alignment: Alignment = field(default_factory=lambda: Alignment((0, 0)))  # which moves nothing
     keys: dict[int, Any] = field(default_factory=dict)
 
     @property
