@@ -1,7 +1,8 @@
 """The published measures over a folder of pairs: cross-fade, *Interpolate*, and *Morph* with the paper's ablations.
 
 FID between the inputs and two random frames of every way (mean of ten draws), PPL = Σ and PDV = variance of the LPIPS
-distances between neighbours among 17 frames at 512 × 512, averaged over the pairs (methods.md §2.5). LPIPS is the
+distances between neighbours among 17 frames at 512 × 512, averaged over the pairs (methods.md §2.5); KID between the
+inputs and all frames between them; the median of the seconds a way took. LPIPS is the
 shift-tolerant one (Ghildyal & Liu 2022) on AlexNet, whose weights travel in a wheel. Development requirements only.
 """
 
@@ -11,6 +12,8 @@ import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,8 @@ WAYS: dict[str, dict[str, Any] | None] = {  # the rows of the paper's ablation, 
     "+ attention": {"adain": False, "reschedule": False},
     "+ AdaIN": {"reschedule": False},
     "morph": {},
+    "instant": MorphRequest.presets["instant"],  # both without LoRAs
+    "fast": {"tier": "fast"},
 }
 
 
@@ -68,7 +73,7 @@ def way(models: ModelManager, name: str, pair: tuple[Image, Image, str, str], mo
 
 def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str, Any]:
     """The table, row by row."""
-    from training.measures import fid, inception_features, perceptual
+    from training.measures import fid, inception_features, kid, perceptual
 
     models, lpips = ModelManager(device), perceptual(torch.device("cpu"))
     found = list(pairs(folder))
@@ -78,9 +83,11 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
     known = inception_features(ends, models.device)
     out: dict[str, Any] = {"model": model, "pairs": len(found), "frames": FRAMES, "steps": steps}
     for name in WAYS:
-        lengths, features = [], []
+        lengths, features, took = [], [], []
         for pair in found:
+            begun = perf_counter()
             frames = way(models, name, pair, model, steps)
+            took.append(perf_counter() - begun)
             x = images.to_tensor([f.resize((SIDE, SIDE), Resampling.BICUBIC) for f in frames])
             with torch.no_grad():
                 lengths.append(torch.cat([lpips(p, q).flatten() for p, q in pairwise(x.split(1))]))
@@ -91,10 +98,14 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
         steps_apart = torch.stack(lengths)
         row = {
             "FID": round(float(np.mean([fid(known, d) for d in drawn])), 1),
+            "KID": round(1e3 * kid(known, np.concatenate([f[1:-1] for f in features])), 1),
             "PPL": round(float(steps_apart.sum(1).mean()), 3),
             "PDV": round(1e4 * float(steps_apart.var(1, correction=0).mean()), 3),
+            "seconds": round(median(took), 1),
         }
         out[name] = row
         print(f"{name:12} " + "  ".join(f"{k} {v:8}" for k, v in row.items()), flush=True)
-    out["units"] = f"PDV × 10⁻⁴; FID of {2 * len(found)} against {2 * len(found)} pictures: biased, for this table only"
+    out["units"] = (
+        f"KID × 10⁻³, of inner frames; PDV × 10⁻⁴; FID of {2 * len(found)} against {2 * len(found)} pictures: biased, for this table only"
+    )
     return out

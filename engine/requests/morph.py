@@ -14,6 +14,10 @@ from engine.requests.spec import Request, Spec, advanced, hidden
 
 LORAS = {"mix": "mixed along the way", "fixed": "one mix for all frames", "none": "none (faster, looser)"}
 FORMS = {"sum": "the sum of their changes", "factors": "their factors, as the published code does"}
+TIERS = {
+    "full": "DiffMorpher, a LoRA for every picture",
+    "fast": "no LoRAs, only what frames look at (Stable Diffusion: not measured here)",
+}
 MOST = 12  # keyframes
 
 
@@ -37,6 +41,7 @@ class MorphRequest(Request):
     attention: Annotated[float, Spec("Look at both pictures", "share of steps (λ); above .6 blurs", 0, 1, 0.05)] = 0.6
     loop: Annotated[bool, Spec("close the loop", "go on from the last picture to the first")] = False
     reschedule: Annotated[bool, Spec("even steps", "place frames where the picture changes evenly", beside=True)] = True
+    tier: Annotated[str, Spec("Way", "fast: of the settings only seed, frames and steps count", choices=TIERS)] = "full"
     exact_ends: Annotated[bool, Spec("exact pictures", "show yours, not drawn again", beside=True)] = False
     lora: Annotated[str, advanced("LoRAs", "each picture is learnt by one", choices=LORAS)] = "mix"
     fix: Annotated[float, advanced("The one mix", "0 the first picture's, 1 the last's", 0, 1, 0.05, beside=True)] = 0.5
@@ -71,6 +76,8 @@ class MorphRequest(Request):
             value = getattr(self, name)
             if len(value) > n or not all(isinstance(v, kind) for v in value):
                 raise EngineError(f"{name} must be at most {n} {what}, one a picture, got {len(value)}")
+        if any(self.loras) and self.tier == "fast":
+            raise EngineError("tier must be full when LoRAs are given, got fast")
         if any(self.loras) and self.lora == "none":
             raise EngineError("lora must be mix or fixed when LoRAs are given, got none")
         if any(self.loras) and self.form == "factors":
