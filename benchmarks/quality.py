@@ -1,9 +1,9 @@
 """The published measures over a folder of pairs: cross-fade, *Interpolate*, and *Morph* with the paper's ablations.
 
 FID between the inputs and two random frames of every way (mean of ten draws), PPL = Σ and PDV = variance of the LPIPS
-distances between neighbours among 17 frames at 512 × 512, averaged over the pairs (methods.md §2.5); KID between the
-inputs and all frames between them; the median of the seconds a way took. LPIPS is the
-shift-tolerant one (Ghildyal & Liu 2022) on AlexNet, whose weights travel in a wheel. Development requirements only.
+distances between neighbours among 17 frames at 512 × 512, averaged over the pairs (methods.md §2.5). LPIPS is the
+shift-tolerant one (Ghildyal & Liu 2022) on AlexNet, whose weights travel in a wheel. KID between the inputs and all
+frames between them. Seconds are the median. Development requirements only.
 """
 
 from __future__ import annotations
@@ -105,7 +105,6 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
         }
         out[name] = row
         print(f"{name:12} " + "  ".join(f"{k} {v:8}" for k, v in row.items()), flush=True)
-    out["units"] = (
-        f"KID × 10⁻³, of inner frames; PDV × 10⁻⁴; FID of {2 * len(found)} against {2 * len(found)} pictures: biased, for this table only"
-    )
+    few = f"of {2 * len(found)} against {2 * len(found)} pictures: biased, for this table only"
+    out["units"] = f"KID × 10⁻³, of inner frames; PDV × 10⁻⁴; FID {few}"
     return out
