@@ -15,8 +15,8 @@ from engine.requests.spec import Request, Spec, advanced, hidden
 LORAS = {"mix": "mixed along the way", "fixed": "one mix for all frames", "none": "none (faster, looser)"}
 FORMS = {"sum": "the sum of their changes", "factors": "their factors, as the published code does"}
 TIERS = {
-    "full": "DiffMorpher, a LoRA for every picture",
-    "fast": "no LoRAs, only what frames look at (Stable Diffusion: not measured here)",
+    "full": "DiffMorpher",
+    "fast": "fast, without learning (not measured here for Stable Diffusion)",
 }
 MOST = 12  # keyframes
 
@@ -29,19 +29,21 @@ class MorphRequest(Request):
     next, both included. ``prompts`` holds words for single pictures; where there are none, ``prompt`` counts. ``loras``
     holds safetensors files for single pictures, in their order; an empty one is fitted here. ``lora`` "fixed" keeps one
     mix (``fix``: 0 the first picture's, 1 the last's), "none" leaves LoRAs out; ``attention`` 0 leaves the attention
-    mix out. ``form`` "sum" adds the LoRAs' deltas (the paper's eq. 4), "factors" mixes their factors (its code).
+    mix out. ``tier`` "fast" is FreeMorph's schedule (Cao et al. 2025, arXiv 2507.01953), where only pictures,
+    words, ``seed``, ``frames``, ``steps``, ``loop``, ``fit``, ``size`` and ``model`` count. ``form`` "sum" adds the
+    LoRAs' deltas (the paper's eq. 4), "factors" mixes their factors (its code).
     """
 
     pictures: Annotated[tuple[Image, ...], Spec("Pictures", "two or more, in their order", 2, MOST, layer="RGB")]
     prompt: shared.PROMPT = ""
     prompts: Annotated[tuple[str, ...], hidden("", "what the pictures show, one text for each")] = ()
     seed: shared.SEED = 0
+    tier: Annotated[str, Spec("Tier", "fast: no LoRAs, λ, even steps; your own pictures stay", choices=TIERS)] = "full"
     frames: Annotated[int, Spec("Frames", "from one picture to the next, both included", 3, 65, 1)] = 16
     steps: Annotated[int, Spec("Steps", "of inversion and of denoising", 4, 500, 1, beside=True)] = 30
     attention: Annotated[float, Spec("Look at both pictures", "share of steps (λ); above .6 blurs", 0, 1, 0.05)] = 0.6
     loop: Annotated[bool, Spec("close the loop", "go on from the last picture to the first")] = False
     reschedule: Annotated[bool, Spec("even steps", "place frames where the picture changes evenly", beside=True)] = True
-    tier: Annotated[str, Spec("Way", "fast: of the settings only seed, frames and steps count", choices=TIERS)] = "full"
     exact_ends: Annotated[bool, Spec("exact pictures", "show yours, not drawn again", beside=True)] = False
     lora: Annotated[str, advanced("LoRAs", "each picture is learnt by one", choices=LORAS)] = "mix"
     fix: Annotated[float, advanced("The one mix", "0 the first picture's, 1 the last's", 0, 1, 0.05, beside=True)] = 0.5
