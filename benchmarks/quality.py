@@ -2,7 +2,8 @@
 
 FID between the inputs and two random frames of every way (mean of ten draws), PPL = Σ and PDV = variance of the LPIPS
 distances between neighbours among 17 frames at 512 × 512, averaged over the pairs (methods.md §2.5). LPIPS is the
-shift-tolerant one (Ghildyal & Liu 2022) on AlexNet, whose weights travel in a wheel. Development requirements only.
+shift-tolerant one (Ghildyal & Liu 2022) on AlexNet, whose weights travel in a wheel. KID between the inputs and all
+frames between them. Seconds are the median. Development requirements only.
 Pairs of ``tests/points.json`` also have their parts moved, and what ghosts in the middle frame (`benchmarks.ghosting`)
 along the points of the reader whose points moved nothing, with the mean slope there.
 """
@@ -13,6 +14,8 @@ import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -35,6 +38,8 @@ WAYS: dict[str, dict[str, Any] | None] = {  # the rows of the paper's ablation, 
     "+ attention": {"adain": False, "reschedule": False},
     "+ AdaIN": {"reschedule": False},
     "morph": {},
+    "instant": MorphRequest.presets["instant"],  # both without LoRAs
+    "fast": {"tier": "fast"},
 }
 MOVED: dict[str, dict[str, Any]] = {  # with the points of the first reader
     "morph + align (points)": {"align": "points"},
@@ -81,7 +86,7 @@ def way(models: ModelManager, name: str, pair: Pair, model: str, steps: int) -> 
 
 def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str, Any]:
     """The table, row by row."""
-    from training.measures import fid, inception_features, perceptual
+    from training.measures import fid, inception_features, kid, perceptual
 
     models, lpips = ModelManager(device), perceptual(torch.device("cpu"))
     found = list(pairs(folder))
@@ -92,9 +97,11 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
     out: dict[str, Any] = {"model": model, "pairs": len(found), "frames": FRAMES, "steps": steps}
     points = all(pair.second for pair in found)
     for name in [*WAYS, *(MOVED if points else ())]:
-        lengths, features, ghosts = [], [], []
+        lengths, features, ghosts, took = [], [], [], []
         for pair in found:
+            begun = perf_counter()
             frames = way(models, name, pair, model, steps)
+            took.append(perf_counter() - begun)
             x = images.to_tensor([f.resize((SIDE, SIDE), Resampling.BICUBIC) for f in frames])
             with torch.no_grad():
                 lengths.append(torch.cat([lpips(p, q).flatten() for p, q in pairwise(x.split(1))]))
@@ -107,8 +114,10 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
         steps_apart = torch.stack(lengths)
         row = {
             "FID": round(float(np.mean([fid(known, d) for d in drawn])), 1),
+            "KID": round(1e3 * kid(known, np.concatenate([f[1:-1] for f in features])), 1),
             "PPL": round(float(steps_apart.sum(1).mean()), 3),
             "PDV": round(1e4 * float(steps_apart.var(1, correction=0).mean()), 3),
+            "seconds": round(median(took), 1),
         }
         if points:
             ghost, slope = np.mean(ghosts, 0)
@@ -116,5 +125,6 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
             row |= {"ghosts": [round(g, 3) for g, _ in ghosts]}
         out[name] = row
         print(f"{name:25} " + "  ".join(f"{k} {v:8}" for k, v in row.items()), flush=True)
-    out["units"] = f"PDV × 10⁻⁴; FID of {2 * len(found)} against {2 * len(found)} pictures: biased, for this table only"
+    few = f"of {2 * len(found)} against {2 * len(found)} pictures: biased, for this table only"
+    out["units"] = f"KID × 10⁻³, of inner frames; PDV × 10⁻⁴; FID {few}"
     return out

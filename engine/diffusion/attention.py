@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine.diffusion.memory import Room
+
 Features = dict[tuple[str, float], Tensor]  # (layer, σ) → (K, tokens, channels), half precision
+Attend = Callable[[Tensor, Tensor], Tensor]  # (queries (F, T, C), what they look at (F, S, C')) → (F, T, C)
+RULES = ("plain", "mean", "half", "ends", "joined")  # see `follow`
 
 
 def self_attentions(unet: nn.Module) -> dict[str, nn.Module]:
@@ -101,3 +106,94 @@ def plain_products(unet: Any) -> Iterator[None]:
         yield
     finally:
         unet.set_attn_processor(own)
+
+
+def follow(rule: str, attend: Attend, x: Tensor, seen: Tensor, weights: Tensor) -> Tensor:
+    """One attention of a way's frames, first to last: queries ``x`` (F, T, C), ``seen`` (F, S, C') what each would look
+    at by itself, ``weights`` (F, 2) how much each is of the first frame and of the last.
+
+    "mean": the mean of what all frames find; "ends": what each finds in the first and in the last frame, weighted;
+    "half": the same, half and half; "joined": as "ends", each seeing itself beside the end (FreeMorph, Cao et al. 2025,
+    arXiv 2507.01953; fused by one softmax as in AID, He et al. 2024).
+    """
+    if rule == "plain":
+        return attend(x, seen)
+    if rule == "mean":
+        return attend(x, seen).mean(0, keepdim=True).expand_as(x)
+    if rule == "half":
+        weights = torch.full_like(weights, 0.5)
+    out = torch.zeros_like(x)
+    for end, weight in zip((seen[:1], seen[-1:]), weights.to(x).T, strict=True):
+        end = end.expand_as(seen)
+        # Outputs are mixed behind the last linear layer: with weights whose sum is 1 it is all the same.
+        out += weight.view(-1, 1, 1) * attend(x, torch.cat([seen, end], 1) if rule == "joined" else end)
+    return out
+
+
+@contextmanager
+def steer(model: Any, rules: Mapping[float, str]) -> Iterator[None]:
+    """Inside, rows that carry ``attention_weights`` (F, 2), the frames of one way, follow the rule of their sigma in
+    every attention, self and cross; all else is plain.
+
+    As the frames look at each other, all rows of a call are in the network at once; its blocks, which take the memory,
+    have ``model.rows`` of them a time.
+    """
+    room, changed = model.room, []
+
+    def change(module: nn.Module, made: Callable[..., Any]) -> None:
+        changed.append((module, vars(module).get("forward")))
+        module.forward = partial(made, module.forward)
+
+    def block(own: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        n = sum(isinstance(a, Tensor) for a in args)  # they come first
+
+        def one(first: int, *rows: Tensor) -> Tensor:
+            return own(*rows, *args[n:], **kwargs)
+
+        return room.chunk(one, args[:n], model.rows, "rows")
+
+    def attention(own: Callable[..., Tensor], x: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Any:
+        seen, now = x if encoder_hidden_states is None else encoder_hidden_states, model.now
+        rule = rules.get(now.sigma, "plain") if now else "plain"
+        attend = partial(block, own)
+        if rule == "plain" or now.attention_weights is None:
+            return attend(x, seen)
+        frames = now.attention_weights.any(1)
+        out = torch.empty_like(x)
+        out[frames] = follow(rule, attend, x[frames], seen[frames], now.attention_weights[frames])
+        if not frames.all():
+            out[~frames] = attend(x[~frames], seen[~frames])
+        return out
+
+    try:
+        for name, module in model.unet.named_modules():
+            if name.endswith((".attn1", ".attn2")):
+                change(module, attention)
+            elif type(module).__name__ in BLOCKS:
+                change(module, block)
+        model.room = _Whole(room)
+        yield
+    finally:
+        model.room = room
+        for module, own in changed:
+            del module.forward
+            if own:
+                module.forward = own
+
+
+BLOCKS = ("ResnetBlock2D", "FeedForward", "Upsample2D", "Downsample2D")
+
+
+class _Whole:
+    """A `Room` whose rows of the network are not parted; all else of it is the room's own."""
+
+    def __init__(self, room: Room):
+        self._room = room
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._room, name)
+
+    def chunk(self, fn: Callable[..., Tensor], tensors: tuple[Tensor, ...], most: int, what: str) -> Tensor:
+        if what != "rows":
+            return self._room.chunk(fn, tensors, most, what)
+        return fn(0, *(t.to(self._room.device) for t in tensors))

@@ -10,6 +10,7 @@ from typing import Any
 from engine.diffusion.correspondence import DRAWS
 from engine.diffusion.geometry import noise_steps, tree
 from engine.diffusion.sampling import ITERATIONS
+from engine.methods.fast import evaluations, table
 from engine.methods.interpolate import tries_at
 from engine.methods.morph import PROBE_FRAMES, PROBE_STEPS
 from engine.methods.pose import STEPS, T0
@@ -100,6 +101,9 @@ SCHEMES: dict[str, Callable[[InterpolateRequest], tuple[int, int]]] = {
 def morph(r: MorphRequest) -> Cost:
     """LoRAs, up for every picture and down again, a quick look at every way, the frames between."""
     keyframes = len(r.pictures)
+    if r.tier == "fast":
+        ways = keyframes if r.loop else keyframes - 1
+        return Cost(ways * r.frames * evaluations(table(r.model), r.steps), 1, 0, ways * (r.frames - 2))
     given = [*r.loras, *[b""] * keyframes]
     files = {hash((p.size, p.tobytes(), w, f)): bool(f) for p, w, f in zip(r.pictures, r.words(), given, strict=False)}
     different, ways = len(files), keyframes if r.loop else keyframes - 1

@@ -21,6 +21,7 @@ from engine.diffusion import attention, lora
 from engine.diffusion.geometry import adain, lerp, slerp
 from engine.diffusion.lora import LoraStack
 from engine.methods import align
+from engine.methods.fast import fast
 from engine.methods.learn import Job, Place, files, fit, invert, redraw, start
 from engine.requests import Frame, MorphRequest
 from engine.vision import images, perceptual
@@ -30,6 +31,8 @@ PROBE_FRAMES, PROBE_STEPS = 9, 8  # of the quick look
 
 def morph(context: Context, r: MorphRequest) -> Steps:
     """`Frame`s of the way through the pictures. The pictures themselves are drawn again too, unless ``exact_ends``."""
+    if r.tier == "fast":
+        return (yield from fast(context, r))
     model = context.model
     size = images.frame_size(r.pictures[0], r.fit, r.size or model.size, model.multiple)
     keys = [images.fit_frame(p, size, r.fit) for p in r.pictures]

@@ -14,6 +14,10 @@ from engine.requests.spec import Request, Spec, advanced, hidden
 
 LORAS = {"mix": "mixed along the way", "fixed": "one mix for all frames", "none": "none (faster, looser)"}
 FORMS = {"sum": "the sum of their changes", "factors": "their factors, as the published code does"}
+TIERS = {
+    "full": "DiffMorpher",
+    "fast": "fast, without learning (not measured here for Stable Diffusion)",
+}
 MOST = 12  # keyframes
 
 
@@ -27,13 +31,16 @@ class MorphRequest(Request):
     mix (``fix``: 0 the first picture's, 1 the last's), "none" leaves LoRAs out; ``attention`` 0 leaves the attention
     mix out. ``form`` "sum" adds the LoRAs' deltas (the paper's eq. 4), "factors" mixes their factors (its code).
     ``align`` moves parts to where they belong on the way, by ``points`` (`engine.requests.points`): a joint's for every
-    way from one picture to the next, a loop's last one to the first picture included.
+    way from one picture to the next, a loop's last one to the first picture included. ``tier`` "fast" is FreeMorph's
+    schedule (Cao et al. 2025, arXiv 2507.01953), where only pictures, words, ``seed``, ``frames``, ``steps``, ``loop``,
+    ``fit``, ``size`` and ``model`` count.
     """
 
     pictures: Annotated[tuple[Image, ...], Spec("Pictures", "two or more, in their order", 2, MOST, layer="RGB")]
     prompt: shared.PROMPT = ""
     prompts: Annotated[tuple[str, ...], hidden("", "what the pictures show, one text for each")] = ()
     seed: shared.SEED = 0
+    tier: Annotated[str, Spec("Tier", "fast: no LoRAs, λ, even steps; your own pictures stay", choices=TIERS)] = "full"
     frames: Annotated[int, Spec("Frames", "from one picture to the next, both included", 3, 65, 1)] = 16
     steps: Annotated[int, Spec("Steps", "of inversion and of denoising", 4, 500, 1, beside=True)] = 30
     attention: Annotated[float, Spec("Look at both pictures", "share of steps (λ); above .6 blurs", 0, 1, 0.05)] = 0.6
@@ -77,6 +84,10 @@ class MorphRequest(Request):
             value = getattr(self, name)
             if len(value) > n or not all(isinstance(v, kind) for v in value):
                 raise EngineError(f"{name} must be at most {n} {what}, one a picture, got {len(value)}")
+        if any(self.loras) and self.tier == "fast":
+            raise EngineError("tier must be full when LoRAs are given, got fast")
+        if self.align != "off" and self.tier == "fast":
+            raise EngineError(f"tier must be full where parts are to be moved (align is {self.align}), got fast")
         if any(self.loras) and self.lora == "none":
             raise EngineError("lora must be mix or fixed when LoRAs are given, got none")
         if any(self.loras) and self.form == "factors":
