@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Any, ClassVar
 
 from engine.requests.errors import EngineError
@@ -91,9 +92,13 @@ def finish_of(values: dict[str, Any]) -> Finish:
     return Finish(**settle(Finish, given))
 
 
-def own(values: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``values`` that are a `Finish`'s."""
-    return {n: v for n, v in values.items() if n in fields_of(Finish)}
+def asked(values: dict[str, Any], file: str) -> Finish:
+    """Options of the command line → a `Finish` for a file of this name. EngineError for what cannot be."""
+    given = {n: v for n, v in values.items() if n in fields_of(Finish)}
+    form = ENDINGS.get(PurePath(file).suffix.lower(), "mp4")  # what other names are refused for is `destination`'s
+    if given.get("fps") is not None:
+        check_fps(given["fps"], form)  # 0 is what nobody asks for
+    return finish_of(given | {"format": form})
 
 
 class FilmRoom:

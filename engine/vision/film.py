@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from engine.requests import EngineError
-from engine.requests.finish import FORMATS, Finish, check_size
+from engine.requests.finish import FORMATS, USUAL, Finish, check_size
 from engine.vision import video
-from engine.vision.timeline import Timeline, check_work, keys_of, timeline
+from engine.vision.timeline import check_work, keys_of, timeline
 
 Shots = Iterator[tuple[Image.Image, int]]
 ENCODERS = {"mp4": "libx264", "webm": "libvpx-vp9", "webp": "libwebp_anim"}  # Pillow and zipfile write the others
@@ -31,9 +31,15 @@ def check_format(form: str) -> None:
         if form in ENCODERS:
             av.Codec(ENCODERS[form], "w")
     except (av.error.FFmpegError, ValueError):
-        raise EngineError(
-            f"format must be one that this machine can write, got {FORMATS[form]}, for which FFmpeg lacks {ENCODERS[form]}"
-        ) from None
+        lack = f"{FORMATS[form]}, for which FFmpeg lacks {ENCODERS[form]}"
+        raise EngineError(f"format must be one that this machine can write, got {lack}") from None
+
+
+def check(frames: int, finish: Finish, settings: dict[str, Any], side: int = 0) -> None:
+    """EngineError, before frames are drawn, for a film that cannot be made of them; ``side``: the longer one, if it is
+    known."""
+    check_format(finish.format)
+    check_work(timeline(frames, finish, keys_of(settings, frames)), (side, side))
 
 
 class Film:
@@ -42,10 +48,11 @@ class Film:
     ``large``: steps (i: from frame i to the next) that were too large to be filled, as far as they have been seen.
     """
 
-    def __init__(self, frames: Sequence[Image.Image], finish: Finish, settings: dict[str, Any]):
+    def __init__(self, frames: Sequence[Image.Image], finish: Finish, settings: dict[str, Any], usual: float = USUAL):
+        """``settings`` go into the file, and say which frames are pictures; ``usual``: as `timeline` has it."""
         self.frames, self.finish, self.settings = frames, finish, settings
         check_format(finish.format)
-        self.line = timeline(len(frames), finish, keys_of(settings, len(frames)))
+        self.line = timeline(len(frames), finish, keys_of(settings, len(frames)), usual)
         self.size = frames[0].size
         check_work(self.line, self.size)
         self.large: set[int] = set()
@@ -171,8 +178,8 @@ def _webp(film: Film, path: Path) -> Iterator[None]:
 def finished_webp(block: bytes, milliseconds: int, exif: bytes) -> bytes:
     """An animated WebP with EXIF, and its last frame as long as it should be: the encoder takes the mean for it.
 
-    (RIFF: chunks of a name, a length and as many bytes, padded to even; VP8X holds flags, 0x08 is EXIF; ANMF begins with
-    12 bytes of place and size, then the duration in 3.)
+    (RIFF: chunks of a name, a length and as many bytes, padded to even; VP8X holds flags, 0x08 is EXIF; ANMF begins
+    with 12 bytes of place and size, then the duration in 3.)
     """
     chunks, at = [], 12
     while at < len(block):

@@ -1,7 +1,7 @@
 """Pictures between two neighbouring frames of a film, by optical flow: what moves a little is moved, not cross-faded.
 
-The flow is OpenCV's DIS (Kroeger et al. 2016, arXiv 1603.03590), both ways. A pixel of the picture at ``t`` is looked up
-where it comes from in either frame; where the two ways disagree (something is covered or appears) the frame that is
+The flow is OpenCV's DIS (Kroeger et al. 2016, arXiv 1603.03590), both ways. A pixel of the picture at ``t`` is looked
+up where it comes from in either frame; where the two ways disagree (something is covered or appears) the frame that is
 sure counts more, and where neither is, the two are cross-faded where they lie. Of a step that is too large nothing is
 made: flow then bends one thing into another like jelly.
 """

@@ -7,21 +7,21 @@ A place is where a picture lies among the drawn frames: 3 is the fourth, 3.5 hal
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import Any
 
 from engine.requests import EngineError
-from engine.requests.finish import FASTEST, LONGEST, SLOWEST, SMOOTH, USUAL, WORK, Finish, check_fps
+from engine.requests.finish import FASTEST, LONGEST, SLOWEST, SMOOTH, USUAL, WORK, Finish
 
 Leg = tuple[float, float]  # from a place where the way rests to the next
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """``shots``: (place, how many frames of the film show it), in their order; ``rate``: frames of the film a second."""
+    """``shots``: (place, how many frames of the film show it), in their order; ``rate``: the film's frames a second."""
 
     shots: tuple[tuple[float, int], ...]
     rate: Fraction
@@ -42,24 +42,29 @@ class Timeline:
 
 def keys_of(settings: dict[str, Any], frames: int) -> list[int]:
     """Which of the drawn frames are the person's own pictures, by the settings that made them; else the ends."""
-    n, each, loop = (settings.get(k) for k in ("keyframes", "frames", "loop"))
-    if isinstance(n, int) and isinstance(each, int) and 1 < n and 1 < each:
+    n, each = settings.get("keyframes"), settings.get("frames")
+    if isinstance(n, int) and isinstance(each, int) and n > 1 and each > 1:
         keys = [i * (each - 1) for i in range(n)]
-        if frames == (n * (each - 1) if loop else keys[-1] + 1):
+        if frames == keys[-1] + (each - 1 if settings.get("loop") else 1):
             return keys
     return [0, frames - 1]
 
 
-def timeline(frames: int, finish: Finish, keys: Sequence[int] = ()) -> Timeline:
-    """Of ``frames`` drawn ones, of which ``keys`` are the person's pictures (none: the ends). EngineError for a film that
-    cannot be, before any work."""
+def closes(settings: dict[str, Any], frames: int) -> bool:
+    """Whether all these frames are there and the last goes on to the first, by the settings that made them."""
+    return bool(settings.get("loop")) and keys_of(settings, frames)[-1] != frames - 1
+
+
+def timeline(frames: int, finish: Finish, keys: Sequence[int] = (), usual: float = USUAL) -> Timeline:
+    """Of ``frames`` drawn ones, ``keys`` of them the person's pictures (none: the ends); ``usual`` of them a second where
+    nothing else is asked for. EngineError for a film that cannot be, before any work."""
     if frames < 2:
         raise EngineError(f"frames of a film must be at least 2, got {frames}")
     ways, closed = legs(frames, finish, keys or [0, frames - 1])
     drawn = sum(abs(b - a) for a, b in ways) + (not closed)  # as many frames, were each drawn one shown once
     visits = len(ways) + (not closed)
     held = finish.hold * visits
-    moving = finish.duration - held if finish.duration else drawn / ((not finish.smooth and finish.fps) or USUAL)
+    moving = finish.duration - held if finish.duration else drawn / ((not finish.smooth and finish.fps) or usual)
     if not moving >= visits / finish.fastest:
         raise EngineError(
             f"hold must leave time to move, got {visits} × {finish.hold:g} s in a film of {finish.duration:g} s"
@@ -110,8 +115,8 @@ def _drawn(ways: list[Leg], closed: bool, moving: float, finish: Finish) -> Time
     base = Fraction(drawn / moving).limit_denominator(1000)
     if base > finish.fastest:
         raise EngineError(
-            f"duration must be at least {drawn / finish.fastest + finish.duration - moving:.3g} s for {drawn:.0f} frames "
-            f"({finish.fastest} a second), got {finish.duration:g}"
+            f"duration must be at least {drawn / finish.fastest + finish.duration - moving:.3g} s for {drawn:.0f} "
+            f"frames ({finish.fastest} a second), got {finish.duration:g}"
         )
     fine = finish.ease or (finish.hold * base) % 1 > 1e-6
     ticks = max(1, int(finish.fastest / base)) if fine else max(1, math.ceil(SLOWEST / base))  # of a frame

@@ -150,7 +150,7 @@ def encoding(
     rate: Fraction,
     form: str = "mp4",
 ) -> Iterator[None]:
-    """Writes (picture, how many frames show it) as a film; yields before each. Nothing is at ``path`` before the end."""
+    """Writes (picture, how many frames show it) as a film; yields before each. Nothing is at ``path`` till the end."""
     with tempfile.TemporaryDirectory() as folder:  # FFmpeg takes a colon in a name for a protocol, a % for a number
         yield from _encode(shots, whole := Path(folder) / f"film.{form}", settings, rate, form)
         shutil.copyfile(whole, path)
