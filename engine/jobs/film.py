@@ -6,16 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from engine.requests import EngineError, Progress
 from engine.requests.files import destination, typed
-from engine.requests.finish import ENDINGS, FilmRoom, Finish, asked
-from engine.vision import sources, video
-from engine.vision.film import Film, check_format
-from engine.vision.timeline import closes
+from engine.requests.finish import ENDINGS, asked
+from engine.vision.film import opened
 
 
 def make(args: argparse.Namespace, show: Callable[[Progress], None]) -> int:
@@ -35,13 +31,3 @@ def make(args: argparse.Namespace, show: Callable[[Progress], None]) -> int:
         print(note, file=sys.stderr)
     print(json.dumps(film.report))
     return 0
-
-
-def opened(paths: list[Path], finish: Finish, loop: bool | None = None) -> tuple[Film, list[str]]:
-    """Frames from files, and what is to be said of them. ``loop`` None: as their settings say; where nothing else is
-    asked for a film keeps its speed. EngineError for what cannot be read, or made."""
-    check_format(finish.format)
-    found = sources.read_all(paths, room=FilmRoom())
-    settings: dict[str, Any] = found.settings or {"method": finish.method}
-    finish = replace(finish, loop=closes(settings, len(found.pictures)) if loop is None else loop)
-    return Film(found.pictures, finish, settings, video.steady(found.rate)), found.notes

@@ -16,7 +16,7 @@ LONGEST = 300  # seconds
 MOST = 600  # drawn frames
 WORK = 20_000  # megapixels of all the frames of a film
 FORMATS = {"mp4": "MP4", "webm": "WebM", "webp": "WebP, animated", "gif": "GIF", "zip": "PNGs, one a frame (zip)"}
-ENDINGS = {f".{name}": name for name in FORMATS} | {".m4v": "mp4"}
+ENDINGS = {".mp4": "mp4", ".m4v": "mp4"} | {f".{name}": name for name in FORMATS}
 # Browsers show frames of a GIF that are shorter than 2/100 s for 10/100 s.
 RATES = {"gif": 50}  # the most frames a second, where that is not FASTEST
 SMOOTH = {"gif": 25}  # frames a second of a smoother film where nothing is asked for, where that is not FASTEST

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from engine.requests import EngineError
-from engine.requests.finish import FORMATS, USUAL, Finish, check_size
-from engine.vision import video
-from engine.vision.timeline import check_work, keys_of, timeline
+from engine.requests.finish import FORMATS, USUAL, FilmRoom, Finish, check_size
+from engine.vision import sources, video
+from engine.vision.timeline import check_work, closes, keys_of, timeline
 
 Shots = Iterator[tuple[Image.Image, int]]
 ENCODERS = {"mp4": "libx264", "webm": "libvpx-vp9", "webp": "libwebp_anim"}  # Pillow and zipfile write the others
@@ -119,6 +120,22 @@ class Film:
             "drawn": len(self.frames),
             "format": self.finish.format,
         }
+
+
+def finish_for(finish: Finish, settings: dict[str, Any], frames: int, form: str = "mp4") -> Finish:
+    """The same for ``frames`` that were made by these settings, as a file of a format: whether they close is theirs."""
+    return replace(finish, loop=closes(settings, frames), format=form)
+
+
+def opened(paths: Sequence[str | Path], finish: Finish, loop: bool | None = None) -> tuple[Film, list[str]]:
+    """Frames from files, and what is to be said of them. ``loop`` None: as their settings say; where nothing else is
+    asked for a film keeps its speed. EngineError for what cannot be read, or made."""
+    check_format(finish.format)
+    found = sources.read_all(paths, room=FilmRoom())
+    settings: dict[str, Any] = found.settings or {"method": finish.method}
+    finish = finish_for(finish, settings, len(found.pictures), finish.format)
+    finish = finish if loop is None else replace(finish, loop=loop)
+    return Film(found.pictures, finish, settings, video.steady(found.rate)), found.notes
 
 
 def save(film: Film, path: str | Path) -> None:

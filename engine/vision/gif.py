@@ -44,7 +44,7 @@ def palette_of(pictures: Sequence[Image.Image]) -> Image.Image:
 def writing(shots: Iterable[tuple[Image.Image, int]], path: Path, palette: Image.Image, comment: str) -> Iterator[None]:
     """Writes (picture, hundredths of a second) as a GIF that plays again and again; yields before each picture."""
     colours = np.zeros((256, 3), np.uint8)
-    own = np.array(palette.getpalette()[: 255 * 3], np.uint8).reshape(-1, 3)
+    own = np.array((palette.getpalette() or [])[: 255 * 3], np.uint8).reshape(-1, 3)
     colours[: len(own)] = own
     shown: np.ndarray | None = None  # the colours' numbers that are to be seen
     with path.open("wb") as file:

@@ -56,8 +56,8 @@ def closes(settings: dict[str, Any], frames: int) -> bool:
 
 
 def timeline(frames: int, finish: Finish, keys: Sequence[int] = (), usual: float = USUAL) -> Timeline:
-    """Of ``frames`` drawn ones, ``keys`` of them the person's pictures (none: the ends); ``usual`` of them a second where
-    nothing else is asked for. EngineError for a film that cannot be, before any work."""
+    """Of ``frames`` drawn ones, ``keys`` of them the person's pictures (none: the ends); ``usual`` of them a second
+    where nothing else is asked for. EngineError for a film that cannot be, before any work."""
     if frames < 2:
         raise EngineError(f"frames of a film must be at least 2, got {frames}")
     ways, closed = legs(frames, finish, keys or [0, frames - 1])
