@@ -46,7 +46,7 @@ def test_the_whole_is_as_long_as_was_asked(smooth, ease, back, hold):
         made = line(16, smooth=smooth, ease=ease, there_and_back=back, hold=hold, duration=duration)
         assert made.seconds == pytest.approx(duration, abs=0.5 / 60)
         places = [p for p, _ in made.shots]
-        assert places[0] == 0 and 15 in places and max(places) == 15 and len(places) == len({*map(str, places)}) or back
+        assert places[0] == 0 and max(places) == 15 and (back or places == sorted({*places}))
         if not smooth:
             assert {*places} == {*range(16)}  # no drawn frame is left out
         counts = {p: c / float(made.rate) for p, c in made.shots}
@@ -119,7 +119,7 @@ def test_long_and_large_films_are_refused(monkeypatch):
         line(400, fps=1)
     with pytest.raises(EngineError, match="frames of a film must be at least 2, got 1"):
         line(1)
-    with pytest.raises(EngineError, match=r"film must have at most 20,000 megapixels in all its frames, got 302,"):
+    with pytest.raises(EngineError, match=r"film must have at most 20,000 megapixels in all its frames, got 301,990"):
         film.check(16, Finish(duration=300, smooth=True), {}, 4096)
     monkeypatch.setitem(film.ENCODERS, "webm", "libnothing")
     with pytest.raises(EngineError, match="format must be one that this machine can write, got WebM, for which FFmpeg"):

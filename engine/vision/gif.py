@@ -33,9 +33,11 @@ def palette_of(pictures: Sequence[Image.Image]) -> Image.Image:
         found.append(pixels[rng.integers(0, len(pixels), -(-SEEN // len(pictures)))])
     pixels = np.concatenate(found)
     start = Image.fromarray(pixels[None]).quantize(255, Image.Quantize.MEDIANCUT)
-    count, labels = len(start.getcolors()), np.asarray(start).reshape(-1, 1).astype(np.int32)
-    until = (cv2.TERM_CRITERIA_MAX_ITER, ROUNDS, 0.0)
-    _, _, means = cv2.kmeans(pixels.astype(np.float32), count, labels, until, 1, cv2.KMEANS_USE_INITIAL_LABELS)
+    used, labels = np.unique(np.asarray(start), return_inverse=True)
+    until, how = (cv2.TERM_CRITERIA_MAX_ITER, ROUNDS, 0.0), cv2.KMEANS_USE_INITIAL_LABELS
+    _, _, means = cv2.kmeans(
+        pixels.astype(np.float32), len(used), labels.reshape(-1, 1).astype(np.int32), until, 1, how
+    )
     palette = Image.new("P", (1, 1))
     palette.putpalette((means + 0.5).astype(np.uint8).tobytes())
     return palette

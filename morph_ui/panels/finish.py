@@ -113,6 +113,9 @@ def filler(panel: Panel) -> Callable[[Session], Iterator[Updates]]:
 
     def fill(session: Session) -> Iterator[Updates]:
         run, finish, looked = session.run, session.finish, monotonic()
+        if not run.over or len(run.frames) < 2:
+            yield panel.still
+            return
         try:
             film = film_of(session, finish)
             for n, (at, _) in enumerate(film.line.shots):
