@@ -1,6 +1,7 @@
 """The command line: ``python -m engine interpolate|morph A.jpg B.jpg --out film.mp4``, ``draw --sketch S.png --strokes
 C.png --out picture.png``, ``edit GUIDE.png --strength 0.5 --out picture.png``, ``enlarge PICTURE_FOLDER_OR_FILM --out
-larger``, ``pose``, ``models``, ``cache``, ``settings`` (docs/settings.md). Options are the requests' declarations."""
+larger``, ``film FRAMES_ZIP_OR_FILM --duration 4 --smooth --out film.gif``, ``pose``, ``models``, ``cache``,
+``settings`` (docs/settings.md). Options are the requests' declarations."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ from engine.requests import (
     points,
 )
 from engine.requests import make as make_request
-from engine.requests.files import FILM, PNG, ZIP, destination, frames_folder, typed, unreadable
+from engine.requests.files import PNG, ZIP, destination, frames_folder, typed, unreadable
+from engine.requests.finish import ENDINGS, Finish, asked
 from engine.requests.settings import Settings, document, options
 from engine.requests.terminal import plain, spell
 
@@ -49,6 +51,10 @@ def parser() -> argparse.ArgumentParser:
         p = verbs.add_parser(name, help=str(request.__doc__).partition("\n")[0], description=request.__doc__)
         _inputs(p, request)
         _outputs(p, name)
+    f = verbs.add_parser("film", help="frames that are there to a film of another length, speed or format")
+    f.add_argument("pictures", nargs="+", metavar="FRAMES", help="pictures, a folder, a zip or a film")
+    f.add_argument("--out", required=True, help=f"a file that ends in {', '.join(ENDINGS)}")
+    options(f, (f for f in fields_of(Finish).values() if f.name != "format"))
     m = verbs.add_parser("models", help="the catalogue: name, what it is, where from, present or not")
     more = "sd15:sketch,stroke,pose,live,canny with what belongs to it; clip, dwpose, openpose, hed, lineart, scribble"
     m.add_argument("--fetch", nargs="+", metavar="NAME", default=[], help=f"bring networks to this machine; {more}")
@@ -94,9 +100,8 @@ def _outputs(p: argparse.ArgumentParser, method: str) -> None:
     if method == "morph":
         p.add_argument("--lora-dir", help="a folder for the LoRAs that were fitted, one safetensors file a picture")
     if method in FILMS:
-        p.add_argument("--out", help="an MP4 file")
-        p.add_argument("--fps", type=number, default=8, help="frames a second in the MP4; default 8")
-        p.add_argument("--there-and-back", action="store_true", help="the MP4 returns to the first picture")
+        p.add_argument("--out", help=f"a film; its name ends in {', '.join(ENDINGS)}")
+        options(p, (f for f in fields_of(Finish).values() if f.name not in ("loop", "format")))
     else:
         p.add_argument("--out", help="a PNG; of several results or a sheet, all side by side")
 
@@ -179,11 +184,9 @@ def _show(event: Progress) -> None:
 
 def make(args: argparse.Namespace) -> int:
     """Runs a method and writes what was asked for; the last line is one JSON object."""
-    from engine.vision import video
-
     request = request_of(args)
     if args.verb in FILMS:
-        video.check_fps(args.fps)
+        args.finish = _finish(args, request)
     if args.verb == "pose" and args.json and len(args.json) != request.total:
         raise EngineError(f"json must be {request.total} files, one a picture, got {len(args.json)}")
     place(args, request)
@@ -201,13 +204,23 @@ def make(args: argparse.Namespace) -> int:
     return failed
 
 
+def _finish(args: argparse.Namespace, request: Any) -> Finish:
+    """How the film is to be, before the work. EngineError for one that cannot be."""
+    from engine.vision.film import check
+
+    settings = request.settings()
+    finish = asked(vars(args) | {"loop": settings.get("loop", False)}, args.out or "")
+    check(request.total, finish, settings, getattr(request, "size", 0))
+    return finish
+
+
 def place(args: argparse.Namespace, request: Any) -> None:
     """Puts places where results go in the options' stead. EngineError, before the work, for what cannot be written."""
     given = {n: v for n, v in vars(args).items() if n in KINDS and v is not None}
     for name, path in given.items():
         args.__dict__[name] = destination(name.replace("_", "-"), path, *KINDS[name])
     if args.out is not None:
-        args.out = destination("out", args.out, *(FILM if args.verb in FILMS else PNG))
+        args.out = destination("out", args.out, *(ENDINGS if args.verb in FILMS else PNG))
     if getattr(args, "frames_dir", None) is not None:
         args.frames_dir = frames_folder("frames-dir", args.frames_dir, request.total)
     if args.verb == "pose":
@@ -216,11 +229,11 @@ def place(args: argparse.Namespace, request: Any) -> None:
 
 def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tuple[Path | None, Callable[[Path], Any]]]:
     """What was asked for: where, and what writes it."""
-    from engine.vision import video
+    from engine.vision import film, video
 
     frames, settings = done.frames, done.settings
     if args.verb in FILMS:
-        yield args.out, lambda path: video.save_mp4(frames, path, settings, args.fps, args.there_and_back)
+        yield args.out, lambda path: _film(film.Film(frames, args.finish, settings), path)
     else:
         yield args.out, lambda path: video.save_png(video.side_by_side(frames, request.columns), path, settings)
     if args.verb == "pose":
@@ -231,6 +244,13 @@ def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tup
     yield args.zip, lambda path: video.save_zip(frames, path, settings)
     for name, block in done.files.items() if getattr(args, "lora_dir", None) else ():
         yield args.lora_dir / name, lambda path, block=block: path.write_bytes(block)
+
+
+def _film(film: Any, path: Path) -> None:
+    for part in film.writing(path):
+        _show(Progress(part, "writing the film"))
+    for note in film.notes:
+        print(note, file=sys.stderr)
 
 
 def _report(args: argparse.Namespace, request: Any, done: Done) -> dict[str, Any]:
@@ -285,7 +305,8 @@ def main() -> int:
         "models": list_models,
         "cache": list_cache,
         "enlarge": lambda args: import_module("engine.jobs.enlarge").make(args, _show),
-        "settings": lambda _: print(document([*METHODS.values(), Settings])) or 0,
+        "film": lambda args: import_module("engine.jobs.film").make(args, _show),
+        "settings": lambda _: print(document([*METHODS.values(), Finish, Settings])) or 0,
     }
     try:
         return others.get(args.verb, make)(args)

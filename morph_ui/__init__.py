@@ -12,7 +12,7 @@ import gradio as gr
 from engine.requests import EngineError
 from engine.requests.files import uploads
 from engine.requests.settings import Settings
-from morph_ui.api import enlarging
+from morph_ui.api import enlarging, filming
 from morph_ui.components.visit import visit
 from morph_ui.networks import refresh
 from morph_ui.session import Session, sweep, visits
@@ -59,6 +59,7 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
                 own = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
                 page.load(Session, outputs=state, **own)
         enlarging(worker)
+        filming()
         refresh(page)
     return page.queue(max_size=64, default_concurrency_limit=None)
 

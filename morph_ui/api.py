@@ -1,7 +1,7 @@
 """What other programs call: a named endpoint a method, whose parameters are the fields of its request."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import MISSING
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +10,9 @@ import gradio as gr
 from gradio.components import Component
 
 from engine.requests import Done, EnlargeRequest, Field, Frame, Preview, Progress, fields_of, pictures_of, settle
+from engine.requests.finish import Finish, finish_of
 from engine.vision import images, sources, video
+from engine.vision.film import opened
 from morph_ui.panels import film
 from morph_ui.panels.status import sentence
 from morph_ui.session import Session
@@ -44,7 +46,7 @@ def api(
     outs = {n: gr.JSON(visible=False, label=n) if n == "report" else upload(n) for n in outputs}
 
     def call(*values: Any) -> Iterator[dict[Component, Any]]:
-        session = Session(back=False)
+        session = Session(finish=Finish())
         try:
             run = session.begin(read(request, dict(zip(inputs, values, strict=True))))
             for event in run.events(worker):
@@ -59,11 +61,15 @@ def api(
 
     call.__doc__ = f"{about} Fields as in ``python -m engine {request.method} --help``."
     # None lets a file be left out; other defaults are the components' own.
-    needed = {n: inspect.Parameter.empty for n, f in pictures_of(request).items() if f.default is MISSING}
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    call.__signature__ = inspect.Signature([inspect.Parameter(n, kind, default=needed.get(n)) for n in inputs])
+    call.__signature__ = named(inputs, [n for n, f in pictures_of(request).items() if f.default is MISSING])
     own = {"api_name": request.method, "concurrency_limit": None, "show_progress": "hidden"}
     gr.Button(visible=False).click(call, list(inputs.values()), list(outs.values()), **own)
+
+
+def named(inputs: Iterable[str], needed: Collection[str] = ()) -> inspect.Signature:
+    """Parameters of these names; all but those that are ``needed`` may be left out."""
+    kind, none = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+    return inspect.Signature([inspect.Parameter(n, kind, default=none if n in needed else None) for n in inputs])
 
 
 def told(event: Any) -> Any:
@@ -139,3 +145,34 @@ def enlarging(worker: Any) -> None:
 
     own = {"api_name": "enlarge", "concurrency_limit": None, "show_progress": "hidden"}
     gr.Button(visible=False).click(call, inputs, list(outs.values()), **own)
+
+
+def filming() -> None:
+    """``/film``: frames that are there (pictures, a zip, a film) and a `Finish` → a film of any format, a report."""
+    fields = fields_of(Finish)
+    inputs = {"pictures": upload("pictures")}
+    for n, f in fields.items():
+        inputs[n] = KINDS.get(f.type, gr.Number)(value=f.default, label=n, visible=False)
+    inputs["loop"] = gr.Checkbox(None, label="loop", visible=False)
+    outs = {"film": upload("film"), "report": gr.JSON(visible=False, label="report")}
+
+    def call(*values: Any) -> Iterator[dict[Component, Any]]:
+        """Finish ``pictures`` as a film. Fields as in ``python -m engine film --help``, ``format``: mp4, webm, webp,
+        gif or zip; ``loop`` empty: as the frames' own settings say."""
+        session, given = Session(), dict(zip(inputs, values, strict=True))
+        try:
+            found = given.pop("pictures") or ()
+            finish = finish_of(given)
+            film, notes = opened(found, finish, given["loop"])
+            path = session.path(f"film.{finish.format}")
+            for part in film.writing(path):
+                yield {outs["report"]: told(Progress(part, "writing the film"))}
+            yield {outs["film"]: str(path), outs["report"]: film.report | {"notes": [*notes, *film.notes]}}
+        except Exception as e:
+            raise gr.Error(sentence(e), print_exception=False) from None
+        finally:
+            session.forget()
+
+    call.__signature__ = named(inputs, ["pictures"])
+    own = {"api_name": "film", "concurrency_limit": None, "show_progress": "hidden"}
+    gr.Button(visible=False).click(call, list(inputs.values()), list(outs.values()), **own)

@@ -20,6 +20,7 @@ from PIL.Image import Image
 
 from engine.requests import Cancelled, Done, Event, Frame, Preview
 from engine.requests.files import own_folder
+from engine.requests.finish import Finish
 from engine.vision import video
 
 Cell = dict[str, str]  # a picture of the strip: its "state" (waiting, forming, done) and "src"
@@ -99,7 +100,8 @@ class Session:
     kept: Run = field(default_factory=lambda: Run(over=True))  # the newest that has come to its end
     number: int = 0  # of runs
     halted: int = 0  # how often Stop was pressed
-    back: bool = True  # films go there and back
+    finish: Finish = field(default_factory=lambda: Finish(there_and_back=True))  # how its films are to be
+    between: dict[tuple[int, float], str] = field(default_factory=dict)  # (run, place) → a picture between frames
     loaded: dict[str, Any] = field(default_factory=dict)  # settings read from a file
     live: Any = None  # live drawing's own
     larger: Run | None = None  # the enlarging of what is shown, the newest

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, picture
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from PIL import Image
 
 from engine.vision import video
 
@@ -24,7 +25,7 @@ def pair(tmp_path_factory):
 
 def test_the_api_is_named_and_documented(studio):
     info = Client(studio, verbose=False).view_api(return_format="dict")["named_endpoints"]
-    assert list(info) == ["/interpolate", "/morph", "/draw", "/edit", "/enlarge"]
+    assert list(info) == ["/interpolate", "/morph", "/draw", "/edit", "/enlarge", "/film"]
     names = [p["parameter_name"] for p in info["/interpolate"]["parameters"]]
     assert names[:4] == ["a", "b", "prompt", "prompt_b"] and {
         "frames",
@@ -114,6 +115,23 @@ def test_morph(studio, pair, tiny):
     assert again[2]["loras"][0]
     with zipfile.ZipFile(again[3]) as z:
         assert z.namelist() == ["lora-2.safetensors"]  # the first was brought along
+
+
+def test_film(studio, tmp_path):
+    """Frames that are there, as another film; what cannot be is a sentence."""
+    client, settings = Client(studio, verbose=False), {"method": "interpolate", "seed": 4}
+    video.save_zip([picture(i, (64, 48)) for i in range(5)], tmp_path / "m.zip", settings)
+    frames = [handle_file(tmp_path / "m.zip")]
+    film, report = client.predict(frames, duration=2, hold=0.5, format="gif", api_name="/film")
+    assert video.read_settings(film)["seed"] == 4 and Image.open(film).n_frames == 5
+    assert (report["seconds"], report["drawn"], report["format"], report["notes"]) == (2.0, 5, "gif", [])
+    for wrong, sentence in (
+        ({"duration": 600}, "Duration must be a number from 0 to 300, got 600"),
+        ({"format": "avi"}, "Format must be one of mp4, webm, webp, gif, zip, got 'avi'"),
+        ({"trim": "80,20"}, "Trim must be two percentages"),
+    ):
+        with pytest.raises(AppError, match=sentence):
+            client.predict(frames, **wrong, api_name="/film")
 
 
 def test_draw_and_edit(studio, pair, tiny):

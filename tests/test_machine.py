@@ -391,11 +391,19 @@ def test_films_of_any_name(made, name, tmp_path):
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        ((*PAIR, "--out", "m.jpg"), "out must be a file name that ends in .mp4 or .m4v, got 'm.jpg'"),
-        ((*PAIR, "--out", "m.gif"), "out must be a file name that ends in .mp4"),
-        ((*PAIR, "--out", "m.webm"), "out must be a file name that ends in .mp4"),
+        (
+            (*PAIR, "--out", "m.jpg"),
+            "out must be a file name that ends in .mp4 or .m4v or .webm or .webp or .gif or .zip, got 'm.jpg'",
+        ),
+        ((*PAIR, "--out", "m.avi"), "out must be a file name that ends in .mp4"),
+        ((*PAIR, "--out", "m.gif", "--smooth", "--fps", "60"), "fps must be from 1 to 50 in GIF, got 60"),
+        ((*PAIR, "--out", "m.mp4", "--duration", "600"), "duration must be a number from 0 to 300, got 600"),
+        ((*PAIR, "--out", "m.mp4", "--trim", "49,51"), "trim must leave at least two frames of 3, got '49,51'"),
         ((*PAIR, "--out", "m"), "out must be a file name that ends in .mp4"),
-        ((*PAIR, "--out", ""), "out must be a file name that ends in .mp4 or .m4v, got ''"),
+        (
+            (*PAIR, "--out", ""),
+            "out must be a file name that ends in .mp4 or .m4v or .webm or .webp or .gif or .zip, got ''",
+        ),
         ((*PAIR, "--out", "new/"), "out must be a file name that ends in .mp4"),
         ((*PAIR, "--out", "http://x/m.mp4"), "out must be a place on this machine"),
         (
@@ -464,7 +472,7 @@ def test_json_comes_last_whatever_fails(made, monkeypatch):
     def fail(*args, **how):
         raise RuntimeError("the codec is gone")
 
-    monkeypatch.setattr(video, "save_mp4", fail)
+    monkeypatch.setattr("engine.vision.film.Film.writing", fail)
     code, out, err, _ = made(*PAIR, "--out", "m.mp4", "--frames-dir", "f")
     assert code == 1 and json.loads(out.splitlines()[-1])["frames"] == 3 and len(list(Path("f").iterdir())) == 3
     assert "the result must be written to m.mp4, got the codec is gone" in err

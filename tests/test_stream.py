@@ -12,11 +12,14 @@ import pytest
 from conftest import picture
 
 from engine.requests import Cancelled, Done, EngineError, Frame, InterpolateRequest, MorphRequest, Preview, Progress
+from engine.requests.finish import Finish
 from engine.vision import video
+from engine.vision.film import Film as Finished
 from morph_ui import panels
 from morph_ui.live import Glimpse
 from morph_ui.panels import show, status
 from morph_ui.panels.film import Film, measures
+from morph_ui.panels.finish import filler
 from morph_ui.panels.gallery import Gallery
 from morph_ui.panels.status import Clock
 from morph_ui.session import Session
@@ -55,7 +58,7 @@ def done(request=REQUEST):
 
 @pytest.fixture
 def session():
-    session = Session(back=False)
+    session = Session(finish=Finish())
     yield session
     session.forget()
 
@@ -72,6 +75,17 @@ def run(worker, session, panel, request=REQUEST):
     return list(show(worker, session, request, panel))
 
 
+def boxes(panel, **values):
+    """What is in the boxes of the film, these values among it."""
+    return [values.get(n, b.value) for n, b in panel.finish.boxes.items()]
+
+
+def taken(session, panel, form, **values):
+    """The file that comes when a button of the film is pressed."""
+    [*_, last] = panel.finish.writer(panel, form)(session, *boxes(panel, **values))
+    return session.folder / json.loads(last[panel.finish.taken])["name"]
+
+
 def states(update, panel):
     return [c["state"] for c in json.loads(update[panel.screen])["cells"]]
 
@@ -86,8 +100,13 @@ def test_frames_arrive_and_files_are_ready_at_the_end(session, panel, monkeypatc
     assert ["done", "waiting", "forming", "waiting", "done"] in seen and seen[-1] == ["done"] * 5
     last = updates[-1]
     assert "5 frames of 32 × 32" in last[panel.status] and last[panel.make]["visible"]
-    assert not last[panel.stop]["visible"] and last[panel.pngs]["interactive"]
-    assert video.read_settings(last[panel.film]["value"])["seed"] == 3
+    assert not last[panel.stop]["visible"]
+    assert all(last[b]["interactive"] for b in (panel.pngs, panel.film, panel.save))
+    assert not list(session.folder.glob("*.mp4")) and not list(
+        session.folder.glob("*.zip")
+    )  # not before they are wanted
+    assert video.read_settings(taken(session, panel, "mp4"))["seed"] == 3
+    assert len(zipfile.ZipFile(taken(session, panel, "drawn", there_and_back=True)).namelist()) == 6
     assert worker.cancelled  # the end of a job and a closed tab leave by the same door
 
 
@@ -129,11 +148,48 @@ def test_a_full_disk_while_saving_leaves_a_usable_page(session, panel, monkeypat
     def full(*args, **kw):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(video, "save_mp4", full)
     last = run(Scripted(*frames(0, 4, 2, 1, 3), done()), session, panel)[-1]
-    assert last[panel.make]["visible"] and not last[panel.stop]["visible"] and not last[panel.film]["interactive"]
-    assert "could not be written: No space left on device" in last[panel.status]
     assert states(last, panel) == ["done"] * 5
+    monkeypatch.setattr(Finished, "writing", full)
+    [last] = panel.finish.writer(panel, "mp4")(session, *boxes(panel))
+    assert last[panel.make]["visible"] and not last[panel.stop]["visible"] and panel.finish.taken not in last
+    assert "could not be written: No space left on device" in last[panel.status]
+
+
+def test_the_player_shows_what_the_file_will_be(session, panel):
+    """A box changes what is played at once; the file has the same shots."""
+    last = run(Scripted(*frames(0, 4, 2, 1, 3), done()), session, panel)[-1]
+    plain = json.loads(last[panel.screen])["film"]
+    assert [shot[:2] for shot in plain] == [[i, 125] for i in range(5)]
+    settle = panel.finish.settler(panel)
+    how = {"there_and_back": True, "hold": 0.5, "duration": 3}
+    view = json.loads(settle(session, *boxes(panel, **how))[panel.screen])
+    assert [i for i, *_ in view["film"]] == [0, 1, 2, 3, 4, 3, 2, 1] and not view["fill"]
+    assert sum(ms for _, ms, _ in view["film"]) == pytest.approx(3000, abs=1)
+    with av.open(str(taken(session, panel, "mp4", **how))) as film:
+        stream = film.streams.video[0]
+        assert float(stream.frames / stream.average_rate) == pytest.approx(3, abs=0.001)
+    assert settle(session, *boxes(panel, **how)) == panel.still
+    wrong = settle(session, *boxes(panel, **how, trim="80,20"))
+    assert "Trim must be two percentages" in wrong[panel.status] and panel.screen not in wrong
+    assert session.finish.duration == 3  # it stays as it was
+
+
+def test_a_smoother_film_is_filled_in_for_the_player(session, panel):
+    run(Scripted(*frames(0, 4, 2, 1, 3), done()), session, panel)
+    session.run.frames = {i: Frame(i, session.run.frames[0].picture) for i in range(5)}  # nothing moves: small steps
+    session.run.frames[4] = Frame(4, picture(9, (32, 32)))
+    view = json.loads(
+        panel.finish.settler(panel)(session, *boxes(panel, smooth=True, duration=1, fps=10))[panel.screen]
+    )
+    assert view["fill"] and len(view["film"]) == 10
+    [*_, last] = filler(panel)(session)
+    view = json.loads(last[panel.screen])
+    assert not view["fill"] and "too large to be filled and stays as drawn (frames 4 to 5)" in last[panel.status]
+    between = [src for _, _, src in view["film"] if src]
+    assert len(between) == len(set(between)) == 6 and all(src.startswith("gradio_api/file=") for src in between)
+    session.begin(REQUEST)  # another run will have other pictures
+    assert list(filler(panel)(session)) == [panel.still]
 
 
 def test_making_again_keeps_the_rest_and_stopping_it_keeps_everything(session, panel):
@@ -242,12 +298,12 @@ def test_loras_are_offered_and_a_loop_is_not_turned_back(session, panel):
     quality = {"length": 4.0, "variance": 0.01, "ends": 0.25, "fade_length": 4.0, "fade_variance": 0.0}
     pictures = tuple(picture(i, (32, 32)) for i in range(8))
     made = Done(pictures, request.settings(), 2.0, 10, quality=quality, files={"lora-1.safetensors": b"x"})
-    session.back = True
+    session.finish = Finish(there_and_back=True)
     last = run(Scripted(*(Frame(i, p) for i, p in enumerate(pictures)), made), session, panel, request)[-1]
     assert last[panel.loras]["visible"]
     with zipfile.ZipFile(last[panel.loras]["value"]) as z:
         assert z.namelist() == ["lora-1.safetensors"]
-    with av.open(last[panel.film]["value"]) as film:
+    with av.open(str(taken(session, panel, "mp4", there_and_back=True))) as film:
         assert film.streams.video[0].frames == 8  # a loop closes itself
     for words in ("1.00 times as long as a cross-fade", "steps ± 20%", "0.5 of its steps off"):
         assert words in last[panel.status]

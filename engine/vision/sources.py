@@ -52,10 +52,11 @@ class Found:
         return len(self.pictures) > 1 and len({p.size for p in self.pictures}) == 1
 
 
-def read_all(paths: Sequence[str | Path], scale: int = 2) -> Found:
+def read_all(paths: Sequence[str | Path], scale: int = 2, room: Any = None) -> Found:
     """The pictures (RGB, or RGBA where one has alpha) of files, folders, zips and films. EngineError for what cannot be
-    read, and for the first picture that is too much to be enlarged (`Room`): nothing after it is opened."""
-    found, room = Found(), Room(scale)
+    read, and for the first picture that is too much to be enlarged (`Room`), or for the ``room`` given: nothing after
+    it is opened."""
+    found, room = Found(), room or Room(scale)
     for path in map(Path, paths):
         for picture in _each(path, found):
             room.take(picture.size)

@@ -1,4 +1,4 @@
-"""Frames to files that keep their settings: PNG, a zip of PNGs, and an MP4 that every browser plays. And back."""
+"""Frames to files that keep their settings: PNG, a zip of PNGs, and films that every browser plays. And back."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from engine.requests import EngineError, Frame
-from engine.requests.files import FILMS
+from engine.requests.finish import FASTEST, SLOWEST, USUAL, check_fps, check_size
 
 TAG = "chrysalis"
 SETTINGS = 1_000_000  # bytes of settings in a zip, at most
-SLOWEST, FASTEST, USUAL = 1, 60, 8  # frames a second
+DESCRIPTION = 270  # the EXIF tag in which a WebP has its settings
 # How a film's colours are stored: so that every player shows the same, a film says it.
 BT709: dict[str, Any] = {"format": "yuv420p", "dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
 SAID = {
@@ -105,11 +105,6 @@ def path_of(n: int, there_and_back: bool) -> list[int]:
     return [*range(n), *range(n - 2, 0, -1)] if there_and_back else list(range(n))
 
 
-def check_fps(fps: Any) -> None:
-    if not isinstance(fps, int | float) or not SLOWEST <= fps <= FASTEST:
-        raise EngineError(f"fps must be from {SLOWEST} to {FASTEST}, got {str(fps)[:40]}")
-
-
 def steady(rate: float) -> float:
     """Frames a second of a film that was read (0: none was) → what a film may have."""
     return min(FASTEST, max(SLOWEST, rate or USUAL))
@@ -136,34 +131,52 @@ def writing_mp4(
     different sizes, OSError if it cannot be written.
     """
     check_fps(fps)
+    order = path_of(len(frames), there_and_back)
+    shots = ((frames[i], 1 + hold * (n in (0, len(frames) - 1))) for n, i in enumerate(order))
+    for n, _ in enumerate(encoding(shots, path, settings, Fraction(fps).limit_denominator(1000))):
+        yield n / len(order)
+
+
+# How films of a format are written: the encoder's name and options, the file's options.
+CODECS: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
+    "mp4": ("libx264", {"crf": "17", "preset": "medium"}, {"movflags": "+faststart+use_metadata_tags"}),
+    "webm": ("libvpx-vp9", {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}, {}),
+}
+
+
+def encoding(
+    shots: Iterable[tuple[Image.Image, int]],
+    path: str | Path,
+    settings: dict[str, Any],
+    rate: Fraction,
+    form: str = "mp4",
+) -> Iterator[None]:
+    """Writes (picture, how many frames show it) as a film; yields before each. Nothing is at ``path`` till the end."""
     with tempfile.TemporaryDirectory() as folder:  # FFmpeg takes a colon in a name for a protocol, a % for a number
-        yield from _encode(frames, whole := Path(folder) / "film.mp4", settings, fps, there_and_back, hold)
+        yield from _encode(shots, whole := Path(folder) / f"film.{form}", settings, rate, form)
         shutil.copyfile(whole, path)
 
 
 def _encode(
-    frames: Sequence[Image.Image], path: Path, settings: dict[str, Any], fps: float, there_and_back: bool, hold: int
-) -> Iterator[float]:
-    w, h = frames[0].size
-    w2, h2 = w + w % 2, h + h % 2
-    options = {"movflags": "+faststart+use_metadata_tags"}
-    with av.open(f"file:{path}", "w", format="mp4", options=options) as film:
+    shots: Iterable[tuple[Image.Image, int]], path: Path, settings: dict[str, Any], rate: Fraction, form: str
+) -> Iterator[None]:
+    (name, how, whole), size = CODECS[form], (0, 0)
+    with av.open(f"file:{path}", "w", format=form, options=whole) as film:
         film.metadata["comment"] = json.dumps(settings)
-        stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-        stream.width, stream.height, stream.pix_fmt = w2, h2, "yuv420p"
-        stream.options = {"crf": "17", "preset": "medium"}
+        stream: Any = film.add_stream(name, rate=rate)
+        stream.pix_fmt, stream.options = "yuv420p", how
         for name, value in SAID.items():
             setattr(stream.codec_context, name, value)
-        order = path_of(len(frames), there_and_back)
-        for place, i in enumerate(order):
-            yield place / len(order)
-            picture = on_white(frames[i])
-            if picture.size != (w, h):
-                sizes = " and ".join(f"{p.width} × {p.height}" for p in (frames[0], picture))
-                raise EngineError(f"frames of a film must have one size, got {sizes}")
-            block = np.pad(np.asarray(picture), ((0, h2 - h), (0, w2 - w), (0, 0)), "edge")
+        for picture, count in shots:
+            yield
+            picture = on_white(picture)
+            if not any(size):
+                size = picture.size
+                stream.width, stream.height = (n + n % 2 for n in size)
+            check_size(size, picture.size)
+            block = np.pad(np.asarray(picture), ((0, size[1] % 2), (0, size[0] % 2), (0, 0)), "edge")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(block), format="rgb24").reformat(**BT709)
-            for _ in range(1 + hold * (place in (0, len(frames) - 1))):
+            for _ in range(count):
                 frame.pts = None
                 film.mux(stream.encode(frame))
         film.mux(stream.encode())
@@ -209,7 +222,7 @@ class Stored(Sequence[Image.Image]):
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings inside a file of ours (PNG, MP4 or zip). EngineError if there are none."""
+    """The settings inside a file of ours (PNG, a film or a zip). EngineError if there are none."""
     path = Path(path)
     text: Any = None
     try:
@@ -218,13 +231,13 @@ def read_settings(path: str | Path) -> dict[str, Any]:
                 if z.getinfo("settings.json").file_size > SETTINGS:
                     raise ValueError
                 text = z.read("settings.json").decode()
-        elif path.suffix.lower() in FILMS:
+        elif path.suffix.lower() in (".mp4", ".m4v", ".mov", ".webm"):
             with path.open("rb") as file, av.open(file) as film:
-                text = film.metadata.get("comment")
+                text = film.metadata.get("comment") or film.metadata.get("COMMENT")
         else:
             with Image.open(path) as image:
                 image.load()
-                text = image.info.get(TAG)
+                text = image.info.get(TAG) or image.info.get("comment") or image.getexif().get(DESCRIPTION)
         settings = json.loads(text)
     except BROKEN:
         settings = None

@@ -10,6 +10,7 @@ from gradio.components import Component
 
 from engine.requests import SCALES, Cancelled, EngineError, EnlargeRequest, Preview
 from engine.vision import video
+from engine.vision.film import Film, finish_for
 from morph_ui.panels import OFF, ON, QUIET, Panel, Updates
 from morph_ui.panels.status import Clock, bar, human, message, problem, sentence
 from morph_ui.session import Run, Session, data_url
@@ -117,8 +118,7 @@ class Enlarge:
         mp4, pngs = session.path(f"{name}.mp4"), session.path(f"{name}.zip")
         video.save_zip(made, pngs, settings)
         yield {self.pngs: gr.update(value=str(pngs), label=f"PNGs {size}", visible=True)}
-        back = session.back and not settings.get("loop")
-        for part in video.writing_mp4(made, mp4, settings, there_and_back=back):
+        for part in Film(made, finish_for(session.finish, settings, len(made)), settings).writing(mp4):
             yield {panel.status: bar(part, "writing the film")}
             if session.halted > halted or session.larger is not run:
                 raise Cancelled

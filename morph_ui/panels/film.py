@@ -1,5 +1,6 @@
-"""Frames on the way from picture to picture: the player, candidates of a frame, MP4, PNGs and LoRAs to take."""
+"""Frames on the way from picture to picture: the player, candidates of a frame, films, PNGs and LoRAs to take."""
 
+import json
 import zipfile
 from typing import Any
 
@@ -8,11 +9,13 @@ from PIL import ImageChops, ImageStat
 from PIL.Image import Image
 
 from engine.requests import Done
+from engine.requests.finish import ENDINGS
 from engine.vision import video
 from morph_ui.components.player import player
-from morph_ui.panels import AT_ONCE, NO_FILE, OFF, QUIET, Panel, Updates, summary
+from morph_ui.panels import AT_ONCE, OFF, Panel, Updates, summary
 from morph_ui.panels.enlarge import Enlarge
-from morph_ui.panels.status import line, problem
+from morph_ui.panels.finish import DRAWN, Finishing, frames_of, shown
+from morph_ui.panels.status import line
 from morph_ui.session import Run, Session
 
 FAR = 10  # times a cross-fade: no more is said of a way than that
@@ -27,23 +30,28 @@ class Film(Panel):
         label, low = "Candidates: choose one for this frame", {"columns": 8, "height": 130, "allow_preview": False}
         self.tried = gr.Gallery(label=label, visible=False, elem_id=f"{tab}-candidates", buttons=[], **low)
         with gr.Row(elem_classes="take"):
-            self.film = gr.DownloadButton("MP4", interactive=False, elem_id=f"{tab}-mp4", size="sm")
-            self.pngs = gr.DownloadButton("PNGs", interactive=False, elem_id=f"{tab}-zip", size="sm")
+            self.film = gr.Button("MP4", interactive=False, elem_id=f"{tab}-mp4", size="sm")
+            self.pngs = gr.Button("PNGs", interactive=False, elem_id=f"{tab}-zip", size="sm")
             self.loras = gr.DownloadButton("LoRAs", visible=False, elem_id=f"{tab}-files", size="sm")
             plain = {"container": False, "min_width": 120, "elem_classes": "back"}
             self.back = gr.Checkbox(True, label="there and back", elem_id=f"{tab}-back", **plain)
-            files = [".png", ".mp4", ".zip"]
+            files = [".png", ".zip", *ENDINGS]
             self.load = gr.UploadButton("Load settings", file_types=files, size="sm", elem_id=f"{tab}-load")
-
+        self.finish = Finishing(tab, self.back, {"mp4": self.film, DRAWN: self.pngs})
+        self.save = self.finish.save
         self.larger = Enlarge(tab)
 
     def wire(self, state: gr.State) -> None:
-        self.back.input(self.turn, [state, self.back], [self.film, self.status], **QUIET)
+        self.finish.wire(state, self)
         self.screen.choose(self.choose, state, [self.again, self.tried], **AT_ONCE)
 
+    def picture(self, session: Session) -> Updates:
+        view = session.view()
+        return {self.screen: json.dumps(view | shown(session, view))}
+
     def clear(self) -> Updates:
-        own = {self.film: NO_FILE, self.pngs: NO_FILE, self.again: OFF, self.tried: OFF, self.loras: OFF}
-        return own | self.larger.ready(False) | self.larger.clear()
+        own = {self.again: OFF, self.tried: OFF, self.loras: OFF}
+        return own | self.finish.ready(False) | self.larger.ready(False) | self.larger.clear()
 
     def chosen(self, session: Session) -> tuple[list[Image], dict[str, Any]]:
         """All the frames, in their order."""
@@ -63,25 +71,9 @@ class Film(Panel):
     def files(self, session: Session) -> Updates:
         if len(session.run.frames) < 2:
             return self.clear()
-        film, pngs = (gr.update(value=path, interactive=True) for path in write(session))
         loras = write_loras(session)
-        return (
-            self.clear()
-            | self.larger.ready(True)
-            | {
-                self.film: film,
-                self.pngs: pngs,
-                self.loras: gr.update(value=loras, visible=bool(loras)),
-            }
-        )
-
-    def turn(self, session: Session, back: bool) -> Updates:
-        """*There and back* was switched."""
-        session.back = back
-        try:
-            return {self.film: self.files(session)[self.film]}
-        except Exception as e:
-            return {self.film: NO_FILE, self.status: problem(e)}
+        own = {self.loras: gr.update(value=loras, visible=bool(loras))}
+        return self.clear() | self.larger.ready(True) | self.finish.ready(True) | own
 
     def choose(self, session: Session, event: gr.EventData) -> Updates:
         """A cell of the strip was clicked: offer to make it again, and its candidates."""
@@ -117,20 +109,12 @@ def alike(done: Done) -> bool:
     return sum(ImageStat.Stat(ImageChops.difference(a, b)).mean) / 3 < 4
 
 
-def frames_of(run: Run) -> tuple[list[Image], dict[str, Any]]:
-    """The frames that are finished, in their order, and the settings that make them again."""
-    return [
-        run.frames[i].picture for i in sorted(run.frames)
-    ], run.done.settings if run.done else run.request.settings()
-
-
 def write(session: Session) -> list[str]:
-    """The MP4 and the zip of the frames that are finished."""
-    run, back = session.run, session.back
-    frames, settings = frames_of(run)
-    name = f"chrysalis-{run.request.seed}-{session.number}"
-    film, pngs = session.path(f"{name}{'-back' * back}.mp4"), session.path(f"{name}.zip")
-    video.save_mp4(frames, film, settings, there_and_back=back and not settings.get("loop"))  # a loop closes itself
+    """The MP4 and the zip of the frames that are finished, as they are."""
+    frames, settings = frames_of(session.run)
+    name = f"chrysalis-{session.run.request.seed}-{session.number}"
+    film, pngs = session.path(f"{name}.mp4"), session.path(f"{name}.zip")
+    video.save_mp4(frames, film, settings)
     video.save_zip(frames, pngs, settings)
     return [str(film), str(pngs)]
 
