@@ -180,7 +180,9 @@ def test_a_smoother_film_is_filled_in_for_the_player(session, panel):
     session.run.frames = {i: Frame(i, session.run.frames[0].picture) for i in range(5)}  # nothing moves: small steps
     session.run.frames[4] = Frame(4, picture(9, (32, 32)))
     view = json.loads(
-        panel.finish.settler(panel)(session, *boxes(panel, smooth=True, duration=1, fps=10))[panel.screen]
+        panel.finish.settler(panel)(session, *boxes(panel, smooth=True, duration=1, fps=10, there_and_back=False))[
+            panel.screen
+        ]
     )
     assert view["fill"] and len(view["film"]) == 10
     [*_, last] = filler(panel)(session)

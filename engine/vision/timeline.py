@@ -155,8 +155,8 @@ def back_eased(x: float) -> float:
 
 
 def settled(place: float) -> float:
-    """A place that is a drawn frame's but for rounding is that."""
-    return round(place) if abs(place - round(place)) < 1e-6 else place
+    """A place to six digits, so that it is the same there and back, and a drawn frame's is a whole number."""
+    return round(place) if abs(place - round(place)) < 1e-6 else round(place, 6)
 
 
 def check_work(line: Timeline, size: tuple[int, int]) -> None:

@@ -87,7 +87,8 @@ class Finishing:
             idle = {panel.make: ON, panel.stop: OFF}
             try:
                 if form == DRAWN:
-                    video.save_zip(*pictures(session), path := place(session, "zip"))
+                    frames, settings = pictures(session)
+                    video.save_zip(frames, path := place(session, "zip"), settings)
                     yield {self.taken: handed(path)}
                     return
                 film = film_of(session, self.read(values, form))
