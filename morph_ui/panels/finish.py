@@ -32,7 +32,7 @@ class Finishing:
     def __init__(self, tab: str, back: gr.Checkbox, buttons: dict[str, gr.Button]):
         fields, self.buttons = fields_of(Finish), buttons
         self.boxes: dict[str, Any] = {"there_and_back": back}
-        with gr.Accordion("The film", open=False, elem_id=f"{tab}-finish", elem_classes="finish"):
+        with gr.Accordion("The film", open=False, elem_id=f"{tab}-finish", elem_classes="closer"):
             for row in ROWS:
                 with gr.Row():
                     for name in row:  # a number that says nothing is empty
