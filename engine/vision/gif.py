@@ -58,7 +58,8 @@ def writing(shots: Iterable[tuple[Image.Image, int]], path: Path, palette: Image
             index = dithered(rgb, palette)
             off = np.zeros((0, 0), bool)
             if shown is not None:
-                off = np.square(colours[shown].astype(np.float32) - rgb).mean(-1) > NEAR**2
+                far = np.square(colours[shown].astype(np.float32) - rgb).mean(-1) > NEAR**2
+                off = far & (index != shown)
                 index = np.where(off, index, shown)
             box, block = _changed(index, shown, off)
             shown = index

@@ -79,7 +79,7 @@ class Film(Panel):
         """A cell of the strip was clicked: offer to make it again, and its candidates."""
         run, i = session.run, int(event.index)
         run.selected, frame, r = i, run.frames.get(i), run.request
-        inner = frame and run.over and 0 < i < r.total - 1 and getattr(r, "scheme", "") == "branch"
+        inner = frame and run.over and i % (r.frames - 1) and getattr(r, "scheme", "") == "branch"
         several = list(frame.candidates) if inner else []
         chosen = frame.chosen if several else None
         gallery = gr.update(visible=bool(several), value=several or None, selected_index=chosen)

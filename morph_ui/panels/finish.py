@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
-from urllib.parse import quote
 
 import gradio as gr
 from PIL.Image import Image
@@ -18,7 +17,7 @@ from morph_ui.components.player import taker
 from morph_ui.form import widget
 from morph_ui.panels import AT_ONCE, OFF, OFTEN, ON, QUIET, Panel, Updates
 from morph_ui.panels.status import Clock, bar, message, problem, sentence
-from morph_ui.session import Run, Session
+from morph_ui.session import Run, Session, address
 
 ROWS = (("duration", "fps"), ("hold", "trim"), ("smooth", "ease"))
 DRAWN = "drawn"  # no film: the drawn frames as they are, in a zip
@@ -181,10 +180,6 @@ def kept(session: Session, run: Run, at: float, picture: Image) -> str:
     path = session.path(f"{run.number}-{at:.4f}.jpg")
     picture.save(path, "JPEG", quality=92)
     return address(path)
-
-
-def address(path: Path) -> str:
-    return f"gradio_api/file={quote(path.as_posix(), safe='/:')}"
 
 
 def place(session: Session, kind: str, back: bool = False) -> Path:
