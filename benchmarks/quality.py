@@ -67,8 +67,8 @@ def pairs(folder: Path) -> Iterator[Pair]:
 def way(models: ModelManager, name: str, pair: Pair, model: str, steps: int) -> list[Image]:
     """The 17 frames of one way."""
     a, b, prompt, prompt_b = pair[:4]
-    change, request = (WAYS | MOVED)[name], None
-    if name in MOVED and change["align"] == "points":
+    change, request = MOVED.get(name, WAYS.get(name)), None
+    if change and change.get("align") == "points":
         change = change | {"points": (pair.first,)}
     if name.startswith("interpolate"):
         own = {"frames": FRAMES, "model": model} | InterpolateRequest.presets["draft"] | (change or {})

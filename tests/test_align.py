@@ -9,6 +9,7 @@ import torch
 from conftest import done, picture
 from pictures import block, distance
 
+from engine.__main__ import parser, request_of
 from engine.context import Context
 from engine.jobs.plan import plan
 from engine.methods import align
@@ -150,3 +151,24 @@ def test_the_looking_is_part_of_the_cost(ask):
         for own in ({}, {"guidance": 1.0} if method == "interpolate" else {}):
             a, b = (plan(ask(method, **own, align=how)) for how in ("automatic", "points"))
             assert a.steps * a.rows - b.steps * b.rows == looked
+
+
+def test_the_command_line_reads_a_file_of_points(tmp_path):
+    """Which are followed unless it says otherwise, and refused on other pictures."""
+    for name, q in (("a", A), ("b", B), ("c", C)):
+        q.save(tmp_path / f"{name}.png")
+    file = tmp_path / "points.json"
+    file.write_text(json.dumps({"points": [SOME], "pictures": [digest(A), digest(B)]}), encoding="utf8")
+
+    def read(verb, second, *more):
+        pair = [str(tmp_path / f"{n}.png") for n in ("a", second)]
+        return request_of(parser().parse_args([verb, *pair, "--points", str(file), *more]))
+
+    for verb in ("interpolate", "morph"):
+        assert (read(verb, "b").align, read(verb, "b").points) == ("points", (SOME,))
+        assert read(verb, "b", "--align", "automatic").align == "automatic"
+        with pytest.raises(EngineError, match="picture 2 is another one"):
+            read(verb, "c")
+    file.unlink()
+    with pytest.raises(EngineError, match="points must be a file, got"):
+        read("morph", "b")

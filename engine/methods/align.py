@@ -133,7 +133,7 @@ def said(r: Any, where: str, given: int, inside: int, whole: Warp, base: Warp | 
         out.append(f"the one point {where} moves the picture as a whole")
     if base is not None:
         moving = 0.0 if base.trust is None else float(base.trust.mean())
-        text = f"{where[0].upper()}{where[1:]} the network is sure of {moving:.0%} of the picture"
+        text = f"{where} the network is sure of {moving:.0%} of the picture"
         out.append(text if moving else f"{where} the pictures show nothing that the network finds in both")
     if inside and whole.share < 1:
         text = f"the points {where} are followed by {whole.share:.0%} only, for they would fold the picture"
