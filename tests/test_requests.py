@@ -23,6 +23,7 @@ from engine.requests import (
     pictures_of,
     settle,
 )
+from engine.requests.finish import Finish
 from engine.requests.settings import Settings, document, options
 
 A, B = picture(0), picture(1)
@@ -201,5 +202,5 @@ def test_settings_that_cannot_be(environ, sentence):
 
 
 def test_the_document_of_the_settings_is_made_of_these_declarations():
-    made = document([*METHODS.values(), Settings]) + "\n"
+    made = document([*METHODS.values(), Finish, Settings]) + "\n"
     assert (ROOT / "docs/settings.md").read_text() == made, "python -m engine settings > docs/settings.md"
