@@ -232,8 +232,24 @@ def test_a_way_is_the_same_in_any_company(models, ask, quick, monkeypatch):
     assert same(alone, done(models, ask(A, B)).frames, 0.05)
 
 
-def test_the_same_picture_twice(models, ask, quick):
-    assert len(done(models, ask(A, A, frames=3)).frames) == 3
+def test_the_same_picture_twice_is_that_picture(models, ask, monkeypatch):
+    """Whoever it looks at it sees itself: by flora's numbers what is left is inversion and drawing again."""
+    monkeypatch.setattr(fast, "PUBLISHED", fast.FLORA)
+    away, net = [], models.load(ask().model)
+    for steps in (8, 60):
+        start, *frames, end = done(models, ask(A, A, frames=4, steps=steps)).frames
+        assert same(frames[:1], frames[1:], 0.05) and same([start], [end])
+        with torch.no_grad():
+            seen = images.to_pictures(net.decode(net.encode(images.to_tensor([start]))))
+        away.append(distance(block(seen), block(frames[:1])))
+    assert away[1] < 0.8 * away[0]
+
+
+def test_each_family_has_its_numbers():
+    assert fast.table("flora") is fast.FLORA and all(fast.table(f) is fast.PUBLISHED for f in ("", "sd1", "sd2"))
+    r = MorphRequest((A, B, C), tier="fast", frames=5, steps=10)
+    assert plan(r).steps == plan(replace(r, model="flora + rose:.5")).steps == 2 * 5 * 8 * 2
+    assert plan(replace(r, model="sd15")).steps == 2 * 5 * 8 * (5 + 2)
 
 
 def test_previews_are_of_the_frames_between(models, ask, quick, monkeypatch):

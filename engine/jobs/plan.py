@@ -102,8 +102,8 @@ def morph(r: MorphRequest) -> Cost:
     """LoRAs, up for every picture and down again, a quick look at every way, the frames between."""
     keyframes = len(r.pictures)
     if r.tier == "fast":
-        ways = keyframes if r.loop else keyframes - 1
-        return Cost(ways * r.frames * evaluations(table(r.model), r.steps), 1, 0, ways * (r.frames - 2))
+        ways, named = keyframes if r.loop else keyframes - 1, r.model.partition("+")[0].strip()
+        return Cost(ways * r.frames * evaluations(table(named), r.steps), 1, 0, ways * (r.frames - 2))
     given = [*r.loras, *[b""] * keyframes]
     files = {hash((p.size, p.tobytes(), w, f)): bool(f) for p, w, f in zip(r.pictures, r.words(), given, strict=False)}
     different, ways = len(files), keyframes if r.loop else keyframes - 1
