@@ -130,6 +130,9 @@ def follow(rule: str, attend: Attend, x: Tensor, seen: Tensor, weights: Tensor) 
     return out
 
 
+BLOCKS = ("ResnetBlock2D", "FeedForward", "Upsample2D", "Downsample2D")
+
+
 @contextmanager
 def steer(model: Any, rules: Mapping[float, str]) -> Iterator[None]:
     """Inside, rows that carry ``attention_weights`` (F, 2), the frames of one way, follow the rule of their sigma in
@@ -139,38 +142,16 @@ def steer(model: Any, rules: Mapping[float, str]) -> Iterator[None]:
     have ``model.rows`` of them a time.
     """
     room, changed = model.room, []
-
-    def change(module: nn.Module, made: Callable[..., Any]) -> None:
-        changed.append((module, vars(module).get("forward")))
-        module.forward = partial(made, module.forward)
-
-    def block(own: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        n = sum(isinstance(a, Tensor) for a in args)  # they come first
-
-        def one(first: int, *rows: Tensor) -> Tensor:
-            return own(*rows, *args[n:], **kwargs)
-
-        return room.chunk(one, args[:n], model.rows, "rows")
-
-    def attention(own: Callable[..., Tensor], x: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Any:
-        seen, now = x if encoder_hidden_states is None else encoder_hidden_states, model.now
-        rule = rules.get(now.sigma, "plain") if now else "plain"
-        attend = partial(block, own)
-        if rule == "plain" or now.attention_weights is None:
-            return attend(x, seen)
-        frames = now.attention_weights.any(1)
-        out = torch.empty_like(x)
-        out[frames] = follow(rule, attend, x[frames], seen[frames], now.attention_weights[frames])
-        if not frames.all():
-            out[~frames] = attend(x[~frames], seen[~frames])
-        return out
-
     try:
         for name, module in model.unet.named_modules():
             if name.endswith((".attn1", ".attn2")):
-                change(module, attention)
+                made = partial(_look, rules, model, room, module.forward)
             elif type(module).__name__ in BLOCKS:
-                change(module, block)
+                made = partial(_in_parts, model, room, module.forward)
+            else:
+                continue
+            changed.append((module, vars(module).get("forward")))
+            module.forward = made
         model.room = _Whole(room)
         yield
     finally:
@@ -181,7 +162,35 @@ def steer(model: Any, rules: Mapping[float, str]) -> Iterator[None]:
                 module.forward = own
 
 
-BLOCKS = ("ResnetBlock2D", "FeedForward", "Upsample2D", "Downsample2D")
+def _in_parts(model: Any, room: Room, own: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """A block's ``own`` forward, ``model.rows`` rows a time."""
+    n = sum(isinstance(a, Tensor) for a in args)  # they come first
+
+    def one(first: int, *rows: Tensor) -> Tensor:
+        return own(*rows, *args[n:], **kwargs)
+
+    return room.chunk(one, args[:n], model.rows, "rows")
+
+
+def _look(
+    rules: Mapping[float, str],
+    model: Any,
+    room: Room,
+    own: Callable[..., Tensor],
+    x: Tensor,
+    encoder_hidden_states: Tensor | None = None,
+    **_: Any,
+) -> Tensor:
+    """An attention's ``own`` forward, by the rule of the sigma for rows that carry weights."""
+    seen, now = x if encoder_hidden_states is None else encoder_hidden_states, model.now
+    rule, attend = rules.get(now.sigma, "plain") if now else "plain", partial(_in_parts, model, room, own)
+    if rule == "plain" or now.attention_weights is None:
+        return attend(x, seen)
+    frames, out = now.attention_weights.any(1), torch.empty_like(x)
+    out[frames] = follow(rule, attend, x[frames], seen[frames], now.attention_weights[frames])
+    if not frames.all():
+        out[~frames] = attend(x[~frames], seen[~frames])
+    return out
 
 
 class _Whole:
