@@ -77,7 +77,7 @@ class Step:
 
 
 def lookup(picture: np.ndarray, way: np.ndarray, how: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """``picture`` (H, W[, C]) at every pixel's place + ``way`` (H, W, 2), by OpenCV's ``how``; the edge goes on outside."""
+    """``picture`` (H, W[, C]) at every pixel's place + ``way`` (H, W, 2); the edge goes on outside."""
     h, w = way.shape[:2]
     x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
     return cv2.remap(picture, x + way[..., 0], y + way[..., 1], how, borderMode=cv2.BORDER_REPLICATE)
