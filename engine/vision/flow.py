@@ -3,7 +3,8 @@
 The flow is OpenCV's DIS (Kroeger et al. 2016, arXiv 1603.03590), both ways. A pixel of the picture at ``t`` is looked
 up where it comes from in either frame; where the two ways disagree (something is covered or appears) the frame that is
 sure counts more, and where neither is, the two are cross-faded where they lie. Of a step that is too large nothing is
-made: flow then bends one thing into another like jelly.
+made: flow then bends one thing into another like jelly. A learnt network (RIFE's HDv3, 12 MB, MIT) was 0.3 to 1.5 dB
+farther from frames of flora that were left out than this is, and takes ten times as long.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Step:
 
 
 def lookup(picture: np.ndarray, way: np.ndarray, how: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """``picture`` (H, W[, C]) at every pixel's place + ``way`` (H, W, 2), bilinear; the edge goes on outside."""
+    """``picture`` (H, W[, C]) at every pixel's place + ``way`` (H, W, 2); the edge goes on outside."""
     h, w = way.shape[:2]
     x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
     return cv2.remap(picture, x + way[..., 0], y + way[..., 1], how, borderMode=cv2.BORDER_REPLICATE)
