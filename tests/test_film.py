@@ -182,7 +182,7 @@ def test_animations_play_again_and_again_for_as_long(tmp_path, form, unit, how):
 
 def psnr(a, b):
     off = np.asarray(a, np.float32) - np.asarray(b, np.float32)
-    return 10 * np.log10(255**2 / np.square(off).mean())
+    return 10 * np.log10(255**2 / (np.square(off).mean() + 1e-9))
 
 
 @pytest.mark.parametrize("example", ["00", "05", "06"])  # the usual, the largest, the most colourful

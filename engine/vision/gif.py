@@ -68,13 +68,11 @@ def writing(shots: Iterable[tuple[Image.Image, int]], path: Path, palette: Image
             if shown is None:
                 file.write(_head(rgb.shape[1], rgb.shape[0], colours, comment))
             index = dithered(rgb, palette)
-            off = np.zeros((0, 0), bool)
             if shown is not None:
-                off = np.square(colours[shown].astype(np.float32) - rgb).mean(-1) > NEAR**2
-                index = np.where(off, index, shown)
-            box, block = _changed(index, shown, off)
+                near = np.square(colours[shown].astype(np.float32) - rgb).mean(-1) <= NEAR**2
+                index = np.where(near, shown, index)
+            (left, top), block = _changed(index, shown)
             shown = index
-            left, top = box
             how: dict[str, Any] = {"duration": hundredths * 10, "transparency": CLEAR, "disposal": 1}
             for part in GifImagePlugin.getdata(block, (left, top), **how):
                 file.write(part)
@@ -89,10 +87,11 @@ def dithered(rgb: np.ndarray, palette: Image.Image) -> np.ndarray:
     return np.asarray(noisy.quantize(palette=palette, dither=Image.Dither.NONE)).copy()
 
 
-def _changed(index: np.ndarray, shown: np.ndarray | None, off: np.ndarray) -> tuple[tuple[int, int], Image.Image]:
+def _changed(index: np.ndarray, shown: np.ndarray | None) -> tuple[tuple[int, int], Image.Image]:
     """(left, top) and the picture of what is to be drawn over what is shown; of nothing one clear pixel."""
     if shown is None:
         return (0, 0), Image.fromarray(index, "P")
+    off = index != shown
     index = np.where(off, index, CLEAR).astype(np.uint8)
     rows, columns = np.flatnonzero(off.any(1)), np.flatnonzero(off.any(0))
     top, bottom, left, right = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if len(rows) else (0, 1, 0, 1)
