@@ -98,7 +98,7 @@ def test_morph_refusals(pair, tmp_path):
         ([pair[0]], "pictures must be 2 to 12, got 1"),
         ([*pair, "--attention", "2"], "attention must be a number from 0 to 1, got 2"),
         ([*pair, "--loras", tmp_path / "no.safetensors"], "loras must be a file"),
-        ([*pair, "--loras", tmp_path / "x.safetensors"], "LoRA x.safetensors must be a safetensors file"),
+        ([*pair, "--loras", tmp_path / "x.safetensors"], "LoRA x.safetensors must be a whole safetensors file"),
         (
             [*pair, "--loras", tmp_path / "0.safetensors"],
             "LoRA 0.safetensors must be a whole safetensors file",
@@ -217,7 +217,7 @@ def test_draw_and_edit_refusals(pair, tmp_path):
     lines = DRAWINGS / "own-daisy-sketch.png"
     for args, sentence in (
         (["draw"], "sketch or strokes must hold something drawn, got nothing"),
-        (["draw", "--sketch", tmp_path / "no.png"], "sketch must be a picture file, got 'no.png', which is not there"),
+        (["draw", "--sketch", tmp_path / "no.png"], "sketch must be a picture file, got no.png, which is not there"),
         (["draw", "--sketch", tmp_path / "broken.png"], "sketch must be a"),
         (
             ["draw", "--sketch", lines, "--strokes", tmp_path / "wide.png"],

@@ -7,6 +7,7 @@ ordered dither (Bayer 1973) repeats, which LZW likes, and does not crawl from fr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,40 @@ from engine.vision.video import on_white
 
 CLEAR = 255  # the colour of what stays
 SEEN = 40_000  # pixels that the palette is made of
-ROUNDS = 8  # of k-means over them, from the median cut
-DITHER = 6.0  # levels between the lowest and the highest threshold
-NEAR = 8.0  # root mean square levels of a pixel by which what is shown may be off
+ROUNDS = 8  # of k-means
+DITHER = 4.0  # levels between the lowest and the highest threshold
+NEAR = 7.0  # root mean square levels of a pixel by which what is shown may be off
 BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32) / 16 - 15 / 32
 
 
 def palette_of(pictures: Sequence[Image.Image]) -> Image.Image:
-    """A "P" picture that holds 255 colours for all of ``pictures``, of one size."""
-    rng = np.random.default_rng(0)
-    found = []
-    for picture in pictures:
-        pixels = np.asarray(on_white(picture)).reshape(-1, 3)
-        found.append(pixels[rng.integers(0, len(pixels), -(-SEEN // len(pictures)))])
-    pixels = np.concatenate(found)
-    start = Image.fromarray(pixels[None]).quantize(255, Image.Quantize.MEDIANCUT)
-    used, labels = np.unique(np.asarray(start), return_inverse=True)
-    until, how = (cv2.TERM_CRITERIA_MAX_ITER, ROUNDS, 0.0), cv2.KMEANS_USE_INITIAL_LABELS
-    _, _, means = cv2.kmeans(
-        pixels.astype(np.float32), len(used), labels.reshape(-1, 1).astype(np.int32), until, 1, how
-    )
+    """A "P" picture that holds 255 colours for all of ``pictures``, of one size: once for all alike, then again with
+    more pixels of those that came off worse."""
+    shares = np.full(len(pictures), 1 / len(pictures))
+    for _ in range(2):
+        rng, found = np.random.default_rng(0), []
+        for picture, share in zip(pictures, shares, strict=True):
+            pixels = np.asarray(on_white(picture)).reshape(-1, 3)
+            found.append(pixels[rng.integers(0, len(pixels), 1 + round(SEEN * share))])
+        pixels = np.concatenate(found)
+        labels, means = _means(pixels)
+        off = np.square(pixels - means[labels]).mean(1)
+        ends = np.cumsum([0, *map(len, found)])
+        each = np.array([off[i:j].mean() for i, j in pairwise(ends)]) + 1e-3
+        shares = each / each.sum()
     palette = Image.new("P", (1, 1))
     palette.putpalette((means + 0.5).astype(np.uint8).tobytes())
     return palette
+
+
+def _means(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) uint8 → which of at most 255 colours suits each, and these, float32: k-means from the median cut."""
+    start = Image.fromarray(pixels[None]).quantize(255, Image.Quantize.MEDIANCUT)
+    used, labels = np.unique(np.asarray(start), return_inverse=True)
+    until, how = (cv2.TERM_CRITERIA_MAX_ITER, ROUNDS, 0.0), cv2.KMEANS_USE_INITIAL_LABELS
+    first = labels.reshape(-1, 1).astype(np.int32)
+    _, labels, means = cv2.kmeans(pixels.astype(np.float32), len(used), first, until, 1, how)
+    return labels[:, 0], means
 
 
 def writing(shots: Iterable[tuple[Image.Image, int]], path: Path, palette: Image.Image, comment: str) -> Iterator[None]:
@@ -56,14 +68,11 @@ def writing(shots: Iterable[tuple[Image.Image, int]], path: Path, palette: Image
             if shown is None:
                 file.write(_head(rgb.shape[1], rgb.shape[0], colours, comment))
             index = dithered(rgb, palette)
-            off = np.zeros((0, 0), bool)
             if shown is not None:
-                far = np.square(colours[shown].astype(np.float32) - rgb).mean(-1) > NEAR**2
-                off = far & (index != shown)
-                index = np.where(off, index, shown)
-            box, block = _changed(index, shown, off)
+                near = np.square(colours[shown].astype(np.float32) - rgb).mean(-1) <= NEAR**2
+                index = np.where(near, shown, index)
+            (left, top), block = _changed(index, shown)
             shown = index
-            left, top = box
             how: dict[str, Any] = {"duration": hundredths * 10, "transparency": CLEAR, "disposal": 1}
             for part in GifImagePlugin.getdata(block, (left, top), **how):
                 file.write(part)
@@ -78,10 +87,11 @@ def dithered(rgb: np.ndarray, palette: Image.Image) -> np.ndarray:
     return np.asarray(noisy.quantize(palette=palette, dither=Image.Dither.NONE)).copy()
 
 
-def _changed(index: np.ndarray, shown: np.ndarray | None, off: np.ndarray) -> tuple[tuple[int, int], Image.Image]:
+def _changed(index: np.ndarray, shown: np.ndarray | None) -> tuple[tuple[int, int], Image.Image]:
     """(left, top) and the picture of what is to be drawn over what is shown; of nothing one clear pixel."""
     if shown is None:
         return (0, 0), Image.fromarray(index, "P")
+    off = index != shown
     index = np.where(off, index, CLEAR).astype(np.uint8)
     rows, columns = np.flatnonzero(off.any(1)), np.flatnonzero(off.any(0))
     top, bottom, left, right = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if len(rows) else (0, 1, 0, 1)
