@@ -78,7 +78,7 @@ def test_lambda_counts_steps_whatever_their_number(ask, start, share, steps, fou
 def test_lambda_reaches_the_sampler(models, make, ask, monkeypatch):
     """The published page passes it under another name, and the slider does nothing."""
     seen, mix, r = [], attention.mix, ask(steps=10, attention=0.6, lora="none")
-    monkeypatch.setattr(attention, "mix", lambda m, features, *own: seen.append(features) or mix(m, features, *own))
+    monkeypatch.setattr(attention, "mix", lambda m, features, *more: seen.append(features) or mix(m, features, *more))
     make(r)
     model, (features,) = models.load(r.model), seen
     assert {sigma for _, sigma in features} == set(model.schedule.sigmas(10)[:6])

@@ -77,11 +77,12 @@ def between(
     a, b = (torch.tensor([job.leg(k)[i] for k, _ in places]) for i in (0, 1))
     w = torch.tensor([w for _, w in places], dtype=torch.float64)
     job.moves = job.alignment.rows(places, [job.leg(k) for k, _ in places]) if job.alignment else None
-    ends = (noise[a], noise[b]) if not job.moves else (job.moves.noise(noise[a], 0), job.moves.noise(noise[b], 1))
+    ends = [noise[k] if not job.moves else job.moves.noise(noise[k], side) for side, k in enumerate((a, b))]
     x = slerp(*ends, w)
     if job.request.adain:
-        std, mean = torch.std_mean(noise, dim=(2, 3), keepdim=True, correction=0)
-        x = adain(x, lerp(mean[a], mean[b], w), lerp(std[a], std[b], w))
+        # Of what is there once it has moved: a larger flower counts for more.
+        spreads, means = zip(*(torch.std_mean(z, dim=(2, 3), keepdim=True, correction=0) for z in ends), strict=True)
+        x = adain(x, lerp(*means, w), lerp(*spreads, w))
     weights, prompts = job.weights(places), job.prompt_embeds
     mix = weights if job.fixed is None else job.fixed.expand(len(places), -1)
     rows = job.conditionings(lerp(prompts[a], prompts[b], w), mix, weights if job.attending else None)

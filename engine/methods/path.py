@@ -38,7 +38,7 @@ class Path:
     poses: Poses | None  # if body keypoints steer
     z: dict[int, Tensor]
     pictures: dict[int, Image]
-    alignment: Alignment = field(default_factory=lambda: Alignment((0, 0)))  # which moves nothing
+    alignment: Alignment | None = None  # what moves, if anything does
     keys: dict[int, Any] = field(default_factory=dict)
 
     @property
@@ -50,6 +50,8 @@ class Path:
 
     def moved(self, parent: int, frame: int) -> Tensor:
         """A finished frame's latent, its parts where they are in another frame."""
+        if self.alignment is None:
+            return self.z[parent]
         return self.alignment.bring(self.z[parent], 0, parent / self.last, frame / self.last)
 
     def conditionings(self, frames: Sequence[int]) -> list[Conditioning]:
