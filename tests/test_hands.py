@@ -165,6 +165,33 @@ def test_from_and_to_take_several_files_a_paste_and_each_other(browser, painter)
         until(page, lambda: b.evaluate("i => i.naturalWidth < i.naturalHeight"))
 
 
+@pytest.mark.parametrize("apart", [0, 5])
+def test_a_picture_that_comes_while_the_other_is_on_its_way(browser, painter, apart):
+    page = browser.new_page(viewport={"width": 1320, "height": 1000})
+    page.goto(painter.url)
+    page.wait_for_function("!!document.querySelector('#interpolate-hands .trouble')")
+    give(
+        page, "drop", "#interpolate-a", ("r.png", "image/png", flat((220, 9, 9))), ("b.png", "image/png", flat("blue"))
+    )
+    page.wait_for_function("window.chrysalisPair?.interpolate?.a && window.chrysalisPair.interpolate.b", timeout=LONG)
+    put = "{ detail: { tab: 'interpolate', put } }"
+    swapped = page.evaluate(
+        f"""async apart => {{
+      const {{ a, b }} = window.chrysalisPair.interpolate, now = {{ a: b.path, b: a.path }};
+      for (const [side, path] of Object.entries(now)) {{
+        const put = {{ [side]: path }};
+        window.dispatchEvent(new CustomEvent('chrysalis-put', {put}));
+        if (apart) await new Promise(done => setTimeout(done, apart));
+      }}
+      return now; }}""",
+        apart,
+    )
+    name = "path => path.split('/').pop()"
+    there = f"now => 'ab'.split('').every(s => ({name})(window.chrysalisPair.interpolate[s].path) === ({name})(now[s]))"
+    page.wait_for_function(there, arg=swapped, timeout=20_000)
+    page.close()
+
+
 def test_plain_http(browser, painter):
     page, errors = browser.new_page(), []
     page.on("pageerror", lambda e: errors.append(str(e)))

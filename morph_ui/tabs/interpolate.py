@@ -78,7 +78,8 @@ def pair() -> tuple[gr.Image, gr.Image]:
     zones = {"a": a, "b": b}
     swap.click(lambda a, b: (b, a), [a, b], [a, b], **QUIET)
     held = hands("interpolate")
-    held.put(lambda value: {zones[s]: path for s, path in paths(value).items()} or gr.skip(), held, [a, b], **QUIET)
+    each = QUIET | {"trigger_mode": "multiple"}  # one picture may come while the other is on its way
+    held.put(lambda value: {zones[s]: path for s, path in paths(value).items()} or gr.skip(), held, [a, b], **each)
     gr.on([a.change, b.change], None, [a, b], None, js=remember("interpolate"), **QUIET)
     return a, b
 
