@@ -30,7 +30,9 @@ def moved(z: Tensor, places: Tensor, trust: Tensor | None = None) -> Tensor:
     found = bring(high, places, "bicubic")
     if found is high:
         return z
-    found = found * (bring(deviation(high), places) / deviation(found)).clamp(1, GAIN)
+    gain = (bring(deviation(high), places) / deviation(found)).clamp(1, GAIN)
+    n = window(z) // 2  # at the edge no two deviations are of the same cells
+    found = found * pad(gain[..., n:-n, n:-n], [n] * 4, mode="replicate")
     t = 1.0 if trust is None else trust.to(z)
     return bring(low, places) + t * found + (1 - t) * high
 
@@ -66,5 +68,10 @@ def bands(z: Tensor) -> tuple[Tensor, Tensor]:
 
 def band(z: Tensor) -> Tensor:
     """The low band of ``z`` (B, C, h, w): means over squares of `LOW` of the longer side."""
-    n = max(3, 2 * round((LOW * max(z.shape[2:]) - 1) / 2) + 1)
+    n = window(z)
     return avg_pool2d(pad(z, [n // 2] * 4, mode="replicate"), n, 1)
+
+
+def window(z: Tensor) -> int:
+    """Cells a side of the small squares, an odd number."""
+    return max(3, 2 * round((LOW * max(z.shape[2:]) - 1) / 2) + 1)
