@@ -18,12 +18,14 @@ from engine.diffusion.schedule import FEW_STEPS, LCM, Schedule
 from engine.requests import EngineError
 
 CPU = torch.device("cpu")
+TURBO = ("turbo", "sdxl-turbo")  # families whose own weights are few-step ones
 
 
 class Resident:
     """The modules of one network on ``device`` (or waiting outside it, see `memory.Plan`), in eval mode, frozen.
 
-    ``parts`` has unet, vae, text_encoder, tokenizer, scheduler and the ``folder`` where what lies beside it would be.
+    ``parts`` (`engine.checkpoints.load.Parts`) has unet, vae, text_encoder, tokenizer, scheduler, with SDXL a second
+    text encoder and tokenizer, and the ``folder`` where what lies beside it would be.
     """
 
     def __init__(
@@ -40,8 +42,18 @@ class Resident:
         self.family, self.lora_rate, self.taesd = family, lora_rate, taesd
         self.unet, self.vae = parts.unet, parts.vae
         self.text_encoder, self.tokenizer = parts.text_encoder, parts.tokenizer
-        for module in (self.unet, self.vae, self.text_encoder):
+        self.readers = [(self.tokenizer, self.text_encoder)]  # (tokenizer, text encoder)
+        if second := getattr(parts, "text_encoder_2", None):
+            self.readers.append((parts.tokenizer_2, second))
+        self.texts = [encoder for _, encoder in self.readers]
+        self.zero_negative = bool(getattr(parts, "zero_negative", False))
+        for module in (self.unet, self.vae, *self.texts):
             module.eval().requires_grad_(False)
+        # What SDXL's autoencoder has between its layers is too large for half precision, but in repaired copies.
+        upcast = dtype == torch.float16 and len(self.readers) > 1 and self.vae.config.get("force_upcast", False)
+        self.vae_dtype = torch.float32 if upcast else dtype
+        if upcast:
+            self.vae.float()
         self.schedule = Schedule(parts.scheduler, self.name)
         self.channels = int(self.unet.config.out_channels)
         self.concat_channels = int(self.unet.config.in_channels) - self.channels
@@ -91,7 +103,7 @@ class Resident:
     def modules(self) -> dict[str, list[Any]]:
         """The parts that are at work at different times, each with its modules."""
         looks = [self.taesd] if self.taesd is not None else []
-        return {"unet": [self.unet, *self.controls.values(), *looks], "vae": [self.vae], "text": [self.text_encoder]}
+        return {"unet": [self.unet, *self.controls.values(), *looks], "vae": [self.vae], "text": self.texts}
 
     @property
     def bytes(self) -> int:
@@ -164,7 +176,7 @@ class Resident:
         The few-step weights are a LoRA: in peft's format in the folder ``live`` beside the UNet (flora), or LCM-LoRA.
         EngineError without.
         """
-        if sampler == "ddim" or self.family == "turbo":  # whose own weights are the few-step ones
+        if sampler == "ddim" or self.family in TURBO:  # whose own weights are the few-step ones
             return nullcontext()
         if not self.lcm and not self._has_few_steps:
             raise EngineError(f"sampler must be ddim for {self.name}, which has no few-step LoRA, got {sampler!r}")
@@ -191,7 +203,7 @@ class Resident:
         ]
         said = self.dtype, configs, float(self.vae.config.scaling_factor), self.schedule.training.sum()
         found = hashlib.blake2b(repr(said).encode(), digest_size=8)
-        for part in (self.unet, self.vae, self.text_encoder):
+        for part in (self.unet, self.vae, *self.texts):
             for name, p in part.named_parameters():
                 few = p.data.flatten()[:: max(1, p.numel() // 8)].float().cpu()
                 found.update(f"{name} {tuple(p.shape)}".encode() + few.numpy().tobytes())

@@ -20,6 +20,7 @@ from engine.diffusion import attention, lora, sampling
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.lora import LoraStack
 from engine.diffusion.sampling import ITERATIONS
+from engine.diffusion.words import Words
 from engine.methods.align import Alignment, Moves
 from engine.requests import EngineError, MorphRequest
 from engine.vision import images
@@ -37,7 +38,7 @@ class Job:
     of: list[int]
     names: list[str]  # content of each different picture and its words
     z: Tensor  # (K, C, h, w)
-    prompt_embeds: Tensor  # (K, L, D)
+    words: Words  # (K rows)
     sigmas: list[float]  # falling, the last one 0
     loras: list[LoraStack] = field(default_factory=list)  # of each different picture
     notes: list[str] = field(default_factory=list)
@@ -78,9 +79,9 @@ class Job:
         """How many steps look at both pictures: the first λ of them, whatever their number."""
         return math.ceil(self.request.attention * self.request.steps - 1e-9)
 
-    def conditionings(self, prompt_embeds: Tensor, loras: Tensor, attended: Tensor | None = None) -> list[Conditioning]:
+    def conditionings(self, words: Words, loras: Tensor, attended: Tensor | None = None) -> list[Conditioning]:
         loras = loras if self.loras else None  # type: ignore[assignment]
-        return [Conditioning(prompt_embeds, lora_weights=loras, attention_weights=attended)]
+        return [Conditioning(words, lora_weights=loras, attention_weights=attended)]
 
     def blend(self, kept: Tensor, weights: Tensor, first: int) -> Tensor | None:
         """What `attention.mix` looks at where parts move; None: where nothing does."""
@@ -116,8 +117,8 @@ def start(context: Context, r: MorphRequest, keys: list[Image]) -> Job:
     different = list(dict.fromkeys(names))
     first = [names.index(n) for n in different]
     z = context.encode([keys[i] for i in first])
-    prompts = model.embed([words[i] for i in first])
-    return Job(context, r, [different.index(n) for n in names], different, z, prompts, model.schedule.sigmas(r.steps))
+    own, of = model.embed([words[i] for i in first]), [different.index(n) for n in names]
+    return Job(context, r, of, different, z, own, model.schedule.sigmas(r.steps))
 
 
 def fit(job: Job) -> Generator[Advance, None, None]:
@@ -138,7 +139,7 @@ def fit(job: Job) -> Generator[Advance, None, None]:
     doing = "fitting LoRAs, step {} of at most {} (error {:.3f})"
     for now in (missing[i : i + TOGETHER] for i in range(0, len(missing), TOGETHER)):
         how = r.lora_steps, r.lora_rank, job.rate, r.seed, r.lora_draws, r.lora_patience
-        steps, rows = lora.fit(model, job.z[now], job.prompt_embeds[now], *how), r.lora_draws * len(now)
+        steps, rows = lora.fit(model, job.z[now], job.words[now], *how), r.lora_draws * len(now)
         stack = yield from relay(
             steps, lambda s, n=rows: Advance(doing.format(s.done, r.lora_steps, s.error), fits=n * s.gained)
         )
@@ -157,7 +158,7 @@ def invert(job: Job) -> Generator[Advance, None, tuple[Tensor, list[Any]]]:
     doing = "finding each picture's noise"
     yield Advance(doing, steps=len(found) * ITERATIONS * job.request.steps)
     if missing:
-        rows = job.conditionings(job.prompt_embeds[missing], torch.eye(len(own))[missing])
+        rows = job.conditionings(job.words[missing], torch.eye(len(own))[missing])
         x = job.z[missing]
         for state in sampling.invert(context.model.denoiser(rows), x, job.sigmas[::-1]):
             x = state.x
@@ -180,7 +181,7 @@ def redraw(job: Job, noise: Tensor, whose: list[Any]) -> Generator[Advance, None
     yield Advance(doing, steps=job.request.steps * len(found))
     layers = sorted(attention.self_attentions(model.unet))
     if missing:
-        rows = job.conditionings(job.prompt_embeds[missing], mix[missing])
+        rows = job.conditionings(job.words[missing], mix[missing])
         with attention.record(model, frozenset(keep)) as features:
             z = yield from walk(model.denoiser(rows), noise[missing], job.sigmas, doing)
         for i, k in enumerate(missing):
