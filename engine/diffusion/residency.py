@@ -125,12 +125,10 @@ class Resident:
         sizes = {part: sum(_bytes(m.parameters()) for m in modules) for part, modules in self.modules().items()}
         sizes["unet"] += self._few_bytes
         most, width = 64 if self.device.type == "cuda" else 16, int(self.unet.config.block_out_channels[0])
-        side, itemsize = int(self.unet.config.sample_size), self.dtype.itemsize
-        self.plan = memory.plan(
-            limit, sizes, width, side * self.vae_scale_factor, self.vae_scale_factor, itemsize, most
-        )
-        if hasattr(self.vae, "disable_tiling"):
-            self.vae.enable_tiling() if self.plan.tiles else self.vae.disable_tiling()
+        side, itemsizes = int(self.unet.config.sample_size), (self.dtype.itemsize, self.vae_dtype.itemsize)
+        size, factor = side * self.vae_scale_factor, self.vae_scale_factor
+        self.plan = memory.plan(limit, sizes, width, size, factor, itemsizes[0], most, itemsizes[1])
+        memory.tile(self.vae, self.plan.tiles)
         for modules in self.modules().values():
             for module in modules:
                 _move(module, CPU if self.plan.offload else self.device)
@@ -139,7 +137,7 @@ class Resident:
         """Has pictures decoded in tiles until the next job plans anew; False if they cannot be, or are already."""
         if not hasattr(self.vae, "enable_tiling") or self.vae.use_tiling:
             return False
-        self.vae.enable_tiling()
+        memory.tile(self.vae, True)
         self._planned = None
         return True
 

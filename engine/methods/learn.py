@@ -96,9 +96,9 @@ class Job:
     def inversion_key(self, k: int) -> Any:
         return (self.lora_key(k) if self.loras else self.names[k]), bool(self.loras), self.request.steps
 
-    def features_key(self, k: int, whose: list[Any]) -> Any:
+    def features_key(self, k: int, whose: list[Any], steps: int) -> Any:
         company = None if self.fixed is None else (self.fixed.tolist(), self.request.form, whose)
-        return whose[k], self.attending, company
+        return whose[k], steps, company
 
     @property
     def rate(self) -> float:
@@ -172,17 +172,20 @@ def invert(job: Job) -> Generator[Advance, None, tuple[Tensor, list[Any]]]:
 
 
 def redraw(job: Job, noise: Tensor, whose: list[Any]) -> Generator[Advance, None, tuple[Tensor, attention.Features]]:
-    """The pictures drawn again (K, C, h, w), and what entered the decoder's self-attentions in the first λ of steps."""
-    context, model, keep, n = job.context, job.context.model, job.sigmas[: job.attending], len(whose)
+    """The pictures drawn again (K, C, h, w), and what entered the decoder's self-attentions in the first λ of steps, or
+    in as many as there is memory for."""
+    context, model, n = job.context, job.context.model, len(whose)
+    kept = attention.keeping(model, noise, job.attending)
+    keep, job.notes = job.sigmas[: kept.steps], [*job.notes, *kept.notes]
     mix = torch.eye(n) if job.fixed is None else job.fixed.expand(n, -1)
-    keys = [job.features_key(k, whose) for k in range(n)]
+    keys = [job.features_key(k, whose, kept.steps) for k in range(n)]
     found = {k: f for k, key in enumerate(keys) if (f := context.get("features", key)) is not None}
     missing, doing = [k for k in range(n) if k not in found], "drawing the pictures again"
     yield Advance(doing, steps=job.request.steps * len(found))
     layers = sorted(attention.self_attentions(model.unet))
     if missing:
         rows = job.conditionings(job.words[missing], mix[missing])
-        with attention.record(model, frozenset(keep)) as features:
+        with attention.record(model, frozenset(keep), kept.device) as features:
             z = yield from walk(model.denoiser(rows), noise[missing], job.sigmas, doing)
         for i, k in enumerate(missing):
             found[k] = {f"{layers.index(n)} {keep.index(s)}": t[i] for (n, s), t in features.items()} | {"z": z[i]}
@@ -191,7 +194,7 @@ def redraw(job: Job, noise: Tensor, whose: list[Any]) -> Generator[Advance, None
     stacked = {}
     for name in list(found[0]):
         layer, step = map(int, name.split())
-        stacked[layers[layer], keep[step]] = torch.stack([found[k].pop(name).to(z.device) for k in range(n)])
+        stacked[layers[layer], keep[step]] = torch.stack([found[k].pop(name).to(kept.device) for k in range(n)])
     return z, stacked
 
 
