@@ -271,23 +271,21 @@ def test_pooled_words_count_in_every_method(models, model, folder, name, monkeyp
 
 @torch.no_grad()
 @pytest.mark.parametrize("repaired", [False, True])
-def test_its_autoencoder_does_not_overflow_in_half_precision(folder, repaired):
+def test_its_autoencoder_does_not_overflow_in_half_precision(tmp_path, repaired):
     """SDXL's own works in float32 beside a UNet of half precision; the repaired one says that it need not."""
-    parts = read(folder, torch.float16, "xl")
-    vae = parts.vae
-    vae.register_to_config(force_upcast=not repaired)
-    vae.decoder.conv_in.weight *= 1e5  # as its features are too large in the middle
-    own = Resident(parts, torch.device("cpu"), torch.float16)
-    assert own.unet.dtype == torch.float16 and own.vae_dtype == vae.dtype == (
-        torch.float16 if repaired else torch.float32
-    )
-    out = vae.decode(latents(1).to(own.vae_dtype)).sample
-    assert bool(out.isfinite().all()) != repaired
+    folder = sdxl(tmp_path / "xl")
+    said = json.loads((folder / "vae" / "config.json").read_text())
+    (folder / "vae" / "config.json").write_text(json.dumps(said | {"force_upcast": not repaired}))
+    net = ModelManager("cpu", torch.float16).load(str(folder))
+    net.vae.decoder.conv_in.weight *= 1e5  # as its features are too large in the middle
+    assert net.unet.dtype == torch.float16
+    assert net.resident.vae_dtype == net.vae.dtype == (torch.float16 if repaired else torch.float32)
+    assert bool(net.decode(latents(1)).isfinite().all()) != repaired
 
 
 def test_another_networks_autoencoder_keeps_half_precision(tiny):
     """Stable Diffusion 1.5's config says nothing of it, and its pictures stay as they were."""
-    assert Resident(read(tiny, torch.float16, "tiny"), torch.device("cpu"), torch.float16).vae_dtype == torch.float16
+    assert ModelManager("cpu", torch.float16).load(str(tiny)).resident.vae_dtype == torch.float16
 
 
 def test_its_own_weights_are_the_few_step_ones(folder):

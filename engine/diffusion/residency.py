@@ -49,11 +49,8 @@ class Resident:
         self.zero_negative = bool(getattr(parts, "zero_negative", False))
         for module in (self.unet, self.vae, *self.texts):
             module.eval().requires_grad_(False)
-        # What SDXL's autoencoder has between its layers is too large for half precision, but in repaired copies.
-        upcast = dtype == torch.float16 and len(self.readers) > 1 and self.vae.config.get("force_upcast", False)
-        self.vae_dtype = torch.float32 if upcast else dtype
-        if upcast:
-            self.vae.float()
+        # Of SDXL it is float32 beside a UNet of half precision, which its features would overflow (`load.read`).
+        self.vae_dtype = next(self.vae.parameters()).dtype
         self.schedule = Schedule(parts.scheduler, self.name)
         self.channels = int(self.unet.config.out_channels)
         self.concat_channels = int(self.unet.config.in_channels) - self.channels
