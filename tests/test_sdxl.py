@@ -3,6 +3,7 @@
 Tolerance everywhere: 1e-3 of latents of unit variance after all steps, in float32, on a tiny checkpoint.
 """
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from benchmarks.morph import frames_of, stack_of
 from benchmarks.naive import Naive
 from engine.checkpoints import lora_files
 from engine.checkpoints.load import read
+from engine.checkpoints.manager import ModelManager
 from engine.diffusion import geometry, lora
 from engine.diffusion.control import ControlInput
 from engine.diffusion.guidance import Conditioning, classifier_free
