@@ -238,11 +238,11 @@ def marks():
 
 A, B = picture(0, (64, 64)), picture(1, (64, 64))
 SMALL = {"size": 64, "steps": 6}
-MORPH = SMALL | {"frames": 4, "lora_steps": 3, "lora_rank": 2}
+MORPH = SMALL | {"steps": 4, "frames": 3, "lora_steps": 2, "lora_rank": 2}
 REQUESTS = {
     "interpolate": (InterpolateRequest, (A, B), SMALL | {"frames": 3, "prompt": "a rose", "invert_steps": 2}, 3),
-    "morph": (MorphRequest, ((A, B),), MORPH | {"align": "automatic", "prompts": ("a", "b")}, 4),
-    "fast": (MorphRequest, ((A, B),), MORPH | {"tier": "fast"}, 4),
+    "morph": (MorphRequest, ((A, B),), MORPH | {"align": "automatic", "prompts": ("a", "b")}, 3),
+    "fast": (MorphRequest, ((A, B),), MORPH | {"tier": "fast"}, 3),
     "draw": (DrawRequest, (), SMALL | {"sketch": marks(), "strokes": A.convert("RGBA"), "prompt": "a rose"}, 1),
     "edit": (EditRequest, (A,), SMALL | {"strength": 0.5, "prompt": "a rose"}, 1),
     "match": (MatchRequest, (A, B), {"size": 64, "align": "automatic"}, 0),
