@@ -190,6 +190,7 @@ def redraw(job: Job, noise: Tensor, whose: list[Any]) -> Generator[Advance, None
         for i, k in enumerate(missing):
             found[k] = {f"{layers.index(n)} {keep.index(s)}": t[i] for (n, s), t in features.items()} | {"z": z[i]}
             context.put("features", keys[k], found[k], job.about(k))
+        features.clear()  # or all of it would be there twice
     z = torch.stack([found[k].pop("z").to(job.z) for k in range(n)])
     stacked = {}
     for name in list(found[0]):
