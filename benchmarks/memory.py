@@ -1,9 +1,9 @@
 """What SDXL needs of a card's memory at 1024 × 1024, computed: ``python -m benchmarks.memory``. Nothing is loaded.
 
-Modules of its published configuration (Stability-AI/generative-models, configs/inference/sd_xl_base.yaml) run on
-PyTorch's meta device, where tensors have shapes and no numbers, while the bytes of those that live at once are counted.
-Left out, as only a card could tell: workspaces of convolutions, what the allocator loses between blocks, the driver.
-Attention is taken as fused, which keeps no table of scores.
+Modules of its published configuration (`engine.checkpoints.shapes`) run on PyTorch's meta device, where tensors have
+shapes and no numbers, while the bytes of those that live at once are counted. Left out, as only a card could tell:
+workspaces of convolutions, what the allocator loses between blocks, the driver. Attention is taken as fused, which
+keeps no table of scores.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from engine.checkpoints.shapes import TEXTS, UNETS, VAE
 from engine.diffusion import lora, memory
 from engine.diffusion.attention import per_step
 from engine.diffusion.guidance import Pass
@@ -29,29 +30,6 @@ from engine.diffusion.memory import GB
 BUDGETS = (6, 8, 12, 24)  # GB
 SIDE, FACTOR, WIDTH = 1024, 8, 320  # pixels a side and a latent; channels of the UNet's first level
 STEPS, PICTURES, RANK = 30, 2, 16  # morph: λ·T = .6 · 50 steps that look at both pictures; of its LoRAs
-UNET = {
-    "sample_size": SIDE // FACTOR,
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-VAE = {
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "sample_size": SIDE,
-}
-TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768}
-TEXT_2 = {"hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20, "projection_dim": 1280}
-TEXT_2 |= {"num_hidden_layers": 32, "hidden_act": "gelu"}  # type: ignore[dict-item]
 
 
 class Alive(TorchDispatchMode):
@@ -116,8 +94,15 @@ def size(*modules: nn.Module) -> int:
 def network() -> dict[str, Any]:
     """SDXL's UNet, autoencoder and both text encoders in half precision, without numbers."""
     with torch.device("meta"):
-        texts = CLIPTextModel(CLIPTextConfig(**TEXT)), CLIPTextModelWithProjection(CLIPTextConfig(**TEXT_2))
-        found = {"unet": UNet2DConditionModel(**UNET), "vae": AutoencoderKL(**VAE), "text": nn.ModuleList(texts)}
+        texts = (
+            CLIPTextModel(CLIPTextConfig(**TEXTS["sdxl"])),
+            CLIPTextModelWithProjection(CLIPTextConfig(**TEXTS["bigG"])),
+        )
+        found = {
+            "unet": UNet2DConditionModel(sample_size=SIDE // FACTOR, **UNETS["sdxl"]),
+            "vae": AutoencoderKL(**VAE | {"sample_size": SIDE}),
+            "text": nn.ModuleList(texts),
+        }
     return {name: module.half().eval().requires_grad_(False) for name, module in found.items()}
 
 
