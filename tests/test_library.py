@@ -94,7 +94,7 @@ def test_a_name_is_enough_with_its_ending_or_without(tree):
             resolve(name, (), folders)
     with pytest.raises(EngineError, match="LoRA must be one of"):
         resolve("photo + nothing:0.5", (), folders)
-    with pytest.raises(EngineError, match="LoRA wide.safetensors must be for photo, got one for Stable Diffusion 2"):
+    with pytest.raises(EngineError, match=r"LoRA wide.safetensors must be for photo, got one for Stable Diffusion 2"):
         resolve("photo + wide", (), folders).needs()
 
 
