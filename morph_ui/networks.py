@@ -100,7 +100,7 @@ class Network:
             grid = mine(tab)
         fold.expand(self.cards, self.box, grid, **AT_ONCE)
         grid.choose(chosen, None, self.box, **AT_ONCE)
-        grid.add(added, self.box, self.box, **AT_ONCE)
+        grid.join(added, self.box, self.box, **AT_ONCE)
         self.box.change(
             lambda model, shown: self.cards(model) if shown else gr.skip(), [self.box, grid], grid, **AT_ONCE
         )

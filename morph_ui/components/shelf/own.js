@@ -1,4 +1,4 @@
-// The artist's own networks and LoRAs: a card each. Python sets what there is and what is chosen; `choose` and `add` tell names.
+// The artist's own networks and LoRAs: a card each. Python sets what there is and what is chosen; `choose` and `join` tell names.
 const grid = element.querySelector('.mine');
 
 function make(name, text) {
@@ -12,7 +12,7 @@ function card(own, chosen) {
   button.type = 'button'; button.title = own.name; button.dataset.name = own.name;
   button.setAttribute('aria-pressed', chosen.includes(own.name));
   button.append(look, make('b', own.name.replace(/\.safetensors$/, '')), make('span', own.about));
-  button.addEventListener('click', () => trigger(own.lora ? 'add' : 'choose', { name: own.name }));
+  button.addEventListener('click', () => trigger(own.lora ? 'join' : 'choose', { name: own.name }));
   return button;
 }
 function draw() {

@@ -1,5 +1,5 @@
 """The artist's own networks and LoRAs, a card each, with the picture that lies beside it. Python sets the value;
-``choose`` tells which network was clicked, ``add`` which LoRA."""
+``choose`` tells which network was clicked, ``join`` which LoRA."""
 
 import json
 from collections.abc import Sequence
