@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.diffusion import attention
+from engine.diffusion import attention, memory
 from engine.diffusion.guidance import Conditioning
 
 
@@ -92,6 +92,34 @@ def test_chunks_do_not_change_what_is_recorded_or_mixed(model, request):
     _, parts = record(chunked, x, embeds)
     assert whole.keys() == parts.keys() and all(torch.allclose(whole[k], parts[k], atol=2e-3) for k in whole)
     assert torch.allclose(mix(chunked, x, embeds, whole, weights), together, atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_is_kept_is_where_it_is_asked_for_and_as_large_as_was_said(model):
+    x, embeds = rows(2)
+    with attention.record(model, {1.5, 3.0}, torch.device("meta")) as features:
+        for s in (1.5, 3.0):
+            model.denoiser([Conditioning(embeds)])(x, s)
+    assert {t.device.type for t in features.values()} == {"meta"}
+    assert sum(t.nbytes for t in features.values()) == 2 * 2 * attention.per_step(model.unet, x)
+
+
+def test_what_does_not_fit_waits_outside_or_is_left_out_and_that_is_said(model, monkeypatch):
+    x, _ = rows(2)
+    step, resident = 2 * attention.per_step(model.unet, x), model.resident
+    monkeypatch.setattr(resident, "plan", replace(resident.plan, spare=9 * step))
+    assert attention.keeping(model, x, 9) == (9, resident.device, ())
+    monkeypatch.setattr(memory, "outside", lambda waiting: 20 * step + waiting - resident.bytes)
+    assert attention.keeping(model, x, 12) == (12, resident.device, ())  # a CPU's own memory is that outside
+    fewer = attention.keeping(model, x, 30)
+    assert (
+        fewer[:2] == (20, resident.device) and "only the first 20 of 30 steps look at both pictures" in fewer.notes[0]
+    )
+    monkeypatch.setattr(resident, "device", torch.device("cuda"))
+    assert attention.keeping(model, x, 9) == (9, torch.device("cuda"), ())
+    monkeypatch.setattr(memory, "outside", lambda waiting: 20 * step + waiting)
+    moved = attention.keeping(model, x, 12)  # nothing waits there: its plan has all parts on the card
+    assert moved[:2] == (12, torch.device("cpu")) and "waits outside cuda, which is full" in moved.notes[0]
 
 
 @torch.no_grad()

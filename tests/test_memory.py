@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_network, picture
+from diffusers import AutoencoderKL
 
 from engine.checkpoints.manager import ModelManager
 from engine.context import Context
@@ -15,6 +16,7 @@ from engine.jobs.run import run
 from engine.requests import Done, EngineError, InterpolateRequest, Progress
 
 SD15 = {"unet": 1_719_041_928, "vae": 167_307_726, "text": 246_120_960}  # bytes in half precision
+SDXL = {"unet": 5_134_927_368, "vae": 167_307_726, "text": 1_635_440_640}  # as benchmarks/memory.py counts them
 CPU = torch.device("cpu")
 
 
@@ -25,17 +27,48 @@ def model(tiny):
 
 
 @pytest.mark.parametrize(
-    ("gigabytes", "tiles", "offload"),
-    [(2.5, True, True), (3, True, True), (4, True, False), (6, False, False), (24, False, False)],
+    ("parts", "size", "gigabytes", "tiles", "offload"),
+    [(SD15, 512, g, g < 2, g < 4) for g in (1.5, 2.5, 3, 4, 6, 24)]
+    + [(SDXL, 1024, g, g < 6, g < 12) for g in (4, 6, 8, 12, 24)],
 )
-def test_the_plan_fits_the_budget(gigabytes, tiles, offload):
-    """By the plan's own figures: weights that are on the device, rows at work and a reserve stay within it."""
-    p = plan(int(gigabytes * GB), SD15, 320, 512, 8, 2, 64)
+def test_the_plan_fits_the_budget(parts, size, gigabytes, tiles, offload):
+    """By the plan's own figures: what is on the device, rows or pictures at work, what a job keeps and a reserve."""
+    p = plan(int(gigabytes * GB), parts, 320, size, 8, 2, 64)
     assert (p.tiles, p.offload) == (tiles, offload)
-    weights = max(SD15.values()) if offload else sum(SD15.values())
-    row, shown = memory.ROW * 64 * 64 * 320 * 2, memory.TILED if tiles else memory.PICTURE * 512 * 512 * 128 * 2
-    assert p.rows == 1 or weights + memory.RESERVE + p.rows * row <= gigabytes * GB
-    assert p.pictures == 1 or weights + memory.RESERVE + p.pictures * shown <= gigabytes * GB
+    row = memory.ROW * (size // 8) ** 2 * 320 * 2
+    shown = memory.TILED if tiles else p.pictures * memory.PICTURE * size**2 * 128 * 2
+    for part, work in (("unet", p.rows * row), ("vae", shown)):
+        weights = parts[part] if offload else sum(parts.values())
+        least = (p.rows if part == "unet" else p.pictures) == 1 and not p.spare
+        assert least or weights + memory.RESERVE + work + p.spare <= gigabytes * GB
+
+
+def test_an_autoencoder_in_float32_decodes_fewer_pictures_a_time():
+    half, whole = (plan(24 * GB, SDXL, 320, 1024, 8, 2, 64, n) for n in (2, 4))
+    assert half.pictures == 2 * whole.pictures and half.rows == whole.rows
+    assert not plan(12 * GB, SDXL, 320, 1024, 8, 2, 64, 2).tiles and plan(12 * GB, SDXL, 320, 1024, 8, 2, 64, 4).tiles
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("side", "tile"), [(1024, 512), (256, 256)])
+def test_tiles_are_never_as_large_as_the_pictures_sdxl_is_for(side, tile):
+    vae = AutoencoderKL(sample_size=side, block_out_channels=(4,), norm_num_groups=2)
+    seen, forward = [], vae.decoder.forward
+    vae.decoder.forward = lambda z: seen.append(z.shape[2]) or forward(z)
+    for on in (False, True):
+        memory.tile(vae, on)
+        assert vae.decode(torch.zeros(1, 4, 640, 8)).sample.shape == (1, 3, 640, 8)
+    assert seen[0] == 640 and seen[1] == max(seen[1:]) == tile
+
+
+def test_what_a_job_keeps_is_on_the_device_or_outside_or_its_first_steps(monkeypatch):
+    card = torch.device("cuda")
+    monkeypatch.setattr(memory, "limit", lambda device: 1000)
+    assert memory.outside(300) == 700 and memory.outside(900) == 250
+    assert memory.keep(card, 90, 300, 9, 10) == (10, card, ())
+    assert memory.keep(card, 89, 300, 9, 10) == (10, CPU, ())
+    assert memory.keep(card, 89, 300, 9, 99) == (77, CPU, ())
+    assert memory.keep(card, 0, 0, 0, 5) == (5, card, ())  # a network without such attentions
 
 
 def test_larger_budgets_take_more_at_a_time():

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.diffusion.memory import Room
+from engine.diffusion.memory import GB, Keeping, Room, keep
 
 Features = dict[tuple[str, float], Tensor]  # (layer, σ) → (K, tokens, channels), half precision
 Attend = Callable[[Tensor, Tensor], Tensor]  # (queries (F, T, C), what they look at (F, S, C')) → (F, T, C)
@@ -35,9 +35,35 @@ def _hooks(unet: nn.Module, hook: Callable[[str], Callable]) -> Iterator[None]:
             handle.remove()
 
 
+def keeping(model: Any, z: Tensor, steps: int) -> Keeping:
+    """Where `record` is to keep the first ``steps`` steps of all pictures ``z`` (K, C, h, w), and how many fit.
+
+    SDXL has 105 MB a step and picture at 1024 × 1024, 6.2 GB for two pictures in DiffMorpher's thirty steps.
+    """
+    own, step = model.resident, len(z) * per_step(model.unet, z)
+    waiting = own.bytes if own.plan.offload or own.device.type == "cpu" else 0
+    kept = keep(own.device, own.plan.spare, waiting, step, steps)
+    said = f"what attention keeps of the pictures, {steps * step / GB:.1f} GB"
+    if kept.steps < steps:
+        looking = f"only the first {kept.steps} of {steps} steps look at both pictures"
+        return kept._replace(notes=(f"{said}, is more than memory holds: {looking}; fewer steps or pixels need less",))
+    outside = kept.device != own.device
+    return kept._replace(notes=(f"{said}, waits outside {own.device}, which is full",) if outside else ())
+
+
+def per_step(unet: Any, z: Tensor) -> int:
+    """Bytes that `record` keeps of a picture in a step, its latents like ``z`` (…, h, w)."""
+    last, total = len(unet.config.up_block_types) - 1, 0
+    for name, layer in self_attentions(unet).items():
+        level = last - int(name.split(".")[1])  # how often what it sees was halved
+        total += (z.shape[-2] >> level) * (z.shape[-1] >> level) * int(layer.query_dim) * torch.half.itemsize
+    return total
+
+
 @contextmanager
-def record(model: Any, sigmas: Collection[float]) -> Iterator[Features]:
-    """Collects what enters the decoder's self-attentions at ``sigmas``, in half precision.
+def record(model: Any, sigmas: Collection[float], place: torch.device | None = None) -> Iterator[Features]:
+    """Collects what enters the decoder's self-attentions at ``sigmas``, in half precision, on the device ``place``
+    (None: where the network is).
 
     As in the published code it is the layer's normalised input that is kept, not keys and values: half the memory.
     """
@@ -49,13 +75,14 @@ def record(model: Any, sigmas: Collection[float]) -> Iterator[Features]:
             now = model.now
             if now is not None and now.sigma in sigmas:
                 x = args[0] if args else kwargs["hidden_states"]
-                parts.setdefault((name, now.sigma), {})[now.first] = x.detach().half()
+                parts.setdefault((name, now.sigma), {})[now.first] = x.detach().half().to(place or x.device)
 
         return see
 
     with _hooks(model.unet, hook):
         yield found
-    for key, rows in parts.items():
+    for key in list(parts):
+        rows = parts.pop(key)  # or all of it would be there twice
         found[key] = torch.cat([rows[i] for i in sorted(rows)])
 
 

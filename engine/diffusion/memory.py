@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +19,15 @@ from torch import Tensor
 from engine.requests import EngineError
 
 GB = 1 << 30
+CPU = torch.device("cpu")
 RESERVE = 0.8 * GB  # the driver's own, and what fragments
-ROW = 170  # a UNet row's intermediate values at their peak, in tensors of its first level's width
-PICTURE = 24  # a decoded picture's, in tensors of 128 channels
+# The next two are at least twice what networks of the real shapes hold at once (benchmarks/memory.py: 26 for SD, 16 for
+# SDXL; 6), for there are workspaces of convolutions too, and gaps between blocks.
+ROW = 64  # a UNet row's intermediate values at their peak, in tensors of its first level's width
+PICTURE = 12  # a decoded picture's, in tensors of 128 channels
+TILE = 512  # pixels a side of what is decoded at once, in tiles
 TILED = 0.5 * GB  # decoding in tiles, whatever the size
+KEPT = 0.25  # share of the free memory that is left to what a job keeps
 
 
 SHORT = (torch.OutOfMemoryError, MemoryError, RuntimeError)  # what a lack of memory may come as
@@ -46,12 +52,13 @@ def release(device: torch.device) -> None:
 @dataclass(frozen=True)
 class Plan:
     """How a network works within its memory: UNet ``rows`` and decoded ``pictures`` a time; decoding in ``tiles``;
-    ``offload``: only the part at work is on the device."""
+    ``offload``: only the part at work is on the device; ``spare``: bytes there for what a job keeps meanwhile."""
 
     rows: int = 16
     pictures: int = 16
     tiles: bool = False
     offload: bool = False
+    spare: int = 0
 
 
 def limit(device: torch.device, asked: float = 0.0) -> int:
@@ -68,24 +75,60 @@ def limit(device: torch.device, asked: float = 0.0) -> int:
     return int(min(asked * GB, total) if asked else total)
 
 
-def plan(limit: int, parts: dict[str, int], width: int, size: int, factor: int, itemsize: int, most: int) -> Plan:
-    """The plan for a network whose ``parts`` are so many bytes, UNet ``width`` channels wide at its first level.
+class Keeping(NamedTuple):
+    """How many steps of something large are kept, where, and what is to be said of that."""
 
-    ``size``: its native side in pixels, ``factor`` pixels a latent; ``itemsize`` bytes a number; ``most`` rows.
+    steps: int
+    device: torch.device
+    notes: tuple[str, ...] = ()
+
+
+def outside(waiting: int) -> int:
+    """Bytes of the machine's own memory for what a job keeps: half of it with the ``waiting`` bytes of networks that
+    are there too, and at least an eighth."""
+    half = limit(CPU)
+    return max(half - waiting, half // 4)
+
+
+def keep(device: torch.device, spare: int, waiting: int, step: int, steps: int) -> Keeping:
+    """Where to keep ``steps`` of ``step`` bytes each: on the device if they fit into its ``spare`` bytes, else outside
+    beside ``waiting`` bytes of networks; of what does not fit there either, the first steps."""
+    if steps * step <= spare:
+        return Keeping(steps, device)
+    return Keeping(min(steps, outside(waiting) // step), CPU)
+
+
+def plan(
+    limit: int, parts: dict[str, int], width: int, size: int, factor: int, itemsize: int, most: int, decoded: int = 0
+) -> Plan:
+    """The plan for a network whose ``parts`` ("unet", "vae", "text") are so many bytes, UNet ``width`` channels wide at
+    its first level.
+
+    ``size``: its native side in pixels, ``factor`` pixels a latent; ``itemsize`` bytes a number, ``decoded`` bytes of
+    the autoencoder's numbers (0: as many); ``most`` rows.
     """
     row = ROW * (size // factor) ** 2 * width * itemsize
-    picture = PICTURE * size**2 * 128 * itemsize
-    free = limit - RESERVE - sum(parts.values())
+    picture = PICTURE * size**2 * 128 * (decoded or itemsize)
+    free = seen = limit - RESERVE - sum(parts.values())
     offload = free < row + TILED
-    if offload:
-        free = limit - RESERVE - max(parts.values())
-    tiles = free < 1.5 * picture
-    return Plan(
-        rows=int(min(most, max(1, free // row))),
-        pictures=1 if tiles else int(min(most, max(1, free // picture))),
-        tiles=tiles,
-        offload=offload,
-    )
+    if offload:  # each part is alone at its work
+        free, seen = limit - RESERVE - max(parts.values()), limit - RESERVE - parts["vae"]
+    tiles = (1 - KEPT) * seen < picture
+    rows = int(min(most, max(1, (1 - KEPT) * free // row)))
+    pictures = 1 if tiles else int(min(most, (1 - KEPT) * seen // picture))
+    spare = min(free - rows * row, seen - (TILED if tiles else pictures * picture))
+    return Plan(rows, pictures, tiles, offload, max(0, int(spare)))
+
+
+def tile(vae: Any, on: bool) -> None:
+    """Has an autoencoder work in tiles of `TILE` pixels, or not. By themselves the tiles of many are of the size that
+    they were trained at, 1024 pixels for SDXL's, which is no help there."""
+    if not hasattr(vae, "enable_tiling"):
+        return
+    if on and hasattr(vae, "tile_latent_min_size") and vae.tile_sample_min_size > TILE:
+        vae.tile_latent_min_size = vae.tile_latent_min_size * TILE // vae.tile_sample_min_size
+        vae.tile_sample_min_size = TILE
+    vae.enable_tiling() if on else vae.disable_tiling()
 
 
 class Room:
