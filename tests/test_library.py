@@ -32,9 +32,11 @@ def network(file, words=768, inputs=4):
     return file
 
 
-def lora(file, width=768, head=TO_K):
+def lora(file, width=768, head=TO_K, wide=32):
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({f"{head}.lora_A.weight": torch.ones(2, width), f"{head}.lora_B.weight": torch.ones(32, 2)}, file)
+    draw = torch.Generator().manual_seed(3)
+    a, b = torch.randn(2, width, generator=draw), torch.randn(wide, 2, generator=draw)
+    save_file({f"{head}.lora_A.weight": a, f"{head}.lora_B.weight": b}, file)
     return file
 
 
@@ -179,7 +181,7 @@ def test_headers_are_read_once(tree, monkeypatch):
 def test_a_job_with_a_network_and_a_lora_by_their_names(tiny, tmp_path):
     (tmp_path / "models").mkdir()
     single(make_network(tmp_path / "aside/net", attends=(0,)), tmp_path / "models/one.safetensors")
-    lora(tmp_path / "models/ink.safetensors", 32, TO_K.replace("down_blocks.1", "down_blocks.0"))
+    lora(tmp_path / "models/ink.safetensors", 32, TO_K.replace("down_blocks.1", "down_blocks.0"), 16)
     assert names(tmp_path / "models") == ["one.safetensors", "ink.safetensors"]
     models = ModelManager("cpu", torch.float32, paths=(), folders=[str(tmp_path / "models")])
     request = EditRequest(picture(1, (64, 64)), strength=0.5, steps=4, model="one")
