@@ -29,13 +29,17 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=48, help="draw: val photographs a point of the curves")
     parser.add_argument("--steps", type=int, default=16, help="quality: steps of every morph")
     parser.add_argument("--rows", default="", help="quality: some of its rows, with commas between them")
+    parser.add_argument("--frames", type=int, default=17, help="quality: of every way")
+    parser.add_argument("--side", type=int, default=512, help="quality: pixels at which LPIPS looks")
+    parser.add_argument("--most", type=int, help="quality: so many pairs only")
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object on the last line")
     args = parser.parse_args()
     if args.name == "quality":
         from benchmarks import quality
 
         rows = [n.strip() for n in args.rows.split(",") if n.strip()]
-        figures = quality.measure(args.model, args.device, args.pairs or quality.EXAMPLES, args.steps, rows)
+        how = args.steps, rows, args.frames, args.side, args.most
+        figures = quality.measure(args.model, args.device, args.pairs or quality.EXAMPLES, *how)
     elif args.name == "correspondence":
         from benchmarks import ghosting
 

@@ -23,6 +23,7 @@ RESNET = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
+TEXTS = ("text_encoder", "text_encoder_2")
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
@@ -112,11 +113,8 @@ def adapter(network: Path, kind: str, seed: int = 2) -> Path:
 def halved(network: Path, copy: Path) -> Path:
     """The same network with half-precision files only, as a download of ours leaves it."""
     shutil.copytree(network, copy)
-    for part, name in (
-        ("unet", "diffusion_pytorch_model"),
-        ("vae", "diffusion_pytorch_model"),
-        ("text_encoder", "model"),
-    ):
+    named = [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")]
+    for part, name in named + [(t, "model") for t in TEXTS if (copy / t).is_dir()]:
         (copy / part / f"{name}.safetensors").rename(copy / part / f"{name}.fp16.safetensors")
     return copy
 
@@ -132,28 +130,32 @@ def cached(hub: Path, source: Any, folder: Path) -> None:
 def single(network: Path, file: Path, openclip: bool = False) -> Path:
     """The same weights in one file under the names of the original Stable Diffusion code, its configs beside it.
 
-    ``openclip``: the text encoder as Stable Diffusion 2 has it.
+    ``openclip``: the text encoder as Stable Diffusion 2 has it. SDXL's second is so, anyway.
     """
     out = {}
     unet = load_file(network / "unet" / "diffusion_pytorch_model.safetensors")
-    layers = json.loads((network / "unet" / "config.json").read_text())["layers_per_block"]
     for name, tensor in unet.items():
-        out["model.diffusion_model." + _unet(name, layers)] = tensor
+        out["model.diffusion_model." + original(name, network)] = tensor
     vae = load_file(network / "vae" / "diffusion_pytorch_model.safetensors")
     levels = len(json.loads((network / "vae" / "config.json").read_text())["block_out_channels"])
     for name, tensor in vae.items():
         old = _vae(name, levels)
         square = ".mid.attn_1." in old and old.endswith("weight") and tensor.ndim == 2
         out["first_stage_model." + old] = tensor[:, :, None, None].contiguous() if square else tensor
-    text = load_file(network / "text_encoder" / "model.safetensors")
-    text = {name.removeprefix("text_model."): tensor for name, tensor in text.items()}
-    if openclip:
-        out |= {"cond_stage_model.model." + n: t for n, t in _openclip(text).items()}
+    if (network / "text_encoder_2").is_dir():
+        out |= {f"conditioner.embedders.0.transformer.text_model.{n}": t for n, t in _text(network / TEXTS[0]).items()}
+        out |= {f"conditioner.embedders.1.model.{n}": t for n, t in _openclip(_text(network / TEXTS[1])).items()}
+    elif openclip:
+        out |= {f"cond_stage_model.model.{n}": t for n, t in _openclip(_text(network / TEXTS[0])).items()}
     else:
-        out |= {"cond_stage_model.transformer.text_model." + n: t for n, t in text.items()}
+        out |= {f"cond_stage_model.transformer.text_model.{n}": t for n, t in _text(network / TEXTS[0]).items()}
     save_file(out, file)
     shutil.copytree(network, file.with_suffix(""), ignore=shutil.ignore_patterns("*.safetensors"))
     return file
+
+
+def _text(folder: Path) -> dict[str, torch.Tensor]:
+    return {n.removeprefix("text_model."): t for n, t in load_file(folder / "model.safetensors").items()}
 
 
 def _openclip(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -178,11 +180,16 @@ def _openclip(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             elif m[2] == "self_attn.q_proj":
                 three = [text[n.replace("q_proj", f"{p}_proj")] for p in "qkv"]
                 out[f"transformer.resblocks.{m[1]}.attn.in_proj_{m[3]}"] = torch.cat(three)
-    width = out["token_embedding.weight"].shape[1]
-    return out | {"text_projection": torch.eye(width)}
+    projection = text.get("text_projection.weight", torch.eye(out["token_embedding.weight"].shape[1]))
+    return out | {"text_projection": projection.T.contiguous()}
 
 
-def _unet(name: str, n: int) -> str:
+def original(name: str, network: Path) -> str:
+    """What the original code calls a layer of the UNet in that folder."""
+    config = json.loads((network / "unet" / "config.json").read_text())
+    n, attends = config["layers_per_block"], ["Attn" in block for block in config["up_block_types"]]
+    for new, old in (("add_embedding.linear_1", "label_emb.0.0"), ("add_embedding.linear_2", "label_emb.0.2")):
+        name = name.replace(new, old)
     name = name.replace("time_embedding.linear_1", "time_embed.0").replace("time_embedding.linear_2", "time_embed.2")
     name = re.sub("^conv_in", "input_blocks.0.0", name)
     name = re.sub("^conv_norm_out", "out.0", re.sub("^conv_out", "out.2", name))
@@ -199,11 +206,9 @@ def _unet(name: str, n: int) -> str:
         r"^down_blocks\.(\d)\.downsamplers\.0\.conv", lambda m: f"input_blocks.{(int(m[1]) + 1) * (n + 1)}.0.op", name
     )
     name = re.sub(r"^up_blocks\.(\d)\.(resnets|attentions)\.(\d)", up, name)
-    # After the attention where the block has one: the tiny network's first block does.
-    end = {"0": 2}
-    name = re.sub(
+    name = re.sub(  # after the attention where the block has one
         r"^up_blocks\.(\d)\.upsamplers\.0\.conv",
-        lambda m: f"output_blocks.{int(m[1]) * (n + 1) + n}.{end.get(m[1], 1)}.conv",
+        lambda m: f"output_blocks.{int(m[1]) * (n + 1) + n}.{1 + attends[int(m[1])]}.conv",
         name,
     )
     name = re.sub(r"^mid_block\.resnets\.(\d)", lambda m: f"middle_block.{2 * int(m[1])}", name)

@@ -277,3 +277,11 @@ def test_a_photograph_stays_where_nothing_was_painted_though_the_network_sees_no
     found = done(models, colours(strokes=spot(), photo=photo, around=4)).frames[0]
     away = np.abs(np.subtract(*block([found, photo]), dtype=int))
     assert not away[:8].any() and not away[52:].any() and away[20:36, 20:36].mean() > 1
+
+
+def test_a_tile_control_holds_on_to_the_colours_as_realism_does_not(models, colours, tmp_path):
+    network = make_network(tmp_path / "tiled", attends=(0,))
+    plain = [done(models, colours(model=str(network), realism=v)).frames for v in (0.5, 1.0)]
+    controlnet(network, "tile")
+    tiled = [done(models, colours(model=f"{network}/", realism=v)).frames for v in (0.5, 1.0)]  # loaded anew
+    assert distance(block(plain[0]), block(tiled[0])) > 0 == distance(block(plain[1]), block(tiled[1]))

@@ -16,11 +16,12 @@ from engine.checkpoints import library
 from engine.checkpoints.library import found, place
 from engine.checkpoints.manager import ModelManager
 from engine.checkpoints.resolve import resolve
-from engine.checkpoints.shapes import FIRST, WORDS
+from engine.checkpoints.shapes import FIRST
 from engine.requests import EditRequest, EngineError
 from engine.requests.settings import Settings
 
 OLD = 1e9  # a time long ago
+WORDS = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 TO_K = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 
 

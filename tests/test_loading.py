@@ -1,4 +1,4 @@
-"""Checkpoints as artists have them: single files, half precision, LoRAs; the shapes of Stable Diffusion 1 and 2."""
+"""Checkpoints as artists have them: single files, half precision, LoRAs; the shapes of Stable Diffusion 1, 2 and XL."""
 
 import json
 import shutil
@@ -9,25 +9,30 @@ from checkpoints import halved, single
 from conftest import make_network
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from benchmarks.tiny import schedule
 from engine.checkpoints import kinds
-from engine.checkpoints.load import _kind, _prediction, read
+from engine.checkpoints.load import read
+from engine.checkpoints.predicts import kind, prediction
 from engine.checkpoints.resolve import resolve
-from engine.checkpoints.shapes import FIRST, WORDS, ZERO_SNR, skeleton
+from engine.checkpoints.shapes import FIRST, ZERO_SNR, skeleton
 from engine.diffusion.schedule import Schedule
 from engine.requests import EngineError
+
+WORDS = "model.diffusion_model.input_blocks.{}.1.transformer_blocks.0.attn2.to_k.weight"
 
 
 def same(a, b, atol=0.0):
     """Whether two networks have the same weights, configs of their schedules and tokens."""
-    for x, y in ((a.unet, b.unet), (a.vae, b.vae), (a.text_encoder, b.text_encoder)):
+    assert (a.text_encoder_2 is None) == (b.text_encoder_2 is None) and a.zero_negative == b.zero_negative
+    for x, y in ((getattr(a, n), getattr(b, n)) for n in kinds.MODULES if getattr(a, n) is not None):
         ours, theirs = x.state_dict(), y.state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.allclose(t, theirs[n], rtol=0, atol=atol) for n, t in ours.items())
     assert a.scheduler.config == b.scheduler.config
-    assert a.tokenizer("a rose").input_ids == b.tokenizer("a rose").input_ids
+    for x, y in ((a.tokenizer, b.tokenizer), (a.tokenizer_2, b.tokenizer_2)):
+        assert x is y is None or x("a rose", padding="max_length") == y("a rose", padding="max_length")
 
 
 @pytest.mark.parametrize(("prediction", "openclip"), [("epsilon", False), ("v_prediction", True)])
@@ -44,7 +49,12 @@ def test_half_precision_files_serve_where_no_others_are(tmp_path, tiny):
 
 
 @pytest.mark.parametrize(
-    ("family", "unet", "text"), [("sd1", 859_520_964, 123_060_480), ("sd2", 865_910_724, 340_387_840)]
+    ("family", "unet", "text"),
+    [
+        ("sd1", 859_520_964, 123_060_480),
+        ("sd2", 865_910_724, 340_387_840),
+        ("sdxl", 2_567_463_684, 123_060_480),
+    ],
 )
 def test_the_shapes_are_the_published_ones(tmp_path, family, unet, text):
     """Numbers of parameters as the hub's pages list them; the tokenizer is CLIP's, by what it is known to give."""
@@ -59,7 +69,13 @@ def test_the_shapes_are_the_published_ones(tmp_path, family, unet, text):
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
     padded = tokenizer("a", padding="max_length", max_length=4).input_ids
-    assert padded == [49406, 320, 49407, 49407 if family == "sd1" else 0]
+    assert padded == [49406, 320, 49407, 0 if family == "sd2" else 49407]
+    if family == "sdxl":
+        with torch.device("meta"):
+            second = CLIPTextModelWithProjection(CLIPTextConfig.from_pretrained(folder / "text_encoder_2"))
+        assert sum(p.numel() for p in second.parameters()) == 694_659_840
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer_2")
+        assert tokenizer("a", padding="max_length", max_length=4).input_ids == [49406, 320, 49407, 0]
 
 
 ONE = torch.zeros(1)
@@ -68,13 +84,17 @@ PARTS = {"first_stage_model.x": ONE, "cond_stage_model.x": ONE}
 
 def stub(path, channels=4, width=768, without=(), about=None, **more):
     """A file of a network's few telling tensors."""
-    tensors = {FIRST: torch.zeros(8, channels, 3, 3), WORDS: torch.zeros(8, width)} | PARTS | more
+    tensors = (
+        {FIRST: torch.zeros(8, channels, 3, 3), WORDS.format(4 if width > 1024 else 1): torch.zeros(8, width)}
+        | PARTS
+        | more
+    )
     save_file({n: t.clone() for n, t in tensors.items() if n not in without}, path, about)
     return path
 
 
 def test_a_file_says_its_kind_by_the_names_and_shapes_of_its_tensors(tmp_path):
-    file, net = tmp_path / "net.safetensors", (FIRST, WORDS, *PARTS)
+    file, net = tmp_path / "net.safetensors", (FIRST, WORDS.format(1), *PARTS)
     for width, channels, family in ((768, 4, "sd1"), (1024, 4, "sd2"), (192, 12, "flora"), (40, 4, ""), (768, 9, "")):
         assert resolve(str(stub(file, channels, width))).family == family
     assert resolve(str(stub(tmp_path / "my-Turbo.safetensors", width=1024))).family == "turbo"
@@ -83,9 +103,8 @@ def test_a_file_says_its_kind_by_the_names_and_shapes_of_its_tensors(tmp_path):
         ({"channels": 5}, "got a network guided by depth"),
         ({"channels": 7}, "got a network that enlarges"),
         ({"channels": 8}, "got one that takes a picture beside the noise, as InstructPix2Pix does"),
-        ({"width": 2048}, "got an SDXL network"),
+        ({"width": 1280}, "got SDXL's refiner"),
         ({"width": 40}, "got words 40 wide"),
-        ({"conditioner.embedders.0.x": ONE}, "got an SDXL network"),
         ({"model.diffusion_model.joint_blocks.0.x": ONE}, "got a Stable Diffusion 3 network"),
         ({"double_blocks.0.img_attn.x": ONE, "without": net}, "got a FLUX network"),
         (
@@ -120,8 +139,14 @@ def test_a_folder_says_its_kind_by_its_configs(tmp_path, tiny):
     unet = "unet/config.json"
     for i, (file, values, why) in enumerate(
         (
-            ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "an SDXL network"),
-            (unet, {"addition_embed_type": "text_time"}, "an SDXL network"),
+            (unet, {"cross_attention_dim": 1280}, "SDXL's refiner"),
+            (unet, {"addition_embed_type": "text_time"}, "one with the VAE of Stable Diffusion 1 or 2"),
+            ("vae/config.json", {"scaling_factor": 0.13025}, "one with SDXL's VAE"),
+            (
+                "scheduler/scheduler_config.json",
+                {"_class_name": "EDMDPMSolverMultistepScheduler"},
+                "a network with EDM",
+            ),
             (unet, {"in_channels": 8}, "one that takes a picture beside the noise, as InstructPix2Pix does"),
             (unet, {"in_channels": 5}, "a network guided by depth"),
             (unet, {"class_embed_type": "projection"}, "an unCLIP network"),
@@ -190,27 +215,30 @@ def test_what_a_single_file_predicts(tmp_path):
         ("ink", "sd1"): "epsilon",
         ("v2-1_768", "sd2"): "v_prediction",
         ("v2-1_512-base", "sd2"): "epsilon",
+        ("noobaiXL_vPred10", "sdxl"): "v_prediction",
+        ("illustrious", "sdxl"): "epsilon",
+        ("sdxl_lightning_1step_x0", "sdxl"): "sample",
     }
     for (name, family), expected in cases.items():
-        assert _prediction(tmp_path / f"{name}.safetensors", family, {}) == expected, name
+        assert prediction(tmp_path / f"{name}.safetensors", family, {}) == expected, name
     for about in ({"modelspec.prediction_type": "v"}, {"ss_v_parameterization": "True"}):
-        assert _prediction(tmp_path / "ink.safetensors", "sd1", about) == "v_prediction"
-    assert _prediction(tmp_path / "v2-1.safetensors", "sd2", {"ss_v_parameterization": "False"}) == "epsilon"
+        assert prediction(tmp_path / "ink.safetensors", "sd1", about) == "v_prediction"
+    assert prediction(tmp_path / "v2-1.safetensors", "sd2", {"ss_v_parameterization": "False"}) == "epsilon"
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(EngineError, match=r"^bad.yaml beside the model must be YAML"):
-        _prediction(tmp_path / "bad.safetensors", "sd1", {})
+        prediction(tmp_path / "bad.safetensors", "sd1", {})
 
 
 @torch.no_grad()
 def test_zero_terminal_snr_of_a_single_file(tmp_path):
     """Its marks are ComfyUI's empty tensors or kohya's metadata; a folder of configs beside it says it by itself."""
-    first = {FIRST: torch.zeros(8, 4, 3, 3), WORDS: torch.zeros(8, 768), **{n: torch.zeros(1) for n in PARTS}}
+    first = {FIRST: torch.zeros(8, 4, 3, 3), WORDS.format(1): torch.zeros(8, 768), **{n: torch.zeros(1) for n in PARTS}}
     marks, kohya = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, {"ss_zero_terminal_snr": "True"}
     found = []
     for more, about in (({}, {}), ({"v_pred": marks["v_pred"]}, {}), (marks, {}), ({}, kohya)):
         save_file(first | more, tmp_path / "of.safetensors", about)
         file = tmp_path / "of.safetensors"
-        found.append(_kind(file, kinds.check(file, ())))
+        found.append(kind(file, kinds.check(file, ())))
     assert [f[1:] for f in found] == [("epsilon", 0), ("v_prediction", 0), ("v_prediction", 1), ("epsilon", 1)]
     scheduler = DDIMScheduler.from_pretrained(skeleton(tmp_path / "shape", *found[2]) / "scheduler")
     scheduler.set_timesteps(5)
@@ -230,7 +258,10 @@ def test_names_that_are_none(tiny, tmp_path):
     (tmp_path / "old.ckpt").write_bytes(b"x")
     stub(tmp_path / "ink.safetensors")
     for name, why in (
-        (f"{tiny} + nothing", "LoRA must be one of smooth or a .safetensors file, got 'nothing', which is not there$"),
+        (
+            f"{tiny} + nothing",
+            "LoRA must be one of lightning, smooth or a .safetensors file, got 'nothing', which is not there$",
+        ),
         (f"{tiny} + smoth", "got 'smoth', which is not there; did you mean smooth[?]"),
         (f"{tiny} + {tmp_path}/inc.safetensors", "which is not there; did you mean ink.safetensors[?]"),
         (f"{tiny} + {tmp_path}/old.ckpt", "which may run code when it is read; convert it to .safetensors"),

@@ -203,7 +203,7 @@ def pair(head, down="lora_down.weight", up="lora_up.weight", width=32, times=1.0
 
 def refusals(unet):
     """Files by name, and what is said of each, wherever it is used."""
-    for_other = "must be a LoRA for Stable Diffusion 1, 2 or flora, got "
+    for_other = "must be a LoRA for Stable Diffusion 1, 2, XL or flora, got "
     hada, words = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ANY.replace("attn1.to_q", "attn2.to_k")
     return {
         "size": (
@@ -229,8 +229,11 @@ def refusals(unet):
         "loha": ({f"{FLAT}.{k}": torch.zeros(2, 2) for k in hada}, for_other + "a LoHa"),
         "lokr": ({f"{FLAT}.lokr_w{i}": torch.zeros(2, 2) for i in (1, 2)}, for_other + "a LoKr"),
         "oft": ({f"{FLAT}.oft_blocks": torch.zeros(2, 2, 2)}, for_other + "an OFT"),
-        "sdxl": (pair("lora_te2_text_model_encoder_layers_0_mlp_fc1") | pair(FLAT), for_other + "one for SDXL"),
-        "deep": (pair(ANY.replace("blocks.0.attn1", "blocks.3.attn1")), for_other + "one for SDXL"),
+        "sdxl": (
+            pair("lora_te2_text_model_encoder_layers_0_mlp_fc1") | pair(FLAT),
+            "must be for tiny, got one for SDXL",
+        ),
+        "deep": (pair(ANY.replace("blocks.0.attn1", "blocks.3.attn1")), "must be for tiny, got one for SDXL"),
         "flux": (pair("transformer.single_transformer_blocks.0.attn.to_q"), for_other + "one for FLUX"),
         "nan": (pair(FLAT, times=float("nan")), "must hold finite numbers, got others in down_blocks_1"),
         "inf": (pair(FLAT, times=float("inf")), "must hold finite numbers, got others in down_blocks_1"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.hub import Source
+from engine.checkpoints.shapes import FEW
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,7 +17,7 @@ else:
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-KINDS = ("sketch", "stroke", "pose", "canny", "live", "preview")  # what else a family names is a LoRA
+KINDS = ("sketch", "stroke", "pose", "canny", "tile", "live", "preview", "vae")  # what else a family names is a LoRA
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Extra:
 class Entry:
     """One network: an embedded folder, or repositories of the hub in order of preference.
 
-    ``size`` is its native side in pixels, ``gb`` what is fetched, ``memory`` the device memory in GB that it needs
-    at least (`engine.diffusion.memory`). ``family`` names what belongs to it (`FAMILIES`). ``guidance`` is what the
-    page sets when the network is chosen (flora's is the request's own), ``lora_rate`` the rate at which LoRAs are
+    ``size`` is its native side in pixels, ``gb`` what is fetched of it, ``memory`` the device memory in GB that it
+    needs at least (`engine.diffusion.memory`). ``family`` names what belongs to it (`FAMILIES`). ``guidance`` is what
+    the page sets when the network is chosen (flora's is the request's own), ``lora_rate`` the rate at which LoRAs are
     fitted where none is asked for.
     """
 
@@ -71,8 +72,8 @@ def _source(row: dict[str, Any], files: str) -> Source:
     return Source(tuple(row.pop("repos")), tuple(names), pickled=row.pop("pickled", files == "pickled"))
 
 
-def _extras(rows: dict[str, Any]) -> dict[str, Extra]:
-    rows = {name: dict(rows[row] if isinstance(row, str) else row) for name, row in rows.items()}
+def _extras(rows: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, Extra]:
+    rows = {name: dict(rows[row] if isinstance(row, str) else row) for name, row in rows.items() if name not in but}
     return {name: Extra(source=_source(row, "module"), **row) for name, row in rows.items()}
 
 
@@ -84,7 +85,8 @@ def _entry(name: str, row: dict[str, Any]) -> Entry:
 
 CATALOGUE = {name: _entry(name, row) for name, row in TABLE["networks"].items()}
 FAMILIES = {
-    name: _extras(TABLE["families"][row] if isinstance(row, str) else row) for name, row in TABLE["families"].items()
+    name: _extras(TABLE["families"][row] if isinstance(row, str) else row, ("live",) * (name in FEW.values()))
+    for name, row in TABLE["families"].items()
 }
 CLIPS, DETECTORS, ANNOTATORS = (_extras(TABLE[kind]) for kind in ("clips", "detectors", "annotators"))
 LORAS = {name: extra for family in FAMILIES.values() for name, extra in family.items() if name not in KINDS}

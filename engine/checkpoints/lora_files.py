@@ -4,9 +4,9 @@ A file is safetensors with the names ``unet.<layer>.lora_A.weight`` and ``lora_B
 and `load_lora_adapter` want them (peft's `set_peft_model_state_dict`: without ``unet.``), and the LoraConfig in its
 header. peft's own files say ``base_model.model.`` in front and keep α in adapter_config.json beside them; kohya's
 say ``lora_unet_<layer>.lora_down.weight``, ``lora_up`` and ``alpha`` (and ``lora_mid`` between the two of a
-convolution); the first of diffusers (0.17, which DiffMorpher used) ``<attention>.processor.to_q_lora.down.weight``.
-DoRA's magnitudes are peft's ``lora_magnitude_vector`` or kohya's ``dora_scale``. Ours also say which network they were
-fitted to (`fingerprint`).
+convolution), for SDXL often by the layers' original names (`originals`); the first of diffusers (0.17, which
+DiffMorpher used) ``<attention>.processor.to_q_lora.down.weight``. DoRA's magnitudes are peft's
+``lora_magnitude_vector`` or kohya's ``dora_scale``. Ours also say which network they were fitted to (`fingerprint`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from engine.checkpoints import kinds
-from engine.checkpoints.kinds import short
+from engine.checkpoints.kinds import ANY, Base, short
+from engine.checkpoints.originals import originals
 from engine.checkpoints.shapes import FAMILY_OF
-from engine.checkpoints.signs import INWARD, KEY
+from engine.checkpoints.signs import INWARD, KEY, SECOND
 from engine.requests import EngineError
 from engine.requests.files import named
 
@@ -37,12 +38,13 @@ FIRST_FLORA = "6c4407b4674511ac"  # its fingerprint: what files that name flora 
 
 
 class File(NamedTuple):
-    """What a file holds for the UNet and for the text encoder: a layer as it calls it → its "a", "b", "note" (the
+    """What a file holds for the UNet and for the text encoders: a layer as it calls it → its "a", "b", "note" (the
     LoraConfig) and, where they are there, "alpha", "mid", "dora_scale", "magnitude_vector". ``about``: what `write` was
     told, {} in others' files; ``unsaid``: peft's α is kept elsewhere."""
 
     unet: Layers
     text: Layers
+    text_2: Layers
     about: dict[str, Any]
     unsaid: bool = False
 
@@ -53,13 +55,18 @@ def read(unet: nn.Module, source: bytes | Path, name: str, network: str) -> tupl
     A layer's name → A (1, r, in · kernel) and B (1, out, r), float32 on the CPU, each layer of a rank r of its own.
     EngineError if it does not fit, saying why.
     """
-    kinds.check_lora(source, name, getattr(getattr(unet, "config", None), "cross_attention_dim", 0), network)
-    file = parse(source, name)
+    file = parse(source, name, base(unet, network))
     other = suits(unet, file, name, network)
     factors = {n: (a[None], b[None]) for n, (a, b) in fit(unet, file.unet, name, network).items()}
-    text = f"the text encoder's part of {name} is left out" * bool(file.text)
+    text = f"the text encoder's part of {name} is left out" * bool(file.text or file.text_2)
     alpha = f"alpha of {name} is not in the file, so its rank is taken" * file.unsaid
     return factors, "; ".join(filter(None, (text, alpha, other)))
+
+
+def base(unet: nn.Module, network: str) -> Base:
+    """What a LoRA for the ``unet`` of that ``network`` is for."""
+    own = getattr(unet, "config", {})
+    return Base(network, own.get("cross_attention_dim", 0), own.get("addition_embed_type") == "text_time")
 
 
 def write(factors: Factors, unet: nn.Module, network: str, **about: str) -> bytes:
@@ -100,28 +107,29 @@ def suits(unet: nn.Module, file: File, name: str, network: str) -> str:
     raise EngineError(f"{name} must be fitted to {here}, got one fitted to {other}; fit it again")
 
 
-def parse(source: bytes | Path, name: str) -> File:
-    """The layers of a file, whatever network it is for. EngineError if it is none, not whole, or of another kind."""
-    kinds.check_lora(source, name)
+def parse(source: bytes | Path, name: str, base: Base = ANY) -> File:
+    """The layers of a file. EngineError if it is none, not whole, of another kind, or not for that ``base``."""
+    kinds.check_lora(source, name, base)
     block = source if isinstance(source, bytes) else source.read_bytes()
     try:
         tensors, note = load(block), _said(block, "lora_adapter_metadata")
     except SafetensorError as e:
         raise EngineError(f"{name} must be a safetensors file, got one that cannot be read ({e})") from None
     beside = _beside(source, name) if isinstance(source, Path) and not note else {}
-    unet, text = Layers(), Layers()
+    unet, text, text_2 = Layers(), Layers(), Layers()
     for key, value in tensors.items():
         found = KEY.fullmatch(key)
         assert found, f"{key} was looked at"
         value = value.float()  # of fp8, too
         if not value.isfinite().all():
             raise EngineError(f"{name} must hold finite numbers, got others in {found[2]}")
-        head = "unet." if found[1] is None else "text_encoder."
+        whose = (text_2, "text_encoder_2.") if found[1] in SECOND else (text, "text_encoder.")
+        part, head = (unet, "unet.") if found[1] is None else whose
         config = beside or {k.removeprefix(head): v for k, v in note.items()}
         side = found[3] or SIDES.get(found[4], found[4])
-        (unet if found[1] is None else text).setdefault(found[2], {"note": config})[side] = value
+        part.setdefault(found[2], {"note": config})[side] = value
     unsaid = not note and not beside and any(key.startswith("base_model.model.") for key in tensors)
-    return File(unet, text, _said(block, "chrysalis"), unsaid)
+    return File(unet, text, text_2, _said(block, "chrysalis"), unsaid)
 
 
 def _beside(file: Path, name: str) -> dict[str, Any]:
@@ -136,7 +144,8 @@ def fit(module: nn.Module, layers: Layers, name: str, network: str) -> Factors:
     """What `parse` gave, for this module: a layer's own name → (r, in · kernel) and (out, r), α and DoRA's magnitudes
     within. EngineError if it does not fit."""
     modules, here = dict(module.named_modules()), short(network)
-    plain = {n.replace(".", "_").removeprefix("text_model_"): n for n in modules}
+    called = {**originals(module), **{n: n for n in modules}}
+    plain = {n.replace(".", "_").removeprefix("text_model_"): own for n, own in called.items()}
     words = next((p["a"].shape[-1] for n, p in layers.items() if INWARD.search(n) and "a" in p), 0)
     kinds.check_width(name, words, getattr(getattr(module, "config", None), "cross_attention_dim", 0), network)
     out = Factors()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from engine.checkpoints import hub, load
+from engine.checkpoints import controls, hub, load
 from engine.checkpoints.catalogue import Extra
 from engine.checkpoints.resolve import Choice, fetch, missing, resolve
 from engine.checkpoints.whole import weights
@@ -20,7 +20,7 @@ from engine.diffusion.residency import Resident
 from engine.requests import EngineError, Progress, result
 
 T = TypeVar("T")
-EQUIPMENT = ("sketch", "stroke", "pose", "canny", "live")  # what a network itself takes
+EQUIPMENT = ("sketch", "stroke", "pose", "canny", "tile", "live")  # what a network itself takes
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -105,8 +105,8 @@ class ModelManager:
     def loading(self, name: str, wants: Sequence[str] = ()) -> Generator[Progress, None, LatentDiffusion]:
         """The same with progress: what is not on this machine is fetched first.
 
-        ``wants``: what a request asks for beside the network (resolve.FAMILIES: "sketch", "stroke", "pose", "canny",
-        "live"); what its family lacks is left to whoever uses it. EngineError if unknown, incomplete or out of reach.
+        ``wants``: what a request asks for beside the network (`EQUIPMENT`); what its family lacks is left to whoever
+        uses it. EngineError if unknown, incomplete or out of reach.
         """
         choice = resolve(name, self.paths, self.folders)
         yield from fetch(missing(choice.needs(wants)))
@@ -138,12 +138,13 @@ class ModelManager:
                 return
 
     def _read(self, choice: Choice) -> Resident:
-        parts = load.read(choice.folder(), self.dtype, choice.name)
+        tiny, half = (choice.here(kind) for kind in ("preview", "vae"))
+        parts = load.read(choice.folder(), self.dtype, choice.name, half)
         for lora, strength in choice.loras:
             load.merge(parts, place(lora), strength, choice.name)
-        taesd, tiny = None, choice.extras.get("preview")
-        if self.device.type != "cpu" and tiny and hub.where(tiny.source):
-            taesd = load.module(place(tiny), self.dtype).eval().requires_grad_(False)
+        taesd = None
+        if self.device.type != "cpu" and tiny:
+            taesd = load.module(tiny, self.dtype).eval().requires_grad_(False)
         rate = choice.lora_rate
         own = Resident(parts, self.device, self.dtype, choice.name, choice.family, lora_rate=rate, taesd=taesd)
         own.settle(self.limit)
@@ -151,7 +152,10 @@ class ModelManager:
 
     def _equip(self, own: Resident, kind: str, found: Path) -> None:
         """Puts beside the network what a request wants of its family."""
-        own.equip(kind, (lambda: load.tensors(own, found)) if kind == "live" else load.module(found, self.dtype))
+        if kind == "live":
+            own.equip(kind, lambda: load.tensors(own, found))
+        else:
+            own.equip(kind, controls.control(found, self.dtype, own.unet, kind, own.name))
 
     def _room_for(self, size: int, name: str, make: Callable[[], T]) -> T:
         """What ``make`` gives, after those least recently used (but ``name``) have left for its ``size`` in bytes."""

@@ -5,7 +5,7 @@ LoRAs may follow, each with its strength: ``sd15 + /loras/ink.safetensors:0.8 + 
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,19 @@ from pathlib import Path
 from engine.checkpoints import hub, kinds, library
 from engine.checkpoints.catalogue import ANNOTATORS, CATALOGUE, CLIPS, DETECTORS, FAMILIES, LORAS, PARTS, Entry, Extra
 from engine.checkpoints.hub import Source
+from engine.checkpoints.paths import inside, may_open, meant, pickled, shown
+from engine.checkpoints.shapes import FEW, WIDTH_OF
 from engine.checkpoints.signs import FILES, tell
-from engine.checkpoints.whole import entries, weights
+from engine.checkpoints.whole import weights
 from engine.requests import EngineError, Progress, number, within
-from engine.requests.files import split_network, typed
+from engine.requests.files import split_network
 
 __all__ = ["ANNOTATORS", "CATALOGUE", "CLIPS", "DETECTORS", "FAMILIES"]  # which its callers want beside it
 # What a name that is not there may be near to: networks, and what their repositories are called.
 REPOS = {r.rpartition("/")[2]: e.name for e in reversed(CATALOGUE.values()) if e.source for r in e.source.repos}
 NETWORKS = REPOS | {n: n for n in CATALOGUE}
 OWN = {n: n for n in LORAS}
+FEW_STEP_LORAS = r"xl[-_ ]?(turbo|lightning)|lightning.*step"  # as they are called
 FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")  # peft's and diffusers' files of LoRAs
 
 
@@ -40,11 +43,14 @@ class Choice:
 
     @property
     def family(self) -> str:
-        """What may join it: an entry's own, or by the kind of a folder or file; "" if of no known one."""
+        """What may join it: an entry's own, or by the kind of a folder or file; "" if of no known one. What is
+        distilled to few steps, by itself or by a LoRA on it, is told by its name."""
         if isinstance(self.base, Entry):
-            return self.base.family
-        family = kinds.family(self.base)
-        return "turbo" if family == "sd2" and "turbo" in self.base.stem.lower() else family
+            family, few = self.base.family, False
+        else:
+            family, few = kinds.family(self.base), bool(re.search("turbo|lightning", self.base.stem.lower()))
+        few |= any(re.search(FEW_STEP_LORAS, _called(lora).lower()) for lora in self.loras)
+        return FEW.get(family, family) if few else family
 
     @property
     def extras(self) -> Mapping[str, Extra]:
@@ -62,11 +68,13 @@ class Choice:
         if isinstance(self.base, Path):
             kinds.check(self.base, PARTS)
         place = self.base if isinstance(self.base, Path) else self.base.folder or hub.where(self.base.source)
-        words = kinds.width(place) if place and self.loras else 0
+        family = self.family if self.loras else ""
+        words = (place and self.loras and kinds.width(place)) or WIDTH_OF.get(family, 0)
+        base = kinds.Base(self.name, words, family.startswith("sdxl") if family or words else None)
         for lora, _ in self.loras:
             if isinstance(lora, Path):
-                kinds.check_lora(lora, f"LoRA {lora.name}", words, self.name)
-            elif self.family and lora not in self.extras.values():
+                kinds.check_lora(lora, f"LoRA {lora.name}", base)
+            elif family and lora not in self.extras.values():
                 got = f"{lora.about}, which is for other networks"
                 raise EngineError(f"LoRA must be for {kinds.short(self.name)}, got {got}")
 
@@ -83,10 +91,10 @@ class Choice:
             raise EngineError(
                 f"pose must be off for {self.name}, which has no control for poses; sd15 and its kin have"
             )
-        if "live" in lacking and self.family != "turbo":
+        if "live" in lacking and self.family not in FEW.values():
             raise EngineError(f"sampler must be ddim for {self.name}, which has no few-step LoRA, got 'live'")
         # What a network can do without comes along with it, and is not asked for later.
-        more = (*wants, "preview") if missing(out) else wants
+        more = (*wants, "preview", "vae") if missing(out) else wants
         out += [(known[k].about, known[k].source) for k in more if k in known and not self.beside(k)]
         return out + [(lora.about, lora.source) for lora, _ in self.loras if isinstance(lora, Extra)]
 
@@ -96,6 +104,11 @@ class Choice:
         found = place and place / kind.removesuffix("-small")
         marks = ("config.json", "adapter_config.json", "open_clip_config.json")
         return found if found and any((found / mark).is_file() for mark in marks) else None
+
+    def here(self, kind: str) -> Path | None:
+        """Where what its family has of a kind lies, if it was fetched."""
+        extra = self.extras.get(kind)
+        return hub.where(extra.source) if extra else None
 
     def folder(self) -> Path:
         """Where the network lies, once it has been fetched: a folder, or a single file."""
@@ -108,9 +121,15 @@ class Choice:
     def size(self) -> int:
         """Bytes of its weights on the disk."""
         place = self.folder()
-        found = [weights(place / part) for part in PARTS[:3]]
+        found = [weights(place / part) for part in kinds.MODULES]
         files = [place] if place.is_file() else [f for w in found if w for f in w.files]
         return sum(f.stat().st_size for f in files if f.is_file())
+
+
+def _called(lora: tuple[Extra | Path, float]) -> str:
+    """What a LoRA is called that is added, not taken away."""
+    what, strength = lora
+    return "" if strength <= 0 else what.stem if isinstance(what, Path) else what.about
 
 
 def resolve(name: str, paths: Sequence[str] | None = None, folders: Sequence[str] = ()) -> Choice:
@@ -134,52 +153,22 @@ def _check(text: str, paths: Sequence[str] | None) -> None:
     path, at = Path(text), ""
     if text in LORAS:
         raise EngineError(f"model must be a network, got a LoRA: name it after one, as in 'sd15 + {text}'")
-    if text and _open(text, paths):
+    if text and may_open(text, paths):
         if (path / "unet" / "config.json").is_file() or (path.is_file() and path.suffix.lower() == ".safetensors"):
             return
         if path.is_file():
-            raise EngineError(f"model must be a .safetensors file or a folder, got {path.name}{_pickled(text)}")
+            raise EngineError(f"model must be a .safetensors file or a folder, got {path.name}{pickled(text)}")
         if path.is_dir() and any((path / part).exists() for part in ("model_index.json", *PARTS)):
             kinds.check(path, PARTS)
         if path.is_dir():
             kinds.refuse(lines := kinds.of_folder(path), path.name)
             if kind := tell(lines, FILES):
                 raise EngineError(f"model {path.name} must be a whole network, got {kind.said}")
-            at = f", a folder without one{_inside(path)}"
+            at = f", a folder without one{inside(path)}"
         else:
-            at = f", which is not there{_meant(path, NETWORKS, paths)}"
+            at = f", which is not there{meant(path, NETWORKS, paths)}"
     wanted = f"model must be one of {', '.join(CATALOGUE)}, a diffusers folder or a .safetensors file"
-    raise EngineError(f"{wanted}, got {_shown(text)!r}{at}")
-
-
-def _inside(folder: Path) -> str:
-    """What may have been meant by a folder of networks: one of a repository in the hub's cache, the only one in it."""
-    found = [p.parents[1] for p in folder.glob("snapshots/*/unet/config.json")]
-    found = found or [p for p in entries(folder) if p.suffix.lower() == ".safetensors" or (p / "unet").is_dir()]
-    return f"; did you mean {found[0].relative_to(folder)} in it?" if len(found) == 1 else ""
-
-
-def _shown(text: str) -> str:
-    """A path as it may be told: where the person's own folder lies is nobody's business."""
-    home = str(Path("~").expanduser())
-    return text if home == "/" else text.replace(home, "~")
-
-
-def _pickled(name: str) -> str:
-    return ", which may run code when it is read; convert it to .safetensors" * name.lower().endswith(hub.PICKLES)
-
-
-def _meant(path: Path, names: Mapping[str, str], paths: Sequence[str] | None) -> str:
-    """What may have been meant by a path that is not there: one of ``names``, or what lies where it should."""
-    known = {n.lower(): name for n, name in names.items()}
-    if path.parent != Path() and _open(str(path.parent), paths):
-        there = [p for p in entries(path.parent) if (p.suffix.lower() == ".safetensors" and p.exists()) or p.is_dir()]
-        known |= {n.lower(): p.name for p in there for n in (p.stem, p.name)}
-    own = path.name.lower()
-    found = [n for n in known if sorted(n) == sorted(own)] or difflib.get_close_matches(
-        own.removesuffix(".safetensors"), known, 1
-    )
-    return f"; did you mean {known[found[0]]}?" if found else ""
+    raise EngineError(f"{wanted}, got {shown(text)!r}{at}")
 
 
 def _lora(text: str, paths: Sequence[str] | None, folders: Sequence[str]) -> tuple[Extra | Path, float]:
@@ -191,32 +180,20 @@ def _lora(text: str, paths: Sequence[str] | None, folders: Sequence[str]) -> tup
     own = None if name in LORAS else library.place(name, folders)
     path, at = own or Path(name), ""
     if name not in LORAS and not (own and own.suffix.lower() == ".safetensors"):
-        if not _open(name, paths):
-            at = _pickled(name)
+        if not may_open(name, paths):
+            at = pickled(name)
         elif path.is_dir():
             path = next((f for n in FOLDERS if (f := path / n).is_file()), path)
             at = "" if path.is_file() else ", a folder without one"
         elif not path.is_file():
-            at = f", which is {'a network' if name in CATALOGUE else 'not there'}{_meant(path, OWN, paths)}"
+            at = f", which is {'a network' if name in CATALOGUE else 'not there'}{meant(path, OWN, paths)}"
         elif path.suffix.lower() != ".safetensors":
-            at = _pickled(name) or ", a file of another kind"
-        if at or not _open(name, paths):
-            raise EngineError(
-                f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {_shown(name)!r}{at}"
-            )
+            at = pickled(name) or ", a file of another kind"
+        if at or not may_open(name, paths):
+            raise EngineError(f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {shown(name)!r}{at}")
     if not isinstance(weight, int | float) or not -4 <= weight <= 4:
         raise EngineError(f"strength of {path.name} must be a number from -4 to 4, got {strength or 'none'}")
     return LORAS.get(name, path), float(weight)
-
-
-def _open(path: Path, paths: Sequence[str] | None) -> bool:
-    """Whether files may be named there."""
-    try:
-        place = Path(path).resolve()
-        place.exists()
-    except (OSError, ValueError):  # what can be no path: too long, or with characters that no path has
-        return False
-    return paths is None or any(f and place.is_relative_to(Path(typed(f)).resolve()) for f in paths)
 
 
 def _folder(path: Path) -> Path:

@@ -32,16 +32,8 @@ KINDS = (
         "a transformer",
         ("^part (transformer|prior)$", r"^has (model\.diffusion_model\.)?(transformer_blocks|blocks)\.0\."),
     ),
-    Kind(
-        "an SDXL network",
-        (
-            "^class .*XL",
-            "^part text_encoder_2$",
-            "^adds text_time",
-            "^words (2048|1280)$",
-            r"^has (conditioner|model\.diffusion_model\.label_emb|add_embedding)\.",
-        ),
-    ),
+    Kind("SDXL's refiner", ("^words 1280$", r"^has conditioner\.embedders\.0\.model\.")),
+    Kind("a network with EDM's noise, as Playground v2.5 and CosXL have", ("^noise EDM", "^has edm_")),
     Kind(
         "a ControlNet",
         ("^class ControlNet.*Model", r"^has (control_model|controlnet_\w+|.*input_hint_block|zero_convs)\."),
@@ -59,7 +51,10 @@ KINDS = (
     Kind("one with another UNet than Stable Diffusion's", ("^unet (?!UNet2DConditionModel$)",)),
     Kind("one with another VAE than Stable Diffusion's", ("^vae (?!Autoencoder(KL|DC)$)",)),
     Kind("one with another text encoder than CLIP's", ("^text (?!CLIPText)",)),
-    Kind("one whose VAE has latents of another size", ("^differ ",)),
+    Kind("one whose VAE has latents of another size", ("^differ latents",)),
+    Kind("one with the VAE of Stable Diffusion 1 or 2", (r"^adds text_time$[\s\S]*^scale 0\.18215$",)),
+    Kind("one with SDXL's VAE", (r"^adds (?!text_time)[\s\S]*^scale 0\.13025$",)),
+    Kind("SDXL", ("^adds text_time$", r"^inputs 4$[\s\S]*^words 2048$"), "sdxl"),
     Kind("flora", (r"^inputs 12$[\s\S]*^words 192$",), "flora"),
     Kind("Stable Diffusion 1", (r"^inputs 4$[\s\S]*^words 768$",), "sd1"),
     Kind("Stable Diffusion 2", (r"^inputs 4$[\s\S]*^words 1024$",), "sd2"),
@@ -81,6 +76,22 @@ FILES = (
     ),
 )
 LORAS = (
+    Kind("one for FLUX", ("^has .*(double_blocks|single_transformer_blocks|single_blocks)[_.]",)),
+    Kind("one for Stable Diffusion 3", ("^has .*joint_blocks[_.]",)),
+    Kind("one for films", ("^has .*(temporal|motion_modules)",)),
+    Kind(
+        "one for a transformer",
+        (
+            r"^has (base_model\.model\.)?(transformer|diffusion_model)\.(?!(input|middle|output)_|time_|label_|out\.)",
+            "^has lora_transformer_",
+        ),
+    ),
+    Kind("a LoHa", ("^has .*hada_",)),
+    Kind("a LoKr", ("^has .*lokr_",)),
+    Kind("an OFT", ("^has .*(oft|boft)_",)),
+    Kind("a GLoRA", (r"^has .*\.[ab][12]\.weight$",)),
+    Kind("an (IA)³", ("^has .*(on_input$|ia3)",)),
+    Kind("the full differences of layers", (r"^has .*\.diff(_b)?$",)),
     Kind(
         "one for SDXL",
         (
@@ -90,30 +101,20 @@ LORAS = (
             "^has lora_.*transformer_blocks_[1-9]",
             r"^has .*transformer_blocks\.[1-9].*lora",
         ),
+        "sdxl",
     ),
-    Kind("one for FLUX", ("^has .*(double_blocks|single_transformer_blocks|single_blocks)[_.]",)),
-    Kind("one for Stable Diffusion 3", ("^has .*joint_blocks[_.]",)),
-    Kind("one for films", ("^has .*(temporal|motion_modules)",)),
-    Kind(
-        "one for a transformer",
-        (r"^has (base_model\.model\.)?(transformer|diffusion_model)\.", "^has lora_transformer_"),
-    ),
-    Kind("a LoHa", ("^has .*hada_",)),
-    Kind("a LoKr", ("^has .*lokr_",)),
-    Kind("an OFT", ("^has .*(oft|boft)_",)),
-    Kind("a GLoRA", (r"^has .*\.[ab][12]\.weight$",)),
-    Kind("an (IA)³", ("^has .*(on_input$|ia3)",)),
-    Kind("the full differences of layers", (r"^has .*\.diff(_b)?$",)),
 )
 # For LoRAs: networks by the width of their words.
 WIDTHS = {192: "flora", 768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL", 1280: "SDXL's refiner"}
-# The names of a LoRA's tensors: whether it is the text encoder's, its layer, what of it.
+# The names of a LoRA's tensors: of which text encoder it is, if of one, its layer, what of it.
 KEY = re.compile(
-    r"(?:base_model\.model\.)?(?:unet\.|lora_unet_|(text_encoder\.|lora_te1?_|(?=text_model\.)))?"
+    r"(?:base_model\.model\.)?"
+    r"(?:unet\.|lora_unet_|diffusion_model\.|(text_encoder(?:_2)?\.|lora_te[12]?_|(?=text_model\.)))?"
     r"(?:base_model\.model\.)?(.+?)"
     r"(?:\.(alpha|dora_scale)"
     r"|[._]lora(?:_linear_layer)?[._](A|B|down|up|mid|magnitude_vector)(?:\.default\w*)?(?:\.weight)?)"
 )
+SECOND = ("text_encoder_2.", "lora_te2_")  # what the second text encoder's begin with
 # The layers of UNets and text encoders into which words go: they tell how wide these are.
 INWARD = re.compile(r"(attn2[._]to_k|self_attn[._][qkv]_proj|mlp[._]fc1)$")
 

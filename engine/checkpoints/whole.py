@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from engine.requests import EngineError
 
 AGAIN = "download it again"
+IN_NETWORKS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 LARGEST_HEADER = 100_000_000  # bytes: what safetensors itself reads
 LONGEST_NAME = 500  # letters of a tensor's: signs are looked for in them
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64}
@@ -41,7 +42,7 @@ class Weights(NamedTuple):
 
 def weights(folder: Path) -> Weights | None:
     """Which of the files in a module's folder are loaded: safetensors before pickles, full precision before half."""
-    text = folder.name == "text_encoder"  # transformers names its files otherwise, and sees to shards last
+    text = folder.name.startswith("text_encoder")  # transformers names its files otherwise, and sees to shards last
     for end in ("safetensors", "bin"):
         stem = ("model" if end == "safetensors" else "pytorch_model") if text else "diffusion_pytorch_model"
         for variant in (None, "fp16"):
@@ -156,7 +157,7 @@ def check_text(file: Path) -> None:
 
 def _within(file: Path) -> str:
     """Its name from the network's folder on."""
-    depth = 3 if file.parent.name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") else 2
+    depth = 3 if file.parent.name.removesuffix("_2") in IN_NETWORKS else 2
     return "/".join(file.parts[-depth:])
 
 
