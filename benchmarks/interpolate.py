@@ -64,13 +64,14 @@ def watched(net: LatentDiffusion) -> Iterator[Counter]:
 @torch.no_grad()
 def bare(net: LatentDiffusion, calls: Counter) -> float:
     """Seconds that the same calls take with nothing around them: each distinct shape timed, times its count."""
-    text = net.embed(["a rose"]).to(net.dtype)
+    text = net.embed(["a rose"])
     total = 0.0
     for (name, shape), count in calls.items():
         x = torch.randn(shape).to(net.device, net.dtype, memory_format=torch.channels_last)
-        embeds, t = text.expand(shape[0], -1, -1), torch.full((shape[0],), 400, device=net.device)
+        size = [side * net.vae_scale_factor for side in shape[2:]]
+        told, t = text.expand(shape[0]).told(size, net.dtype), torch.full((shape[0],), 400, device=net.device)
         call: dict[str, Any] = {
-            "unet": lambda x=x, t=t, e=embeds: net.unet(x, t, encoder_hidden_states=e).sample,
+            "unet": lambda x=x, t=t, told=told: net.unet(x, t, **told).sample,
             "encode": lambda x=x: net.vae.encode(x),
             "decode": lambda x=x: net.vae.decode(x),
         }

@@ -21,6 +21,7 @@ from engine.diffusion import attention, lora
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.sampling import gaussian, generator
+from engine.diffusion.words import Words
 from engine.jobs.cache import Cache
 from engine.methods.morph import Job, between, redraw
 from engine.requests import Done, MorphRequest, result
@@ -38,7 +39,7 @@ def request(model: str) -> MorphRequest:
 
 
 @torch.no_grad()
-def errors(net: LatentDiffusion, z: Tensor, prompts: Tensor, stack: lora.LoraStack) -> list[float]:
+def errors(net: LatentDiffusion, z: Tensor, prompts: Words, stack: lora.LoraStack) -> list[float]:
     """How well each LoRA knows its picture: mean squared error of the network's own prediction at 64 fixed levels."""
     out, n, sigmas = [], 64, net.schedule.training
     t = ((torch.rand(n, generator=generator(1, 9)) + torch.arange(n)) / n * len(sigmas)).long()
@@ -50,7 +51,7 @@ def errors(net: LatentDiffusion, z: Tensor, prompts: Tensor, stack: lora.LoraSta
     return out
 
 
-def fit_until(net: LatentDiffusion, z: Tensor, prompts: Tensor, wanted: list[float]) -> tuple[float, int, list[float]]:
+def fit_until(net: LatentDiffusion, z: Tensor, prompts: Words, wanted: list[float]) -> tuple[float, int, list[float]]:
     """Seconds, steps (10, 20, 40 or 80) and errors of the first fit in one batch that knows the pictures as well."""
     for steps in (10, 20, 40, 80):
         begun = perf_counter()
@@ -76,7 +77,7 @@ def time(models: ModelManager, r: MorphRequest, cache: Cache) -> tuple[float, Do
 
 @torch.no_grad()
 def frames_of(
-    models: ModelManager, r: MorphRequest, noise: Tensor, prompts: Tensor, stack: lora.LoraStack
+    models: ModelManager, r: MorphRequest, noise: Tensor, prompts: Words, stack: lora.LoraStack
 ) -> tuple[float, Tensor]:
     """Seconds and pictures of the whole way at even places, from given LoRAs and noises: both ends, then all frames."""
     context = Context(models)

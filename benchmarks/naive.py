@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.diffusion.lora import targets
 from engine.diffusion.model import LatentDiffusion
+from engine.diffusion.words import Words
 from engine.vision import perceptual
 
 Deltas = dict[str, Tensor]  # layer → what is added to its weight
@@ -47,12 +48,13 @@ class Naive:
         self.abar = 1 / (1 + net.schedule.training**2)
         self.own = {n: m.weight.data.clone() for n, m in targets(self.unet).items()}
 
-    def eps(self, x: Tensor, t: int, words: Tensor) -> Tensor:
+    def eps(self, x: Tensor, t: int, words: Words) -> Tensor:
         beside = self.net.concat_channels // x.shape[1]
         phi = [self.net.null_latent((x.shape[2], x.shape[3]))] * beside if beside else []
-        return self.unet(torch.cat([x, *phi], 1), torch.tensor(t), encoder_hidden_states=words).sample
+        told = words.told([side * self.net.vae_scale_factor for side in x.shape[2:]], x.dtype)
+        return self.unet(torch.cat([x, *phi], 1), torch.tensor(t), **told).sample
 
-    def move(self, x: Tensor, t: int, words: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def move(self, x: Tensor, t: int, words: Words, a: Tensor, b: Tensor) -> Tensor:
         """From the level ā = a, seen at timestep t, to b."""
         eps = self.eps(x, t, words)
         clean = (x - (1 - a).sqrt() * eps) / a.sqrt()
@@ -62,7 +64,7 @@ class Naive:
         for name, layer in targets(self.unet).items():
             layer.weight.data = self.own[name] + deltas[name] if deltas else self.own[name].clone()
 
-    def fit(self, z: Tensor, words: Tensor, steps: int, rank: int, rate: float, seed: int = 0) -> tuple[Deltas, Deltas]:
+    def fit(self, z: Tensor, words: Words, steps: int, rank: int, rate: float, seed: int = 0) -> tuple[Deltas, Deltas]:
         """One picture's factors (A, B): one timestep a step."""
         torch.manual_seed(seed)
         layers = targets(self.unet)
@@ -82,7 +84,7 @@ class Naive:
             h.remove()
         return {n: p.detach() for n, p in a.items()}, {n: p.detach() for n, p in b.items()}
 
-    def invert(self, z: Tensor, words: Tensor) -> Tensor:
+    def invert(self, z: Tensor, words: Words) -> Tensor:
         rising = self.times[::-1]
         x = self.abar[rising[0]].sqrt().float() * z
         # `z` stands for the first level's picture without noise, as the published inversion has it.
@@ -90,7 +92,7 @@ class Naive:
             x = self.move(x, t, words, self.abar[t], self.abar[up])
         return x
 
-    def denoise(self, x: Tensor, words: Tensor, at_step: Callable[[int], None] = lambda i: None) -> Tensor:
+    def denoise(self, x: Tensor, words: Words, at_step: Callable[[int], None] = lambda i: None) -> Tensor:
         for i, t in enumerate(self.times):
             at_step(i)
             down = self.abar[self.times[i + 1]] if i + 1 < len(self.times) else torch.ones((), dtype=torch.float64)
@@ -100,7 +102,7 @@ class Naive:
     def way(
         self,
         noise: list[Tensor],
-        words: list[Tensor],
+        words: list[Words],
         loras: list[tuple[Deltas, Deltas]],
         places: list[float],
         share: float = 0.6,
@@ -132,7 +134,7 @@ class Naive:
                         for m in mixing.values():
                             m.mix = None
 
-                out[w] = self.denoise(self.between(*noise, w), (1 - w) * words[0] + w * words[1], at_step)
+                out[w] = self.denoise(self.between(*noise, w), words[0].lerp(words[1], w), at_step)
         finally:
             self.unet.set_attn_processor(before)
             self.merge({})
@@ -149,7 +151,7 @@ class Naive:
     def pictures(self, latents: list[Tensor]) -> Tensor:
         return torch.cat([self.net.decode(z) for z in latents])
 
-    def whole(self, z: Tensor, words: Tensor, frames: int, rank: int = 16) -> Tensor:
+    def whole(self, z: Tensor, words: Words, frames: int, rank: int = 16) -> Tensor:
         """All of it, with the published hyper-parameters; (frames, 3, H, W)."""
         loras = [self.fit(z[i : i + 1], words[i : i + 1], 200, rank, 2e-4) for i in (0, 1)]
         noise, ends = [], [words[:1], words[1:]]

@@ -20,6 +20,7 @@ from engine.checkpoints.manager import ModelManager
 from engine.checkpoints.resolve import CLIPS, DETECTORS, fetch
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.sampling import Denoise, Noise, StepRule, euler, gaussian, generator, sample
+from engine.diffusion.words import Words
 from engine.requests import EngineError, Frame, Progress
 from engine.vision import images
 from engine.vision.clip_score import Ranker
@@ -156,9 +157,9 @@ class Context:
         except EngineError:
             return []
 
-    def embed(self, *prompts: str) -> Tensor:
-        """Texts → (B, L, D), remembered: live drawing asks for the same several times a second."""
-        return self.remember("prompts", prompts, lambda: self.model.embed(prompts))
+    def embed(self, prompt: str, negative: str) -> Words:
+        """Two rows, remembered: live drawing asks for the same several times a second."""
+        return self.remember("prompts", (prompt, negative), lambda: self.model.embed([prompt], [negative]))
 
     # ------------------------------------------------------------------------------------------------- tools
 
@@ -225,6 +226,8 @@ def free_from(model: LatentDiffusion, strength: Tensor, top: float) -> Tensor:
 
 def _bytes(value: Any) -> int:
     """About how many bytes a value of ours takes."""
+    if isinstance(value, Words):
+        return _bytes(value.tensors)
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, Image):

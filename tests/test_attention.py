@@ -7,6 +7,7 @@ import torch
 
 from engine.diffusion import attention, memory
 from engine.diffusion.guidance import Conditioning
+from engine.diffusion.words import Words
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def chunked(model, monkeypatch):
 
 def rows(n):
     draw = torch.Generator().manual_seed(5)
-    return torch.randn(n, 4, 8, 8, generator=draw), torch.randn(n, 24, 32, generator=draw)
+    return torch.randn(n, 4, 8, 8, generator=draw), Words(torch.randn(n, 24, 32, generator=draw))
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from engine.checkpoints.manager import ModelManager
 from engine.diffusion.control import ControlInput, palette
 from engine.diffusion.guidance import Conditioning, classifier_free
 from engine.diffusion.sampling import sample
+from engine.diffusion.words import Words
 from engine.requests import EngineError
 
 STEPS = 6
@@ -138,7 +139,7 @@ def test_a_row_at_strength_0_costs_no_control(steered):
 
 @torch.no_grad()
 def test_a_control_that_is_not_there_is_a_sentence(tiny, models):
-    row = Conditioning(torch.zeros(1, 24, 32), control={"pose": ControlInput(shown(1))})
+    row = Conditioning(Words(torch.zeros(1, 24, 32)), control={"pose": ControlInput(shown(1))})
     with pytest.raises(EngineError, match=r"model must have a control for pose, got .*tiny, without"):
         models.load(str(tiny)).denoiser([row])(latents(), 1.0)
 

@@ -11,6 +11,7 @@ from pictures import block, distance
 from engine.context import Context
 from engine.diffusion import attention, memory
 from engine.diffusion.guidance import Conditioning
+from engine.diffusion.words import Words
 from engine.jobs.plan import plan
 from engine.jobs.run import run
 from engine.methods import fast
@@ -41,7 +42,7 @@ def quick(monkeypatch):
 
 def rows(n=4):
     draw = torch.Generator().manual_seed(5)
-    return torch.randn(n, 4, 8, 8, generator=draw), torch.randn(n, 24, 32, generator=draw)
+    return torch.randn(n, 4, 8, 8, generator=draw), Words(torch.randn(n, 24, 32, generator=draw))
 
 
 def same(some, others, most=1e-9):

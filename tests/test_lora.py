@@ -8,6 +8,7 @@ import torch
 from engine.diffusion import lora
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.lora import LoraStack, attach, blank, fit, targets
+from engine.diffusion.words import Words
 from engine.requests import EngineError
 
 
@@ -26,7 +27,7 @@ def random_stack(model, count=2, rank=3):
 
 def rows(n=3):
     draw = torch.Generator().manual_seed(5)
-    return torch.randn(n, 4, 8, 8, generator=draw), torch.randn(n, 24, 32, generator=draw)
+    return torch.randn(n, 4, 8, 8, generator=draw), Words(torch.randn(n, 24, 32, generator=draw))
 
 
 @torch.no_grad()
@@ -96,7 +97,7 @@ def fitted(steps):
 
 
 def latents():
-    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3)), torch.zeros(1, 24, 32)
+    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3)), Words(torch.zeros(1, 24, 32))
 
 
 def test_what_one_picture_learns_does_not_reach_another(model):

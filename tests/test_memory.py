@@ -1,5 +1,7 @@
 """Budgets, parts that wait outside, and a lack of memory in the middle of a job."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,13 @@ from diffusers import AutoencoderKL
 from engine.checkpoints.manager import ModelManager
 from engine.context import Context
 from engine.diffusion import memory
+from engine.diffusion.attention import per_step
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.memory import GB, Room, plan
 from engine.diffusion.schedule import LCM
 from engine.jobs.run import run
-from engine.requests import Done, EngineError, InterpolateRequest, Progress
+from engine.methods import learn, morph
+from engine.requests import Done, EngineError, InterpolateRequest, MorphRequest, Progress
 
 SD15 = {"unet": 1_719_041_928, "vae": 167_307_726, "text": 246_120_960}  # bytes in half precision
 SDXL = {"unet": 5_134_927_368, "vae": 167_307_726, "text": 1_635_440_640}  # as benchmarks/memory.py counts them
@@ -183,6 +187,24 @@ def test_memory_that_runs_out_in_the_middle_is_told_and_the_picture_is_the_same(
     monkeypatch.setattr(unet, "forward", forward)
     *_, after = run(Context(models), request)
     assert not after.notes  # the next job is not told of the last one's trouble
+
+
+def test_a_morph_says_how_many_steps_memory_let_look_at_both_pictures(tiny, monkeypatch):
+    kept, redraw = [], learn.redraw
+    monkeypatch.setattr(
+        memory, "outside", lambda waiting: 2 * 2 * per_step(models.load(str(tiny)).unet, torch.empty(8, 8))
+    )
+    monkeypatch.setattr(morph, "redraw", lambda *args: kept.append((yield from redraw(*args))) or kept[-1])
+    models = ModelManager("cpu", torch.float32)
+    own = models.load(str(tiny)).resident
+    monkeypatch.setattr(own, "settle", lambda limit: None)
+    own.plan = replace(own.plan, spare=0)
+    pair = picture(1, (64, 64)), picture(2, (64, 64))
+    *_, done = run(
+        Context(models), MorphRequest(pair, frames=3, steps=6, lora="none", reschedule=False, model=str(tiny))
+    )
+    assert any("only the first 2 of 4 steps look at both pictures" in n for n in done.notes)
+    assert len({sigma for _, sigma in kept[0][1]}) == 2
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from engine.checkpoints.manager import ModelManager
 from engine.diffusion.guidance import Conditioning, classifier_free, combine
 from engine.diffusion.residency import swap
 from engine.diffusion.sampling import invert, sample
+from engine.diffusion.words import Words
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def ddim(request, tmp_path):
 
     def walk(x, embeds):
         for t in scheduler.timesteps:
-            out = model.unet(x.float(), t, encoder_hidden_states=embeds).sample
+            out = model.unet(x.float(), t, encoder_hidden_states=embeds.embeds).sample
             x = scheduler.step(out.double(), t, x.double()).prev_sample
         return x.float()
 
@@ -100,7 +101,7 @@ def test_learning_compares_what_the_network_itself_predicts(ddim):
     for t in (0, 400, 999):
         sigma = model.schedule.training[[t, t]]
         abar = (1 / (1 + sigma**2)).float().view(-1, 1, 1, 1)
-        out = model.unet(abar.sqrt() * z + (1 - abar).sqrt() * noise, t, encoder_hidden_states=row.prompt_embeds)
+        out = model.unet(abar.sqrt() * z + (1 - abar).sqrt() * noise, t, encoder_hidden_states=row.words.embeds)
         epsilon = model.schedule.prediction == "epsilon"
         target = noise if epsilon else abar.sqrt() * noise - (1 - abar).sqrt() * z
         expected = (out.sample - target).square().mean((1, 2, 3))
@@ -124,7 +125,7 @@ def test_strong_guidance_is_rescaled_where_the_last_level_is_noise_alone(ddim):
 
 def test_guidance_by_the_words_is_rescaled_and_none_by_drawings():
     """Every picture by its own guidance, whatever else is mixed: towards the deviation that it has without."""
-    rows, embeds = torch.randn(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 2, 3)
+    rows, embeds = torch.randn(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), Words(torch.zeros(1, 2, 3))
 
     def made(*weights, rescaled=True):
         return combine(rows[: len(weights)], [Conditioning(embeds, *w) for w in weights], rescaled)
@@ -227,7 +228,7 @@ def test_long_prompts_are_cut_and_told(model):
     assert model.unread(["a rose", ""]) == []
     said = f"the prompt “rose rose rose rose …” is 138 tokens too long for {model.name}; its end was left out"
     assert model.unread(["a rose", "rose " * 40]) == [said]
-    assert model.embed(["rose " * 500]).shape[1] == model.max_tokens
+    assert model.embed(["rose " * 500]).embeds.shape[1] == model.max_tokens
 
 
 def test_words_that_cannot_be_read_are_told(model):

@@ -46,8 +46,8 @@ def palette(picture: Tensor) -> Tensor:
 
 def residuals(
     controls: Mapping[str, Any], inputs: Sequence[Mapping[str, ControlInput]], n: int, dtype: torch.dtype
-) -> Callable[[int, Tensor, Tensor, Tensor], dict[str, Any]]:
-    """(first row, rows of latents, their timesteps, their prompts) → what the UNet takes besides.
+) -> Callable[[int, Tensor, Tensor, dict[str, Any]], dict[str, Any]]:
+    """(first row, rows of latents, their timesteps, what the UNet sees of their words) → what it takes besides.
 
     ``inputs``: of each guidance row; each has ``n`` pictures.
     """
@@ -55,7 +55,7 @@ def residuals(
     none = torch.zeros(n)
     scales = {name: torch.cat([own[name].scales(n) if name in own else none for own in inputs]) for name in names}
 
-    def steer(first: int, part: Tensor, times: Tensor, text: Tensor) -> dict[str, Any]:
+    def steer(first: int, part: Tensor, times: Tensor, seen: dict[str, Any]) -> dict[str, Any]:
         around: list[Tensor] = []  # a ControlNet's, of the blocks down and of the middle
         inside: list[Tensor] = []  # an adapter's
         for name in names:
@@ -69,7 +69,7 @@ def residuals(
                 inside = _add(inside, _adapter(controls[name], shown, part, weights), live, len(part))
             else:
                 own = times[live] if times.ndim else times
-                found = _controlnet(controls[name], shown, part[live], own, text[live], dtype)
+                found = _controlnet(controls[name], shown, part[live], own, _only(live, seen), dtype)
                 around = _add(around, [weights * f for f in found], live, len(part))
         out: dict[str, Any] = {}
         if around:
@@ -93,14 +93,19 @@ def _controlnet(
     shown: Sequence[tuple[ControlInput, int]],
     x: Tensor,
     times: Tensor,
-    text: Tensor,
+    seen: dict[str, Any],
     dtype: torch.dtype,
 ) -> list[Tensor]:
     for given, _ in shown:  # once for all steps
         given.picture = given.picture.to(x.device, dtype)
     pictures = torch.stack([_one(given.picture, k) for given, k in shown])
-    down, mid = module(x, times, encoder_hidden_states=text, controlnet_cond=pictures, return_dict=False)
+    down, mid = module(x, times, controlnet_cond=pictures, **seen, return_dict=False)
     return [*down, mid]
+
+
+def _only(live: Tensor, seen: dict[str, Any]) -> dict[str, Any]:
+    """What the rows ``live`` see."""
+    return {k: _only(live, v) if isinstance(v, dict) else v[live] for k, v in seen.items()}
 
 
 def _one(pictures: Tensor, k: int) -> Tensor:

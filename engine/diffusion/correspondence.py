@@ -19,6 +19,7 @@ from engine.diffusion import warp
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.sampling import gaussian, generator
 from engine.diffusion.warp import Size, Warp
+from engine.diffusion.words import Words
 
 TIME, DRAWS = 261, 8  # the noise (of 1,000 levels) under which pictures are looked at, and how often
 BLOCKS = (-3, -2)  # decoder blocks that are listened to, from the last one
@@ -38,9 +39,9 @@ class Match(NamedTuple):
 
 @torch.no_grad()
 def features(
-    model: Any, z: Tensor, prompts: Tensor, seed: int = 0, time: int = TIME, blocks: Sequence[int] = BLOCKS
+    model: Any, z: Tensor, words: Words, seed: int = 0, time: int = TIME, blocks: Sequence[int] = BLOCKS
 ) -> list[Tensor]:
-    """What leaves ``blocks`` for each of the latents ``z`` (K, C, h, w) under its words (K, L, D): a (K, c, h', w')
+    """What leaves ``blocks`` for each of the latents ``z`` (K, C, h, w) under its words (K rows): a (K, c, h', w')
     each, the mean over `DRAWS` noises, the same for all pictures."""
     parts: dict[int, list[Tensor]] = {b: [] for b in blocks}
     ups = model.unet.up_blocks
@@ -51,8 +52,8 @@ def features(
     noise = gaussian(z.shape[1:], [generator(seed, 7, i) for i in range(DRAWS)]).to(z)
     found: dict[int, list[Tensor]] = {b: [] for b in blocks}
     try:
-        for one, words in zip(z.split(1), prompts.split(1), strict=True):
-            model.denoiser([Conditioning(words)])(one + sigma * noise, sigma)
+        for one, own in zip(z.split(1), words.split(1), strict=True):
+            model.denoiser([Conditioning(own)])(one + sigma * noise, sigma)
             for b in blocks:
                 found[b].append(torch.cat(parts[b]).mean(0, keepdim=True))
                 parts[b].clear()

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from engine.diffusion.control import ControlInput
+from engine.diffusion.words import Words
 
 STRONG, RESCALE = 4.0, 0.7
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """One row of guidance: its prompt (B or 1, L, D), and its weight (a number, or a map (B or 1, 1, h or 1, w or 1)).
+    """One row of guidance: its words (B or 1 rows), and its weight (a number, or a map (B or 1, 1, h or 1, w or 1)).
 
     ``unguided``: the weight it would have with guidance 1 by the words (None: the same one).
     ``concat_latents`` (B or 1, kC, h, w) stand beside the noise (None: the null latent). ``lora_weights`` (B or 1, K):
@@ -24,7 +25,7 @@ class Conditioning:
     picture its self-attention looks at (attention.py). ``control``: what its controls are shown (control.py).
     """
 
-    prompt_embeds: Tensor
+    words: Words
     weight: float | Tensor = 1.0
     unguided: float | Tensor | None = None
     concat_latents: Tensor | None = None
@@ -42,7 +43,7 @@ class Pass(NamedTuple):
     attention_weights: Tensor | None
 
 
-def classifier_free(cond: Tensor, uncond: Tensor, scale: float) -> list[Conditioning]:
+def classifier_free(cond: Words, uncond: Words, scale: float) -> list[Conditioning]:
     """Classifier-free guidance (Ho & Salimans 2022), u + scale·(c − u); one row when the scale is 1."""
     if scale == 1:
         return [Conditioning(cond)]

@@ -21,6 +21,7 @@ from engine.diffusion.guidance import Conditioning
 from engine.diffusion.memory import SHORT
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.sampling import gaussian, generator
+from engine.diffusion.words import Words
 from engine.requests import EngineError
 
 CHECK = 20  # steps between two looks at how well the pictures are known
@@ -141,11 +142,11 @@ class FitStep(NamedTuple):
 
 @dataclass
 class Fit:
-    """Pictures ``z`` (K, C, h, w) under their prompts (K, L, D), and the LoRAs that learn them."""
+    """Pictures ``z`` (K, C, h, w) under their words (K rows), and the LoRAs that learn them."""
 
     model: LatentDiffusion
     z: Tensor
-    prompt_embeds: Tensor
+    words: Words
     stack: LoraStack
     rows: int  # a time; fewer once memory ran out
     ready: dict[int, LoraStack] = field(default_factory=dict)  # as well as each picture was known at the last look
@@ -164,7 +165,7 @@ class Fit:
 
     def errors(self, who: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """(B,) mean squared errors (DiffMorpher eq. 3; of v where the network predicts that)."""
-        row = Conditioning(self.prompt_embeds[who], lora_weights=torch.eye(len(self.z))[who])
+        row = Conditioning(self.words[who], lora_weights=torch.eye(len(self.z))[who])
         return self.model.errors(self.z[who], eps, self.model.schedule.training[t], [row])
 
     @torch.no_grad()
@@ -199,7 +200,7 @@ class Fit:
 def fit(
     model: LatentDiffusion,
     z: Tensor,
-    prompt_embeds: Tensor,
+    words: Words,
     steps: int,
     rank: int,
     rate: float,
@@ -207,7 +208,7 @@ def fit(
     draws: int = 4,
     patience: float = 0.01,
 ) -> Generator[FitStep, None, LoraStack]:
-    """One LoRA for each of the pictures ``z`` (K, C, h, w) under its prompt (K, L, D), by AdamW at ``rate``.
+    """One LoRA for each of the pictures ``z`` (K, C, h, w) under its words (K rows), by AdamW at ``rate``.
 
     A step sees ``draws`` stratified noise levels of every picture in one batch, the same for all, and nothing else is
     common: a picture's LoRA does not depend on its company. A picture is done when, over `CHECK` steps, its error on
@@ -219,7 +220,7 @@ def fit(
     params = [p.requires_grad_(True) for pair in stack.factors.values() for p in pair]
     optimiser = torch.optim.AdamW(params, lr=rate, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
     astray = EngineError(f"lora_rate must be smaller for {model.name}, got {rate:g}: the fit went astray")
-    job = Fit(model, z, prompt_embeds.expand(count, -1, -1), stack, count * draws)
+    job = Fit(model, z, words.expand(count), stack, count * draws)
     with attach(model, stack), model.learning(z):
         for i in range(steps):
             if patience and i % CHECK == 0:

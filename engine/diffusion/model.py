@@ -19,6 +19,7 @@ from engine.diffusion.guidance import Conditioning, Pass, carried, combine
 from engine.diffusion.memory import Room
 from engine.diffusion.residency import Resident
 from engine.diffusion.sampling import Denoise
+from engine.diffusion.words import Words, read, unread
 from engine.requests import EngineError
 
 channels_last = torch.channels_last
@@ -66,7 +67,7 @@ class LatentDiffusion:
         scale = float(self.vae.config.scaling_factor)
 
         def one(rows: Tensor) -> Tensor:
-            out = self.vae.encode(rows.to(self.device, self.dtype, memory_format=channels_last))
+            out = self.vae.encode(rows.to(self.device, self.resident.vae_dtype, memory_format=channels_last))
             return (out.latent if hasattr(out, "latent") else out.latent_dist.mode()).float() * scale
 
         return self.with_pictures(one, x)
@@ -76,7 +77,8 @@ class LatentDiffusion:
         scale = float(self.vae.config.scaling_factor)
 
         def one(rows: Tensor) -> Tensor:
-            return self.vae.decode((rows / scale).to(self.dtype, memory_format=channels_last)).sample.float()
+            rows = (rows / scale).to(self.resident.vae_dtype, memory_format=channels_last)
+            return self.vae.decode(rows).sample.float()
 
         return self.with_pictures(one, z)
 
@@ -99,26 +101,22 @@ class LatentDiffusion:
             self.room.tell("pictures of this size go in tiles")
             return self.room.chunk(one, tensors, 1, "pictures")
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Texts → (B, L, D) float32. What goes beyond the network's length is left out (see `unread`)."""
-        ids = self.resident.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        ).input_ids
+    def embed(self, prompts: Sequence[str], negatives: Sequence[str] = ()) -> Words:
+        """Texts → their words, rows of ``prompts`` first. An empty negative is zeros for networks that learnt it so.
+
+        What goes beyond the network's length is left out (see `unread`).
+        """
+        texts = [*prompts, *negatives]
         self.resident.need("text")
-        return self.resident.text_encoder(ids.to(self.device)).last_hidden_state.float()
+        words = read(self.resident.readers, texts, self.max_tokens, self.device)
+        if not self.resident.zero_negative:
+            return words
+        shown = torch.tensor([i < len(prompts) or bool(t) for i, t in enumerate(texts)], device=self.device)
+        return words.map(lambda t: t * shown.view(-1, *[1] * (t.ndim - 1)))
 
     def unread(self, prompts: Sequence[str]) -> list[str]:
         """Notes on what of the prompts the network does not read: ends beyond its length, words in unknown letters."""
-        tokenizer, out = self.resident.tokenizer, list[str]()
-        long = {p: len(tokenizer(p).input_ids) - self.max_tokens for p in prompts}
-        said = "the prompt “{}…” is {} tokens too long for {}; its end was left out"
-        out += [said.format(p[:20], n, self.name) for p, n in long.items() if n > 0]
-        words = dict.fromkeys(w for p in prompts for w in p.split())
-        unknown = [w for w in words if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False).input_ids]
-        if unknown:
-            some = ", ".join(f"“{w[:20]}”" for w in unknown[:3]) + ", …" * (len(unknown) > 3)
-            out.append(f"{self.name} cannot read {some}: write it in English letters")
-        return out
+        return unread(self.resident.tokenizer, self.name, self.max_tokens, prompts)
 
     def null_latent(self, size: tuple[int, int]) -> Tensor:
         """Φ, the missing condition: (1, C, h, w) latent of mid-grey for a latent ``size`` (h, w)."""
@@ -191,7 +189,7 @@ class LatentDiffusion:
         times = torch.tensor([known[v] for v in s.tolist()])
         s = s.to(x).view(-1, 1, 1, 1)
         scaled = x / (1 + s * s).sqrt()
-        prompts = torch.cat([c.prompt_embeds.expand(n, -1, -1) for c in conditionings])
+        words = Words.cat([c.words.expand(n) for c in conditionings])
         inputs = torch.cat([self._concat(scaled, c.concat_latents) for c in conditionings])
         names = ("lora_weights", "attention_weights")
         own = {k: v for k in names if (v := carried(conditionings, k, n)) is not None}
@@ -199,17 +197,18 @@ class LatentDiffusion:
         steer = self._steer(conditionings, n)
         self.resident.need("unet")
 
-        def one(first: int, part: Tensor, text: Tensor, times: Tensor, *weights: Tensor) -> Tensor:
-            part, text = part.to(self.dtype, memory_format=channels_last), text.to(self.dtype)
-            held = dict.fromkeys(names) | dict(zip(own, weights, strict=True))
+        def one(first: int, part: Tensor, times: Tensor, *more: Tensor) -> Tensor:
+            part = part.to(self.dtype, memory_format=channels_last)
+            seen = Words(*more[len(own) :]).told([side * self.vae_scale_factor for side in part.shape[2:]], self.dtype)
+            held = dict.fromkeys(names) | dict(zip(own, more, strict=False))
             self.now = Pass(first, sigma, **held)
             try:
-                shown = steer(first, part, times, text) if steer else {}
-                return self.unet(part, times, encoder_hidden_states=text, **shown).sample.float()
+                shown = steer(first, part, times, seen) if steer else {}
+                return self.unet(part, times, **seen, **shown).sample.float()
             finally:
                 self.now = None
 
-        out = self.room.chunk(one, (inputs, prompts, times.repeat(rows), *own.values()), self.rows, "rows")
+        out = self.room.chunk(one, (inputs, times.repeat(rows), *own.values(), *words.tensors), self.rows, "rows")
         self.evaluations += out.shape[0]
         return combine(out.unflatten(0, (rows, n)), conditionings, self.schedule.zero_terminal_snr)
 

@@ -18,12 +18,14 @@ from engine.diffusion.schedule import FEW_STEPS, LCM, Schedule
 from engine.requests import EngineError
 
 CPU = torch.device("cpu")
+TURBO = ("turbo", "sdxl-turbo")  # families whose own weights are few-step ones
 
 
 class Resident:
     """The modules of one network on ``device`` (or waiting outside it, see `memory.Plan`), in eval mode, frozen.
 
-    ``parts`` has unet, vae, text_encoder, tokenizer, scheduler and the ``folder`` where what lies beside it would be.
+    ``parts`` (`engine.checkpoints.load.Parts`) has unet, vae, text_encoder, tokenizer, scheduler, with SDXL a second
+    text encoder and tokenizer, and the ``folder`` where what lies beside it would be.
     """
 
     def __init__(
@@ -40,8 +42,15 @@ class Resident:
         self.family, self.lora_rate, self.taesd = family, lora_rate, taesd
         self.unet, self.vae = parts.unet, parts.vae
         self.text_encoder, self.tokenizer = parts.text_encoder, parts.tokenizer
-        for module in (self.unet, self.vae, self.text_encoder):
+        self.readers = [(self.tokenizer, self.text_encoder)]  # (tokenizer, text encoder)
+        if second := getattr(parts, "text_encoder_2", None):
+            self.readers.append((parts.tokenizer_2, second))
+        self.texts = [encoder for _, encoder in self.readers]
+        self.zero_negative = bool(getattr(parts, "zero_negative", False))
+        for module in (self.unet, self.vae, *self.texts):
             module.eval().requires_grad_(False)
+        # Of SDXL it is float32 beside a UNet of half precision, which its features would overflow (`load.read`).
+        self.vae_dtype = next(self.vae.parameters()).dtype
         self.schedule = Schedule(parts.scheduler, self.name)
         self.channels = int(self.unet.config.out_channels)
         self.concat_channels = int(self.unet.config.in_channels) - self.channels
@@ -91,7 +100,7 @@ class Resident:
     def modules(self) -> dict[str, list[Any]]:
         """The parts that are at work at different times, each with its modules."""
         looks = [self.taesd] if self.taesd is not None else []
-        return {"unet": [self.unet, *self.controls.values(), *looks], "vae": [self.vae], "text": [self.text_encoder]}
+        return {"unet": [self.unet, *self.controls.values(), *looks], "vae": [self.vae], "text": self.texts}
 
     @property
     def bytes(self) -> int:
@@ -113,12 +122,10 @@ class Resident:
         sizes = {part: sum(_bytes(m.parameters()) for m in modules) for part, modules in self.modules().items()}
         sizes["unet"] += self._few_bytes
         most, width = 64 if self.device.type == "cuda" else 16, int(self.unet.config.block_out_channels[0])
-        side, itemsize = int(self.unet.config.sample_size), self.dtype.itemsize
-        self.plan = memory.plan(
-            limit, sizes, width, side * self.vae_scale_factor, self.vae_scale_factor, itemsize, most
-        )
-        if hasattr(self.vae, "disable_tiling"):
-            self.vae.enable_tiling() if self.plan.tiles else self.vae.disable_tiling()
+        side, itemsizes = int(self.unet.config.sample_size), (self.dtype.itemsize, self.vae_dtype.itemsize)
+        size, factor = side * self.vae_scale_factor, self.vae_scale_factor
+        self.plan = memory.plan(limit, sizes, width, size, factor, itemsizes[0], most, itemsizes[1])
+        memory.tile(self.vae, self.plan.tiles)
         for modules in self.modules().values():
             for module in modules:
                 _move(module, CPU if self.plan.offload else self.device)
@@ -127,7 +134,7 @@ class Resident:
         """Has pictures decoded in tiles until the next job plans anew; False if they cannot be, or are already."""
         if not hasattr(self.vae, "enable_tiling") or self.vae.use_tiling:
             return False
-        self.vae.enable_tiling()
+        memory.tile(self.vae, True)
         self._planned = None
         return True
 
@@ -164,7 +171,7 @@ class Resident:
         The few-step weights are a LoRA: in peft's format in the folder ``live`` beside the UNet (flora), or LCM-LoRA.
         EngineError without.
         """
-        if sampler == "ddim" or self.family == "turbo":  # whose own weights are the few-step ones
+        if sampler == "ddim" or self.family in TURBO:  # whose own weights are the few-step ones
             return nullcontext()
         if not self.lcm and not self._has_few_steps:
             raise EngineError(f"sampler must be ddim for {self.name}, which has no few-step LoRA, got {sampler!r}")
@@ -191,7 +198,7 @@ class Resident:
         ]
         said = self.dtype, configs, float(self.vae.config.scaling_factor), self.schedule.training.sum()
         found = hashlib.blake2b(repr(said).encode(), digest_size=8)
-        for part in (self.unet, self.vae, self.text_encoder):
+        for part in (self.unet, self.vae, *self.texts):
             for name, p in part.named_parameters():
                 few = p.data.flatten()[:: max(1, p.numel() // 8)].float().cpu()
                 found.update(f"{name} {tuple(p.shape)}".encode() + few.numpy().tobytes())

@@ -11,19 +11,20 @@ from torchvision.transforms import v2
 from engine.diffusion.guidance import classifier_free
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.sampling import gaussian, generator
+from engine.diffusion.words import Words
 
 
 def invert_text(
-    model: LatentDiffusion, x: Tensor, prompt_embeds: Tensor, steps: int, rate: float, guidance: float, seed: int
-) -> Generator[tuple[int, float], None, Tensor]:
+    model: LatentDiffusion, x: Tensor, words: Words, steps: int, rate: float, guidance: float, seed: int
+) -> Generator[tuple[int, float], None, Words]:
     """Fits the embeddings of two pictures ``x`` (2, 3, H, W), and the shared unconditional one, by Adam at ``rate``.
 
-    ``prompt_embeds`` (3, L, D) is where it starts, the unconditional one last; so it returns them, and yields number
+    ``words`` (3 rows) are where it starts, the unconditional one last; so it returns them, and yields number
     and loss of every step: squared error of what is predicted, *guided*, at the middle third of the noise levels, on
     jittered and re-cropped pictures. Both pictures go as one batch, so Adam steps once, not twice, an iteration.
     """
-    free = prompt_embeds.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([free], lr=rate)
+    free = words.map(lambda t: t.clone().requires_grad_(True))
+    optimiser = torch.optim.Adam(free.tensors, lr=rate)
     sigmas = model.schedule.sigmas(200)[:-1]
     boost = 1024.0 if model.dtype == torch.float16 else 1.0  # or the gradients would vanish; Adam does not mind
     jitter = v2.Compose([v2.ColorJitter(0.1, 0.2, 0.2, 0.1), v2.RandomResizedCrop(x.shape[2:], scale=(0.7, 1.0))])
@@ -42,4 +43,4 @@ def invert_text(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         yield i + 1, loss.item()
-    return free.detach()
+    return free.map(Tensor.detach)

@@ -19,6 +19,7 @@ from engine.context import Advance, Context
 from engine.diffusion import correspondence, transport, warp
 from engine.diffusion.geometry import lerp
 from engine.diffusion.warp import Size, Warp
+from engine.diffusion.words import Words
 
 Row = tuple[int, float]  # a joint, and how far along it, 0 … 1
 
@@ -88,12 +89,12 @@ def find(
     pictures: Sequence[Image],
     joints: Sequence[tuple[int, int]],
     z: Tensor,
-    words: Tensor,
+    words: Words,
     first: int = 0,
 ) -> Generator[Advance, None, Alignment]:
     """The maps of a request's ``joints``, pairs of numbers of its ``pictures`` as they were given.
 
-    ``z`` (n, C, h, w) and ``words`` (n, L, D): these pictures' latents and prompts. ``first``: how many pictures came
+    ``z`` (n, C, h, w) and ``words`` (n rows): these pictures' latents and words. ``first``: how many pictures came
     before these, for the notes.
     """
     size = (z.shape[2], z.shape[3])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.context import Advance, Context, Output, Steps
 from engine.diffusion import attention, sampling
-from engine.diffusion.geometry import lerp, slerp
+from engine.diffusion.geometry import slerp
 from engine.diffusion.guidance import Conditioning, classifier_free
 from engine.diffusion.sampling import gaussian, generator
 from engine.methods.learn import Job, start
@@ -107,7 +107,7 @@ def way(job: Job, k: int, places: Sequence[float], t: Table, cells: Sequence[int
     steps = walked(t, len(job.sigmas) - 1)
     sigmas, w = job.sigmas[-steps - 1 :], torch.tensor(places, dtype=torch.float64)
     x = between(job.z[a], job.z[b], w, t.rowwise)
-    words = lerp(*(job.prompt_embeds[i].expand(n, -1, -1) for i in (a, b)), w)
+    words = job.words[[a] * n].lerp(job.words[[b] * n], w)
     share = torch.tensor([beta_quantile(p, t.beta) for p in places])
     row = Conditioning(words, attention_weights=torch.stack([1 - share, share], 1))
     rows, doing = [row], f"finding the noise of way {k + 1}" if job.legs > 1 else "finding the noise of the way"
@@ -122,7 +122,7 @@ def way(job: Job, k: int, places: Sequence[float], t: Table, cells: Sequence[int
         noise = gaussian(x.shape[1:], [generator(job.request.seed, 19)]).to(x) * (1 + sigmas[0] ** 2) ** 0.5
         x = ring(x, noise, [1, *(t.keep_beside if i in (1, n - 2) else t.keep for i in range(1, n - 1)), 1])
     if t.guidance != 1:
-        rows = classifier_free(words, model.embed([""]), t.guidance)
+        rows = classifier_free(words, model.embed((), [""]), t.guidance)
         rows[0] = replace(rows[0], attention_weights=row.attention_weights)
     with attention.steer(model, {s: rule(t.down, i, steps) for i, s in enumerate(sigmas[:-1])}):
         for state in sampling.sample(model.denoiser(rows), x, sigmas):

@@ -20,6 +20,7 @@ from engine.context import Advance, Context, Output, Steps, relay
 from engine.diffusion.geometry import MIX, noise_steps, slerp, tree
 from engine.diffusion.sampling import gaussian, generator
 from engine.diffusion.textual_inversion import invert_text
+from engine.diffusion.words import Words
 from engine.methods import align
 from engine.methods.path import Frames, Path, choose
 from engine.methods.pose import find_both
@@ -62,9 +63,9 @@ def way(
     poses, found, notes = yield from find_both(context, r, ends[0].size)
     z = context.encode(ends)
     texts = [r.prompt, r.prompt_b or r.prompt, r.negative]
-    prompts = yield from embed(context, r, ends, texts)
-    parts = yield from align.find(context, r, (r.a, r.b), [(0, 1)], z, prompts[:2], before)
-    path = Path(context, r, prompts, ranker, poses, {0: z[:1], last: z[1:]}, {0: ends[0], last: ends[1]}, parts)
+    words = yield from embed(context, r, ends, texts)
+    parts = yield from align.find(context, r, (r.a, r.b), [(0, 1)], z, words[:2], before)
+    path = Path(context, r, words, ranker, poses, {0: z[:1], last: z[1:]}, {0: ends[0], last: ends[1]}, parts)
     path.keys |= {0: content(context, r, ends, "a"), last: content(context, r, ends, "b")}
     with weights():
         yield from SCHEMES[r.scheme](path)
@@ -87,16 +88,16 @@ def content(context: Context, r: InterpolateRequest, ends: Sequence[Image], end:
 
 def embed(
     context: Context, r: InterpolateRequest, ends: Sequence[Image], texts: Sequence[str]
-) -> Generator[Advance, None, Tensor]:
-    """(3, L, D): picture A's words, picture B's, the negative; fitted to the pictures if that is asked for."""
-    prompts = context.model.embed(texts)
+) -> Generator[Advance, None, Words]:
+    """Three rows: picture A's words, picture B's, the negative; fitted to the pictures if that is asked for."""
+    words = context.model.embed(texts[:2], texts[2:])
     if not r.invert_steps:
-        return prompts
+        return words
     key = [images.digest(p) for p in ends], texts, r.invert_steps, r.invert_rate, r.guidance, r.seed
     fitted = context.get("text", key)
     if fitted is None:
         x, rows = images.to_tensor(ends), 4 if r.guidance != 1 else 2
-        steps = invert_text(context.model, x, prompts, r.invert_steps, r.invert_rate, r.guidance, r.seed)
+        steps = invert_text(context.model, x, words, r.invert_steps, r.invert_rate, r.guidance, r.seed)
         doing = "fitting the words to the pictures, step {} of {} (loss {:.3f})"
         fitted = yield from relay(steps, lambda s: Advance(doing.format(s[0], r.invert_steps, s[1]), fits=rows))
         context.put("text", key, fitted)

@@ -20,6 +20,7 @@ from engine.diffusion import attention, lora, sampling
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.lora import LoraStack
 from engine.diffusion.sampling import ITERATIONS
+from engine.diffusion.words import Words
 from engine.methods.align import Alignment, Moves
 from engine.requests import EngineError, MorphRequest
 from engine.vision import images
@@ -37,7 +38,7 @@ class Job:
     of: list[int]
     names: list[str]  # content of each different picture and its words
     z: Tensor  # (K, C, h, w)
-    prompt_embeds: Tensor  # (K, L, D)
+    words: Words  # (K rows)
     sigmas: list[float]  # falling, the last one 0
     loras: list[LoraStack] = field(default_factory=list)  # of each different picture
     notes: list[str] = field(default_factory=list)
@@ -78,9 +79,9 @@ class Job:
         """How many steps look at both pictures: the first λ of them, whatever their number."""
         return math.ceil(self.request.attention * self.request.steps - 1e-9)
 
-    def conditionings(self, prompt_embeds: Tensor, loras: Tensor, attended: Tensor | None = None) -> list[Conditioning]:
+    def conditionings(self, words: Words, loras: Tensor, attended: Tensor | None = None) -> list[Conditioning]:
         loras = loras if self.loras else None  # type: ignore[assignment]
-        return [Conditioning(prompt_embeds, lora_weights=loras, attention_weights=attended)]
+        return [Conditioning(words, lora_weights=loras, attention_weights=attended)]
 
     def blend(self, kept: Tensor, weights: Tensor, first: int) -> Tensor | None:
         """What `attention.mix` looks at where parts move; None: where nothing does."""
@@ -95,9 +96,9 @@ class Job:
     def inversion_key(self, k: int) -> Any:
         return (self.lora_key(k) if self.loras else self.names[k]), bool(self.loras), self.request.steps
 
-    def features_key(self, k: int, whose: list[Any]) -> Any:
+    def features_key(self, k: int, whose: list[Any], steps: int) -> Any:
         company = None if self.fixed is None else (self.fixed.tolist(), self.request.form, whose)
-        return whose[k], self.attending, company
+        return whose[k], steps, company
 
     @property
     def rate(self) -> float:
@@ -116,8 +117,8 @@ def start(context: Context, r: MorphRequest, keys: list[Image]) -> Job:
     different = list(dict.fromkeys(names))
     first = [names.index(n) for n in different]
     z = context.encode([keys[i] for i in first])
-    prompts = model.embed([words[i] for i in first])
-    return Job(context, r, [different.index(n) for n in names], different, z, prompts, model.schedule.sigmas(r.steps))
+    own, of = model.embed([words[i] for i in first]), [different.index(n) for n in names]
+    return Job(context, r, of, different, z, own, model.schedule.sigmas(r.steps))
 
 
 def fit(job: Job) -> Generator[Advance, None, None]:
@@ -138,7 +139,7 @@ def fit(job: Job) -> Generator[Advance, None, None]:
     doing = "fitting LoRAs, step {} of at most {} (error {:.3f})"
     for now in (missing[i : i + TOGETHER] for i in range(0, len(missing), TOGETHER)):
         how = r.lora_steps, r.lora_rank, job.rate, r.seed, r.lora_draws, r.lora_patience
-        steps, rows = lora.fit(model, job.z[now], job.prompt_embeds[now], *how), r.lora_draws * len(now)
+        steps, rows = lora.fit(model, job.z[now], job.words[now], *how), r.lora_draws * len(now)
         stack = yield from relay(
             steps, lambda s, n=rows: Advance(doing.format(s.done, r.lora_steps, s.error), fits=n * s.gained)
         )
@@ -157,7 +158,7 @@ def invert(job: Job) -> Generator[Advance, None, tuple[Tensor, list[Any]]]:
     doing = "finding each picture's noise"
     yield Advance(doing, steps=len(found) * ITERATIONS * job.request.steps)
     if missing:
-        rows = job.conditionings(job.prompt_embeds[missing], torch.eye(len(own))[missing])
+        rows = job.conditionings(job.words[missing], torch.eye(len(own))[missing])
         x = job.z[missing]
         for state in sampling.invert(context.model.denoiser(rows), x, job.sigmas[::-1]):
             x = state.x
@@ -171,26 +172,30 @@ def invert(job: Job) -> Generator[Advance, None, tuple[Tensor, list[Any]]]:
 
 
 def redraw(job: Job, noise: Tensor, whose: list[Any]) -> Generator[Advance, None, tuple[Tensor, attention.Features]]:
-    """The pictures drawn again (K, C, h, w), and what entered the decoder's self-attentions in the first λ of steps."""
-    context, model, keep, n = job.context, job.context.model, job.sigmas[: job.attending], len(whose)
+    """The pictures drawn again (K, C, h, w), and what entered the decoder's self-attentions in the first λ of steps, or
+    in as many as there is memory for."""
+    context, model, n = job.context, job.context.model, len(whose)
+    kept = attention.keeping(model, noise, job.attending)
+    keep, job.notes = job.sigmas[: kept.steps], [*job.notes, *kept.notes]
     mix = torch.eye(n) if job.fixed is None else job.fixed.expand(n, -1)
-    keys = [job.features_key(k, whose) for k in range(n)]
+    keys = [job.features_key(k, whose, kept.steps) for k in range(n)]
     found = {k: f for k, key in enumerate(keys) if (f := context.get("features", key)) is not None}
     missing, doing = [k for k in range(n) if k not in found], "drawing the pictures again"
     yield Advance(doing, steps=job.request.steps * len(found))
     layers = sorted(attention.self_attentions(model.unet))
     if missing:
-        rows = job.conditionings(job.prompt_embeds[missing], mix[missing])
-        with attention.record(model, frozenset(keep)) as features:
+        rows = job.conditionings(job.words[missing], mix[missing])
+        with attention.record(model, frozenset(keep), kept.device) as features:
             z = yield from walk(model.denoiser(rows), noise[missing], job.sigmas, doing)
         for i, k in enumerate(missing):
             found[k] = {f"{layers.index(n)} {keep.index(s)}": t[i] for (n, s), t in features.items()} | {"z": z[i]}
             context.put("features", keys[k], found[k], job.about(k))
+        features.clear()  # or all of it would be there twice
     z = torch.stack([found[k].pop("z").to(job.z) for k in range(n)])
     stacked = {}
     for name in list(found[0]):
         layer, step = map(int, name.split())
-        stacked[layers[layer], keep[step]] = torch.stack([found[k].pop(name).to(z.device) for k in range(n)])
+        stacked[layers[layer], keep[step]] = torch.stack([found[k].pop(name).to(kept.device) for k in range(n)])
     return z, stacked
 
 

@@ -41,7 +41,7 @@ def morph(context: Context, r: MorphRequest) -> Steps:
     job = start(context, r, keys)
     joints = [job.leg(k) for k in range(job.legs)]
     pictures = [r.pictures[job.of.index(k)] for k in range(len(job.names))]
-    job.alignment = yield from align.find(context, r, pictures, joints, job.z, job.prompt_embeds)
+    job.alignment = yield from align.find(context, r, pictures, joints, job.z, job.words)
     job.notes += job.alignment.notes
     with ExitStack() as inside:
         if r.lora != "none":
@@ -83,9 +83,9 @@ def between(
         # Of what is there once it has moved: a larger flower counts for more.
         spreads, means = zip(*(torch.std_mean(z, dim=(2, 3), keepdim=True, correction=0) for z in ends), strict=True)
         x = adain(x, lerp(*means, w), lerp(*spreads, w))
-    weights, prompts = job.weights(places), job.prompt_embeds
+    weights = job.weights(places)
     mix = weights if job.fixed is None else job.fixed.expand(len(places), -1)
-    rows = job.conditionings(lerp(prompts[a], prompts[b], w), mix, weights if job.attending else None)
+    rows = job.conditionings(job.words[a].lerp(job.words[b], w), mix, weights if job.attending else None)
     return (yield from walk(job.context.model.denoiser(rows), x, sigmas, doing, cells))
 
 

@@ -14,9 +14,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from engine.context import Advance, Context, walk
-from engine.diffusion.geometry import slerp
 from engine.diffusion.guidance import Conditioning, classifier_free
 from engine.diffusion.sampling import ancestral, euler, generator, lcm_step
+from engine.diffusion.words import Words
 from engine.methods.align import Alignment
 from engine.methods.pose import Poses
 from engine.requests import Frame, InterpolateRequest
@@ -33,7 +33,7 @@ class Path:
 
     context: Context
     request: InterpolateRequest
-    prompt_embeds: Tensor  # (3, L, D): picture A's, picture B's, the negative
+    words: Words  # picture A's, picture B's, the negative
     ranker: Ranker | None  # if candidates are ranked by CLIP
     poses: Poses | None  # if body keypoints steer
     z: dict[int, Tensor]
@@ -55,12 +55,12 @@ class Path:
         return self.alignment.bring(self.z[parent], 0, parent / self.last, frame / self.last)
 
     def conditionings(self, frames: Sequence[int]) -> list[Conditioning]:
-        """The embeddings mixed at each frame's place on the path, as one vector each."""
+        """The words mixed at each frame's place on the path, as one vector each."""
         places, n = [i / self.last for i in frames], len(frames)
-        a, b = (e.expand(n, -1, -1) for e in self.prompt_embeds[:2].split(1))
-        w = torch.tensor(places, dtype=torch.float64).to(a.device)
+        a, b, negative = self.words.split(1)
+        w = torch.tensor(places, dtype=torch.float64)
         control = {"pose": self.poses.control(places)} if self.poses else None
-        rows = classifier_free(slerp(a, b, w), self.prompt_embeds[2:], self.request.guidance)
+        rows = classifier_free(a.expand(n).slerp(b.expand(n), w), negative, self.request.guidance)
         return [replace(row, control=control) for row in rows]
 
     def denoise(self, x: Tensor, frames: list[int], sigmas: list[float], doing: str, tries: list[int] | None = None):

@@ -120,7 +120,7 @@ def photograph(model: LatentDiffusion, picture: Image, words: str) -> Generator[
     block = torch.from_numpy(np.repeat(edges[None, None], 3, 1)).float() / 255
     control = {"canny": ControlInput(block, SCALE)} if model.resident.has("canny") else None
     z = model.encode(images.to_tensor([fitted]))
-    rows = [replace(c, control=control) for c in classifier_free(*model.embed([words, ""]).split(1), GUIDANCE)]
+    rows = [replace(c, control=control) for c in classifier_free(*model.embed([words], [""]).split(1), GUIDANCE)]
     sigmas = model.schedule.sigmas_from_strength(T0, STEPS)
     x = z + sigmas[0] * noise_source(z.shape[1:], [(0, 7)], model.device)()
     doing = "making a photograph of it, to find people there"
