@@ -17,7 +17,7 @@ from engine.requests.files import uploads
 from engine.requests.settings import Settings, options
 from engine.requests.terminal import spell
 
-OPTIONS = ("host", "port", "device", "model", "memory", "workers", "cluster")
+OPTIONS = ("host", "port", "device", "model", "models", "memory", "workers", "cluster")
 
 
 def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
@@ -66,7 +66,7 @@ def main() -> None:
         from engine.checkpoints.resolve import missing, resolve
 
         settings = replace(settings, model=settings.model or preferred(settings.device))
-        ready = not missing(resolve(settings.model, settings.paths).needs())
+        ready = not missing(resolve(settings.model, settings.paths, settings.folders).needs())
     except EngineError as e:
         raise SystemExit(f"error: {e}") from None
     if not isinstance(worker, ZeroWorker):  # where it would spend a visitor's time

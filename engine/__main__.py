@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     m = verbs.add_parser("models", help="the catalogue: name, what it is, where from, present or not")
     more = "sd15:sketch,stroke,pose,live,canny with what belongs to it; clip, dwpose, openpose, hed, lineart, scribble"
     m.add_argument("--fetch", nargs="+", metavar="NAME", default=[], help=f"bring networks to this machine; {more}")
+    options(m, (fields_of(Settings)["models"],))
     c = verbs.add_parser("cache", help="what was learnt of pictures: LoRAs, inversions, features; newest first")
     c.add_argument("--clear", action="store_true", help="throw it away")
     verbs.add_parser("settings", help="every setting of every method, as Markdown")
@@ -82,7 +83,7 @@ def _inputs(p: argparse.ArgumentParser, request: type[Request]) -> None:
             p.add_argument(option, dest=name, action="append", metavar="FRAME:N", type=frame_pair, help=f.spec.help)
     if f := fields_of(request).get("points"):
         p.add_argument("--points", metavar="FILE", help=f.spec.help)
-    options(p, (fields_of(Settings)[n] for n in ("device", "memory")))
+    options(p, (fields_of(Settings)[n] for n in ("device", "memory", "models")))
 
 
 def _outputs(p: argparse.ArgumentParser, method: str) -> None:
@@ -265,21 +266,24 @@ def _report(args: argparse.Namespace, request: Any, done: Done) -> dict[str, Any
 
 
 def list_models(args: argparse.Namespace) -> int:
+    from engine.checkpoints.library import found
     from engine.checkpoints.resolve import ANNOTATORS, CLIPS, DETECTORS, available, fetch, missing, resolve
 
-    tools = {**ANNOTATORS, **CLIPS, **DETECTORS}
+    tools, settings = {**ANNOTATORS, **CLIPS, **DETECTORS}, Settings.read(args)
     for text in args.fetch:
         name, _, kinds = text.partition(":")
         if name in tools:
             needs = [(tools[name].about, tools[name].source)]
         else:
-            needs = resolve(name, Settings.read(args).paths).needs([k for k in kinds.split(",") if k])
+            needs = resolve(name, settings.paths, settings.folders).needs([k for k in kinds.split(",") if k])
         for event in fetch(missing(needs)):
             _show(event)
     for e, here in available():
         where = e.source.repos[0] if e.source else "embedded"
         size = "present" if here else f"{e.gb:.1f} GB"
         print(f"{e.name:12} {size:8} {where:45} {e.about}; sees {', '.join(e.can)}; {e.licence}: {e.terms}")
+    for own in found(settings.folders):
+        print(f"{own.label} · {'LoRA' if own.lora else 'network'}{f'; {own.why}' if own.why else ''}")
     return 0
 
 

@@ -60,7 +60,7 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
                 page.load(Session, outputs=state, **own)
         enlarging(worker)
         filming()
-        refresh(page)
+        refresh(page, settings)
     return page.queue(max_size=64, default_concurrency_limit=None)
 
 

@@ -112,6 +112,9 @@ class Form:
             # When it is chosen from the menu: loaded settings bring a guidance of their own, and Gradio's `input` also
             # comes when the menu is merely left.
             model.select(None, model, self.widgets["guidance"], js=suitable, **quiet)
+            if self.network.mine:
+                own = SUITABLE.format("{}")  # the event comes before the box has the name
+                self.network.mine.choose(None, model, self.widgets["guidance"], js=own, **quiet)
 
 
 def widget(field: Field, value: Any, elem_id: str) -> Component:

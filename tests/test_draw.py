@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from checkpoints import controlnet
 from conftest import done, make_network, picture
 from pictures import block, distance
 from PIL import Image, ImageDraw
@@ -13,8 +14,10 @@ from engine.context import Context
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.sampling import gaussian, generator, sample
+from engine.methods import draw as draw_module
 from engine.methods.draw import encode, guidance
-from engine.requests import SHEETS, DrawRequest, EngineError, result
+from engine.methods.realism import strengths
+from engine.requests import SHEETS, DrawRequest, EditRequest, EngineError, result
 from engine.vision import compositing, images
 from engine.vision.drawing import lowpass
 
@@ -199,8 +202,86 @@ def test_an_empty_layer_is_none_and_another_size_of_the_same_shape_is_scaled(ask
 
 
 def test_what_a_network_lacks_is_a_sentence(models, ask, tiny):
-    both = r"model must see drawings by itself .flora. or have a control for sketch and stroke"
-    with pytest.raises(EngineError, match=both):
+    lines = r"model must see drawings by itself .flora. or have a control for lines, got .*, which has neither"
+    with pytest.raises(EngineError, match=lines):
         done(models, ask(model=str(tiny)))
     with pytest.raises(EngineError, match=r"sampler must be ddim for .*, which has no few-step LoRA, got 'live'"):
         done(models, ask(sampler="live"))
+
+
+@pytest.fixture
+def colours(ask, tiny):
+    """Drawings in colours alone for a network that can be shown none: they are what it begins with."""
+    return lambda **own: ask(**{"sketch": None, "model": str(tiny), "steps": 8} | own)
+
+
+def test_without_a_control_for_colours_they_are_what_the_walk_begins_with(models, colours, tiny):
+    """Where all is painted that is SDEdit at the strength of realism; a scale of 2 is realism twice."""
+    for given, strength in (({"realism": 0.5}, 0.5), ({"realism": 0.5, "stroke_scale": 2.0}, 0.25)):
+        guide = COLOURS.convert("RGB")
+        edited = EditRequest(guide, strength=strength, steps=8, size=64, model=str(tiny), guidance=3.0)
+        drawn = done(models, colours(**given))
+        assert distance(block(drawn.frames), block(done(models, edited).frames)) == 0
+        assert drawn.evaluations == 8 * strength  # no step is walked of which nothing would stay
+
+
+def test_realism_says_how_far_the_end_is_from_the_colours(models, colours, prepare, monkeypatch):
+    ends, decode = [], LatentDiffusion.decode
+    monkeypatch.setattr(LatentDiffusion, "decode", lambda model, z: ends.append(z) or decode(model, z))
+    for realism in (0.0, 0.5, 1.0):
+        done(models, colours(realism=realism, steps=24))
+    strokes = prepare(colours())[1].strokes
+    far = [float((z - strokes).square().mean().sqrt()) for z in ends]
+    assert far[0] < 0.5 * far[1] < 0.5 * far[2], far
+
+
+def test_a_scale_of_0_leaves_the_colours_out(models, colours):
+    none, other = (
+        done(models, colours(stroke_scale=0.0, strokes=picture(n, (64, 64)).convert("RGBA"))).frames for n in (0, 5)
+    )
+    assert distance(block(none), block(other)) == 0 < distance(block(none), block(done(models, colours()).frames))
+
+
+def test_each_place_begins_at_its_own_strength(models, colours, prepare, monkeypatch):
+    seen, walk = [], draw_module.walk
+    monkeypatch.setattr(draw_module, "walk", lambda f, x, s, *more: seen.append((x, s)) or walk(f, x, s, *more))
+    request = colours(strokes=spot(), realism=0.25)
+    done(models, request)
+    model, drawing, _ = prepare(request)
+    (x, sigmas), noise = seen[0], gaussian((4, 8, 8), [generator(0, 0)])
+    assert sigmas == model.schedule.sigmas_from_strength(1.0, 8)
+    assert torch.equal(x[..., 3, 3], (drawing.strokes + sigmas[0] * noise)[..., 3, 3])
+    assert torch.equal(x[..., 7, 7], ((1 + sigmas[0] ** 2) ** 0.5 * noise)[..., 7, 7])
+    found = strengths(model, replace(request, realism=0.0), drawing, ONE)
+    assert float(found[0, 0, 3, 3]) == 1 / 8 and float(found[0, 0, 7, 7]) == 1  # a step at least
+
+
+def test_a_row_of_a_sheet_begins_as_it_would_alone(models, colours):
+    for given in ({"strokes": spot()}, {}):
+        sheet = done(models, colours(sheet="stroke-realism", **given)).frames
+        alone = done(models, colours(stroke_scale=2.0, realism=0.5, **given)).frames[0]
+        assert distance(block([alone]), block([sheet[7]])) < 0.01, given
+
+
+def test_lines_by_a_control_and_colours_at_the_start(models, ask, tmp_path):
+    network = make_network(tmp_path / "lines")
+    controlnet(network, "sketch")
+    found = done(models, ask(model=str(network), realism=0.5, strokes=spot()))
+    assert found.evaluations == 6 and set(found.quality) == {"lines", "colours"}  # a row a step, which sees the lines
+    other = done(models, ask(model=str(network), realism=0.5, strokes=spot(), sketch=lines(5)))
+    assert distance(block(found.frames), block(other.frames)) > 0
+
+
+def test_a_photograph_stays_where_nothing_was_painted_though_the_network_sees_no_lines(models, colours):
+    photo = picture(7, (64, 64))
+    found = done(models, colours(strokes=spot(), photo=photo, around=4)).frames[0]
+    away = np.abs(np.subtract(*block([found, photo]), dtype=int))
+    assert not away[:8].any() and not away[52:].any() and away[20:36, 20:36].mean() > 1
+
+
+def test_a_tile_control_holds_on_to_the_colours_as_realism_does_not(models, colours, tmp_path):
+    network = make_network(tmp_path / "tiled", attends=(0,))
+    plain = [done(models, colours(model=str(network), realism=v)).frames for v in (0.5, 1.0)]
+    controlnet(network, "tile")
+    tiled = [done(models, colours(model=f"{network}/", realism=v)).frames for v in (0.5, 1.0)]  # loaded anew
+    assert distance(block(plain[0]), block(tiled[0])) > 0 == distance(block(plain[1]), block(tiled[1]))

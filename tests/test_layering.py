@@ -16,6 +16,7 @@ PAGE = {
     "engine.requests",
     "engine.checkpoints.resolve",
     "engine.checkpoints.kinds",
+    "engine.checkpoints.library",
     *(f"engine.vision.{m}" for m in SEEN),
 }
 # What a package may import of ours beside itself.
@@ -41,6 +42,7 @@ FORBIDDEN = {
     "engine/jobs/zerogpu.py": MODELS,
     "engine/checkpoints/resolve.py": MODELS,
     "engine/checkpoints/kinds.py": MODELS,  # it reads headers
+    "engine/checkpoints/library.py": MODELS,
     "engine/checkpoints/hub.py": MODELS,
     "morph_ui": MODELS,
 }

@@ -145,3 +145,15 @@ def test_a_public_page_opens_no_files_but_those_of_its_folders(tiny, tmp_path):
     some = Settings(paths=(str(tmp_path), str(tiny.parent)))
     assert "Of your own" in networks.describe(str(tiny), some)
     assert "must be one of" in networks.describe(f"{tiny.parent}/../../etc", some)
+
+
+def test_a_networks_loras_are_added_and_taken_away():
+    assert networks.toggled("sd15", "ink") == "sd15 + ink"
+    assert networks.toggled("sd15 + ink:0.5 + a", "ink") == "sd15 + a" and networks.toggled("sd15 + a", "a") == "sd15"
+
+
+def test_the_page_says_how_colours_come_in_where_a_network_can_be_shown_none(tiny):
+    drawing, bare = ("sketch", "stroke", "tile"), networks.describe(str(tiny), Settings(), ())
+    assert "It can be shown no colours: Draw begins with them" in networks.describe(str(tiny), Settings(), drawing)
+    for name, wants in (("flora", drawing), ("sd15", drawing)):
+        assert "shown no" not in networks.describe(name, Settings(), wants) + bare

@@ -189,7 +189,7 @@ def test_a_runner_makes_networks_and_cache_once_when_the_first_job_comes(models,
     assert not made
     first, second = ([*run(LoadRequest(str(tiny)))][-1] for _ in "ab")
     assert first.evaluations == second.evaluations > 0 and first.notes == ("full",)  # a context a job
-    assert made == [(("cpu",), {"memory": 3.0, "paths": settings.paths}), (tmp_path, 500_000_000)]
+    assert made == [(("cpu",), {"memory": 3.0, "paths": settings.paths, "folders": ()}), (tmp_path, 500_000_000)]
 
 
 def test_what_a_job_has_to_fetch_is_fetched_beside_it(tiny, monkeypatch):

@@ -80,6 +80,7 @@ class ModelManager:
 
     ``memory``: how many GB of the device networks may use; 0 is what it has (`engine.diffusion.memory.limit`).
     ``paths``: the folders in which files of this machine may be named as networks or LoRAs; None: anywhere.
+    ``folders``: the artist's own, in which names are enough (`library`).
     """
 
     def __init__(
@@ -88,10 +89,11 @@ class ModelManager:
         dtype: torch.dtype | None = None,
         memory: float = 0.0,
         paths: Sequence[str] | None = None,
+        folders: Sequence[str] = (),
     ):
         self.device = pick_device(device)
         self.dtype = dtype or pick_dtype(self.device)
-        self.limit, self.paths = limit(self.device, memory), paths
+        self.limit, self.paths, self.folders = limit(self.device, memory), paths, tuple(folders)
         self.memo = Memo()
         self.tools = Memo(4 << 30)  # CLIPs and detectors, each larger than all else that is remembered
         self._resident: OrderedDict[str, Resident] = OrderedDict()
@@ -106,7 +108,7 @@ class ModelManager:
         ``wants``: what a request asks for beside the network (`EQUIPMENT`); what its family lacks is left to whoever
         uses it. EngineError if unknown, incomplete or out of reach.
         """
-        choice = resolve(name, self.paths)
+        choice = resolve(name, self.paths, self.folders)
         yield from fetch(missing(choice.needs(wants)))
         if name not in self._resident:
             yield Progress(0.0, f"loading {name}")

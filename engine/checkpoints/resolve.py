@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.checkpoints import hub, kinds
+from engine.checkpoints import hub, kinds, library
 from engine.checkpoints.catalogue import ANNOTATORS, CATALOGUE, CLIPS, DETECTORS, FAMILIES, LORAS, PARTS, Entry, Extra
 from engine.checkpoints.hub import Source
 from engine.checkpoints.paths import inside, may_open, meant, pickled, shown
@@ -132,18 +132,20 @@ def _called(lora: tuple[Extra | Path, float]) -> str:
     return "" if strength <= 0 else what.stem if isinstance(what, Path) else what.about
 
 
-def resolve(name: str, paths: Sequence[str] | None = None) -> Choice:
-    """Reads a model's name. Files may be named within the folders ``paths`` only, or anywhere if it is None.
+def resolve(name: str, paths: Sequence[str] | None = None, folders: Sequence[str] = ()) -> Choice:
+    """Reads a model's name. Files may be named within the folders ``paths`` only, or anywhere if it is None; what lies
+    in the artist's own ``folders`` by its name alone (`library`).
 
     EngineError for what is neither in the catalogue nor on the disk. Files are looked into by `Choice.needs`.
     """
     # Labels of the page's menu are understood too.
     first, *more = parts = [part.partition(" · ")[0].rstrip() for part in split_network(name)]
     entry = CATALOGUE.get(first)
+    own = None if entry else library.place(first, folders)
     if entry is None:
-        _check(first, paths)
-    own = [(LORAS[n], 1.0) for n in entry.loras] if entry else []
-    return Choice(" + ".join(parts), entry or Path(first), (*own, *(_lora(text, paths) for text in more)))
+        _check(first := str(own or first), None if own else paths)
+    loras = [(LORAS[n], 1.0) for n in entry.loras] if entry else []
+    return Choice(" + ".join(parts), entry or Path(first), (*loras, *(_lora(text, paths, folders) for text in more)))
 
 
 def _check(text: str, paths: Sequence[str] | None) -> None:
@@ -169,14 +171,15 @@ def _check(text: str, paths: Sequence[str] | None) -> None:
     raise EngineError(f"{wanted}, got {shown(text)!r}{at}")
 
 
-def _lora(text: str, paths: Sequence[str] | None) -> tuple[Extra | Path, float]:
+def _lora(text: str, paths: Sequence[str] | None, folders: Sequence[str]) -> tuple[Extra | Path, float]:
     """A LoRA and its strength. EngineError for what is none, or may not be named."""
     name, _, strength = (part.strip() for part in text.rpartition(":"))
     weight, endings = number(strength), (".safetensors", *LORAS)
     if not name or not (isinstance(weight, int | float) or name.lower().endswith(endings)):
         name, strength, weight = text, "1", 1.0  # a colon of the path's own, or none
-    path, at = Path(name), ""
-    if name not in LORAS:
+    own = None if name in LORAS else library.place(name, folders)
+    path, at = own or Path(name), ""
+    if name not in LORAS and not (own and own.suffix.lower() == ".safetensors"):
         if not may_open(name, paths):
             at = pickled(name)
         elif path.is_dir():

@@ -155,7 +155,8 @@ def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
 
     @cache
     def resident() -> tuple[ModelManager, Cache]:
-        models = ModelManager(settings.device, memory=settings.memory, paths=settings.paths)
+        own = {"memory": settings.memory, "paths": settings.paths, "folders": settings.folders}
+        models = ModelManager(settings.device, **own)
         return models, Cache(settings.cache, int(settings.cache_gb * 1e9))
 
     return lambda request: run(Context(*resident()), request)

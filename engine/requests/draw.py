@@ -24,6 +24,7 @@ REFINES = {
     "auto": "as suits the network",
     "noised": "on the noised picture (the paper's)",
     "clean": "on the clean picture in mind",
+    "start": "at the start: colours under noise",
     "off": "off: realism does nothing",
 }
 _AXES = {
@@ -44,7 +45,8 @@ class DrawRequest(Request):
     three rows, "joint" adds the interaction of both drawings, so that scales of 1 are the network that sees both.
     ``refine`` "noised" is the published low-pass rule, "clean" the same on the clean picture in mind, with ``k``;
     "auto" takes the first on networks that see drawings beside the noise, but for those with zero terminal SNR (flora),
-    and the second on the others.
+    and the second on the others. "start" lays the colours under as much noise as realism says and begins there, as
+    SDEdit does: what "auto" takes where a network can be shown no colours, as SDXL's family.
     A ``sheet`` varies one or two of the scales with the same seed.
     """
 
@@ -114,6 +116,7 @@ class DrawRequest(Request):
         kinds = {
             "sketch": self.sketch or self.photo,
             "stroke": self.strokes or self.photo,
+            "tile": self.strokes or self.photo,  # for networks that have no control for strokes
             "live": self.sampler == "live",
         }
         return tuple(k for k, wanted in kinds.items() if wanted)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from engine.requests.errors import EngineError
-from engine.requests.files import typed
+from engine.requests.files import lies, typed
 from engine.requests.spec import Field, Spec, check, fields_of, number, pictures_of
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -19,6 +19,7 @@ VARIABLES = {  # the first that is set counts, where the command line says nothi
     "host": ("HOST", "GRADIO_SERVER_NAME"),
     "port": ("PORT", "GRADIO_SERVER_PORT"),
     "model": ("CHRYSALIS_MODEL",),
+    "models": ("CHRYSALIS_MODELS",),
     "memory": ("CHRYSALIS_MEMORY_GB",),
     "paths": ("CHRYSALIS_PATHS",),
     "cache": ("CHRYSALIS_CACHE",),
@@ -41,9 +42,19 @@ class Settings:
     paths: Annotated[tuple[str, ...] | None, Spec("", "folders in which visitors may name files")] = None
     cache: Annotated[Path | None, Spec("", "a folder for what was learnt of pictures")] = None
     cache_gb: Annotated[float, Spec("", "GB that it may take", 0)] = 4.0
+    models: Annotated[str, Spec("", f"a folder of your own networks and LoRAs, or several: a{os.pathsep}b")] = ""
 
     def __post_init__(self) -> None:
         check(self)
+        for folder in self.folders:
+            kind, why = lies(folder)
+            if kind != "folder" or why:
+                raise EngineError(f"models must be a folder, got {folder!r}, which {why or f'is a {kind}'}")
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Those in which the artist's own networks and LoRAs lie (`engine.checkpoints.library`)."""
+        return tuple(typed(text) for text in self.models.split(os.pathsep) if text.strip())
 
     @classmethod
     def read(cls, args: Namespace | None = None, environ: Mapping[str, str] = os.environ) -> Settings:

@@ -38,7 +38,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
     with right:
         invitation = "Draw lines, lay colours under them, press Make. Or switch Live on and watch."
         panel = Gallery("draw", invitation, "Edit", describe)
-        form = Form(R, settings, beside, ("sketch", "stroke"))
+        form = Form(R, settings, beside, ("sketch", "stroke", "tile"))
         form.inputs["canvas"] = pad
 
     def take(event: gr.EventData) -> Updates:

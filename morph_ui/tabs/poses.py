@@ -108,7 +108,8 @@ class Poses(Panel):
     def steer(self, given: dict[Component, Any]) -> Updates:
         """What is shown is what counts, on a network that bodies can steer."""
         try:
-            choice = resolve(given[self.form.widgets["model"]], self.form.settings.paths)
+            settings = self.form.settings
+            choice = resolve(given[self.form.widgets["model"]], settings.paths, settings.folders)
             able = choice.beside("pose") or "pose" in choice.extras
             return {self.which: "given"} if able and any(poses_of(given[self.shown])) else self.still
         except EngineError:  # Make will say so
