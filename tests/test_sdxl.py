@@ -38,6 +38,7 @@ PROMPTS = ["a rose", "blue tulip"]
 def folder(tmp_path_factory):
     folder = sdxl(tmp_path_factory.mktemp("sdxl") / "xl")
     controlnet(folder, "sketch")
+    controlnet(folder, "tile", 3)  # of the catalogue otherwise, which is asked for colours
     torch.manual_seed(4)
     adapter = diffusers.T2IAdapter(3, [16, 32, 32, 32], 1, downscale_factor=16, adapter_type="full_adapter_xl")
     adapter.save_pretrained(folder / "stroke")
