@@ -20,6 +20,7 @@ from engine.diffusion.control import ControlInput, palette
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.sampling import StepRule, ancestral, euler, generator, lcm_step, masked_step
+from engine.diffusion.words import Words
 from engine.methods.realism import Plan, refine, rule_of, scales, start, strengths, walked
 from engine.requests import DrawRequest, EngineError, Frame
 from engine.vision import compositing, images
@@ -97,7 +98,7 @@ def encode(context: Context, layers: compositing.Layers) -> Drawing:
 
 
 def guidance(
-    model: LatentDiffusion, r: DrawRequest, drawing: Drawing, prompts: Tensor, plan: Plan
+    model: LatentDiffusion, r: DrawRequest, drawing: Drawing, prompts: Words, plan: Plan
 ) -> list[Conditioning]:
     """The guidance in two dimensions, e(∅) + s₁(e(sketch) − e(∅)) + s₂(e(strokes) − e(∅)), as rows of one batch
     (DiSS, methods.md §3.3; s₂ only where there are strokes). "joint" adds s₁s₂(e(both) − e(sketch) − e(strokes)
