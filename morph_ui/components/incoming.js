@@ -20,5 +20,12 @@ async function bring(file) {
   if (got.error) throw new Error(got.error);
   return got;
 }
+// What became of an upload: {path, url, note}, or {error} where the studio says that it is gone; {} where it does not answer.
+async function still(path) {
+  for (let wait = 500; wait < 9000; wait *= 2) {
+    try { return await server.opened({ path }); } catch { await new Promise(done => setTimeout(done, wait)); }
+  }
+  return {};
+}
 // A file let go beside a box would open in the place of the studio.
 for (const kind of ['dragover', 'drop']) document.addEventListener(kind, e => { if ([...e.dataTransfer.types].includes('Files')) e.preventDefault(); });
