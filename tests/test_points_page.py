@@ -1,6 +1,5 @@
 """Points and times of ways on the page, in Chromium: nothing is lost, and the player shows what the file will be."""
 
-
 import av
 import pytest
 from conftest import picture

@@ -115,7 +115,8 @@ def several(value: Any) -> tuple[Any, ...]:
     number stays as it is."""
     if isinstance(value, str):
         text = value.strip().strip("[]()")
-        value = re.split(r"\s*;\s*|\s*,\s+|\s+,\s*|\s+" if re.search(r"[;\s]", text) else ",", text)
+        # With semicolons or spaces between, a comma inside a number is a decimal one.
+        value = re.split(r"\s*(?:;|(?<!\d),|,(?!\d))\s*|\s+" if re.search(r"[;\s]", text) else ",", text)
     each = value if isinstance(value, list | tuple) else (value,)
     plain = (number(v) if isinstance(v, str) else v for v in each)
     return tuple(None if v in NOTHING else v for v in plain)
