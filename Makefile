@@ -16,7 +16,7 @@ test: .venv/installed-dev system
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pyright
-	$(BIN)/python -m pytest $(TWO)
+	$(BIN)/python -m pytest $(TWO) --durations=15
 
 check: .venv/installed-dev
 	$(BIN)/python -m ruff format .

@@ -28,12 +28,14 @@ def main() -> None:
     )
     parser.add_argument("--pictures", type=int, default=48, help="draw: val photographs a point of the curves")
     parser.add_argument("--steps", type=int, default=16, help="quality: steps of every morph")
+    parser.add_argument("--rows", default="", help="quality: some of its rows, with commas between them")
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object on the last line")
     args = parser.parse_args()
     if args.name == "quality":
         from benchmarks import quality
 
-        figures = quality.measure(args.model, args.device, args.pairs or quality.EXAMPLES, args.steps)
+        rows = [n.strip() for n in args.rows.split(",") if n.strip()]
+        figures = quality.measure(args.model, args.device, args.pairs or quality.EXAMPLES, args.steps, rows)
     elif args.name == "correspondence":
         from benchmarks import ghosting
 

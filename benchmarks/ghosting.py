@@ -17,7 +17,7 @@ from PIL.Image import Image, Resampling
 from torch import Tensor
 
 from engine.checkpoints.manager import ModelManager
-from engine.diffusion import correspondence, warp
+from engine.diffusion import correspondence, transport, warp
 from engine.methods.align import shown
 from engine.vision import images
 from training import data
@@ -73,7 +73,7 @@ def ghosting(middle: Image, pair: Pair, points: tuple[Point, ...], fit: str = "f
     sides = (shown(s, q.size, middle.size, fit) for s, q in zip(p.split(2, 1), (pair.a, pair.b), strict=True))
     places, _ = warp.of_points(torch.cat(list(sides), 1), (32, 32)).look((SIDE, SIDE), 0.5, 0.0, 1.0)
     both = zip((a, b), places, strict=True)
-    moved = [warp.moved(torch.from_numpy(e)[None, None], at[None])[0, 0].numpy() for e, at in both]
+    moved = [transport.bring(torch.from_numpy(e)[None, None], at[None])[0, 0].numpy() for e, at in both]
     return explained(own, a, b) - explained(own, *moved), float(own.mean())
 
 

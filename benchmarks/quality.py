@@ -11,7 +11,7 @@ along the points of the reader whose points moved nothing, with the mean slope t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -84,8 +84,8 @@ def way(models: ModelManager, name: str, pair: Pair, model: str, steps: int) -> 
     return list(done(models, request).frames)
 
 
-def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str, Any]:
-    """The table, row by row."""
+def measure(model: str, device: str, folder: Path, steps: int = 16, rows: Sequence[str] = ()) -> dict[str, Any]:
+    """The table, row by row; ``rows``: which ones (all)."""
     from training.measures import fid, inception_features, kid, perceptual
 
     models, lpips = ModelManager(device), perceptual(torch.device("cpu"))
@@ -96,7 +96,10 @@ def measure(model: str, device: str, folder: Path, steps: int = 16) -> dict[str,
     known = inception_features(ends, models.device)
     out: dict[str, Any] = {"model": model, "pairs": len(found), "frames": FRAMES, "steps": steps}
     points = all(pair.second for pair in found)
-    for name in [*WAYS, *(MOVED if points else ())]:
+    names = [*WAYS, *(MOVED if points else ())]
+    if unknown := [n for n in rows if n not in names]:
+        raise SystemExit(f"rows must be of {', '.join(names)}, got {', '.join(unknown)}")
+    for name in rows or names:
         lengths, features, ghosts, took = [], [], [], []
         for pair in found:
             begun = perf_counter()

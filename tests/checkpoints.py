@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, T2IAdapter, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, EulerDiscreteScheduler, T2IAdapter, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from benchmarks.tiny import TOKENS, letters
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -21,6 +24,71 @@ RESNET = {
     "conv_shortcut": "skip_connection",
 }
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+def sdxl(folder: Path, seed: int = 0) -> Path:
+    """A tiny checkpoint of Stable Diffusion XL's classes and random weights, in the diffusers format: its levels and
+    layers are named as the real one's are (level 0 without attention, two layers a level), 64 px."""
+    torch.manual_seed(seed)
+    parts: dict[str, Any] = {
+        "unet": UNet2DConditionModel(
+            sample_size=8,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(16, 32, 32),
+            transformer_layers_per_block=(1, 2, 2),
+            attention_head_dim=(2, 4, 4),
+            cross_attention_dim=16 + 32,  # the widths of both text encoders
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=32 + 6 * 8,  # the pooled words and six numbers
+            norm_num_groups=8,
+        ),
+        "vae": AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(8, 8, 16, 16),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=8,
+            scaling_factor=0.13025,
+        ),
+        "text_encoder": CLIPTextModel(_words(16, "quick_gelu")),
+        "text_encoder_2": CLIPTextModelWithProjection(_words(32, "gelu")),
+        "tokenizer": letters(),
+        "tokenizer_2": letters(),
+        "scheduler": EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+    }
+    parts["tokenizer_2"].pad_token = "!"  # OpenCLIP's
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    index = {n: ["transformers" if n[0] == "t" else "diffusers", type(part).__name__] for n, part in parts.items()}
+    own = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
+    (folder / "model_index.json").write_text(json.dumps(own | index), encoding="utf8")
+    return folder
+
+
+def _words(width: int, act: str) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(TOKENS),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
+        hidden_act=act,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=24,
+        bos_token_id=len(TOKENS) - 2,
+        eos_token_id=len(TOKENS) - 1,
+        pad_token_id=len(TOKENS) - 1,
+    )
 
 
 def controlnet(network: Path, kind: str, seed: int = 1, folder: Path | None = None) -> Path:

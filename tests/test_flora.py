@@ -1,5 +1,6 @@
 """The embedded network, end to end."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +17,7 @@ from engine.diffusion.sampling import gaussian, generator, invert, sample
 from engine.diffusion.textual_inversion import invert_text
 from engine.jobs.cache import Cache
 from engine.jobs.run import run
-from engine.requests import DrawRequest, InterpolateRequest, MorphRequest, result
+from engine.requests import DrawRequest, InterpolateRequest, MatchRequest, MorphRequest, result
 from engine.vision import images
 from engine.vision.drawing import sketch_of, strokes_of
 
@@ -173,3 +174,15 @@ def test_morph_keeps_its_pictures_with_or_without_loras_and_takes_even_steps(res
     ways = {n: last(resident, MorphRequest(ENDS, **small | kw), cache).quality for n, kw in asked.items()}
     assert ways["whole"]["variance"] < ways["uneven"]["variance"]
     assert ways["whole"]["ends"] < 1.05 * ways["no LoRA"]["ends"]  # inversion alone comes back as near
+
+
+def test_its_features_find_the_parts_that_two_readers_marked(resident):
+    """Two daisies a fifth of the frame apart (tests/points.json, the fifth pair): the arrow beside each part shows the
+    way to it."""
+    marks = json.loads((ROOT / "tests/points.json").read_text())["pairs"][4]
+    a, b = (images.read(ROOT / "assets" / marks[side]) for side in "ab")
+    found = last(resident, MatchRequest(a, b, align="automatic", model="flora")).settings["arrows"]
+    for x0, y0, x1, y1 in marks["first"]:
+        near = min(found, key=lambda arrow: (arrow[0] - x0) ** 2 + (arrow[1] - y0) ** 2)
+        there = x0 + near[2] - near[0], y0 + near[3] - near[1]
+        assert np.hypot(there[0] - x1, there[1] - y1) < 0.1 < np.hypot(x0 - x1, y0 - y1)

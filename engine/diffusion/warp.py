@@ -1,4 +1,4 @@
-"""Where the parts of one picture lie in another, and latents moved along that. Pure functions on tensors.
+"""Where the parts of one picture lie in another. Pure functions on tensors.
 
 Positions are (x, y), fractions of the frame; a row of n cells has its centres at (i + ½)/n. At place u of the way,
 0 … 1, a part that is at p in the first picture is at (1 − u)·p + u·f(p).
@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, pad
+from torch.nn.functional import grid_sample
 
 LEAST = 0.1  # the least determinant of the map's Jacobian
 RIDGE = 1e-3  # the variance that points must have across a line before they shear the picture
 WAY = (0.25, 0.5, 0.75, 1.0)  # places at which no frame may fold
 STEP = 1e-4  # of differences
-LOW = 3 / 32  # of the longer side, over which the low band is a mean
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.0)
 Size = tuple[int, int]  # (h, w) of a latent
 Field = Callable[[Tensor], Tensor]  # positions (n, 2) → (n, 2)
@@ -194,38 +193,3 @@ def _plate(p: Tensor, at: Tensor) -> Tensor:
     """r² log r² between positions (n, 2) and (m, 2)."""
     square = (p[:, None] - at).square().sum(2)
     return square * square.clamp(min=1e-24).log()
-
-
-# -------------------------------------------------------------------------------------------------- transport
-
-
-def moved(z: Tensor, places: Tensor, trust: Tensor | None = None) -> Tensor:
-    """Latents or features ``z`` (B, C, h, w), of which every cell is what was at ``places`` (B or 1, h, w, 2).
-
-    Fine structure goes along by ``trust`` (B or 1, 1, h, w), and stays where it is as far as there is none (None: all
-    goes): T(z) = W(L) + t·W(H) + (1 − t)·H, with L the means over small squares and H the rest.
-    """
-    if torch.equal(places, centres((z.shape[2], z.shape[3])).expand_as(places).to(places)):
-        return z
-    grid = (2 * places - 1).to(z).expand(len(z), -1, -1, -1)
-
-    def bring(x: Tensor) -> Tensor:
-        return grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-    if trust is None:
-        return bring(z)
-    t, low = trust.to(z), band(z)
-    return bring(low) + t * bring(z - low) + (1 - t) * (z - low)
-
-
-def moved_noise(z: Tensor, places: Tensor) -> Tensor:
-    """The same of noise, which is to stay white: whole cells go along, for means of several would have less deviation,
-    and what comes from beyond the frame stays as it was, for copies of the edge would not be independent."""
-    grid, inside = (2 * places - 1).to(z), ((places >= 0) & (places <= 1)).all(-1)[:, None].to(z.device)
-    return torch.where(inside, grid_sample(z, grid, mode="nearest", align_corners=False), z)
-
-
-def band(z: Tensor) -> Tensor:
-    """The low band of ``z`` (B, C, h, w): means over squares of `LOW` of the longer side."""
-    n = max(3, 2 * round((LOW * max(z.shape[2:]) - 1) / 2) + 1)
-    return avg_pool2d(pad(z, [n // 2] * 4, mode="replicate"), n, 1)

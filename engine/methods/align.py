@@ -16,7 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from engine.context import Advance, Context
-from engine.diffusion import correspondence, warp
+from engine.diffusion import correspondence, transport, warp
 from engine.diffusion.geometry import lerp
 from engine.diffusion.warp import Size, Warp
 
@@ -39,7 +39,7 @@ class Alignment:
         if not self or stands == to or (f := self.warps[joint]).still:
             return z
         (places,), trust = f.look(self.size, to, stands)
-        return warp.moved(z, places[None], None if f.trust is None else trust)
+        return transport.moved(z, places[None], None if f.trust is None else trust)
 
     def rows(self, rows: Sequence[Row], ends: Sequence[tuple[int, int]]) -> Moves | None:
         """What brings both pictures to the place of each row; ``ends``: which pictures these are."""
@@ -67,7 +67,7 @@ class Moves:
     def noise(self, z: Tensor, end: int) -> Tensor:
         """The noises ``z`` (n, C, h, w) of each row's first (0) or second (1) picture, moved."""
         places = [found[end][None] for found, _ in self.looks(self.size)]
-        return torch.cat([warp.moved_noise(*pair) for pair in zip(z.split(1), places, strict=True)])
+        return torch.cat([transport.moved_noise(*pair) for pair in zip(z.split(1), places, strict=True)])
 
     def blend(self, kept: Tensor, first: int, rows: int) -> Tensor:
         """Features kept of all pictures (K, tokens, c) → (rows, tokens, c), the mix of both pictures of the ``rows``
@@ -77,7 +77,7 @@ class Moves:
         pictures, out = kept.mT.unflatten(2, size), []
         for i in range(first, first + rows):
             (places, _), pair = self.looks(size)[i], self.ends[i]
-            a, b = (warp.moved(pictures[[k]], p[None]) for k, p in zip(pair, places, strict=True))
+            a, b = (transport.bring(pictures[[k]], p[None]) for k, p in zip(pair, places, strict=True))
             out.append(lerp(a, b, self.places[i]))
         return torch.cat(out).flatten(2).mT
 
