@@ -1,104 +1,16 @@
-"""Points and times of ways on the page, in Chromium: nothing is lost, and the player shows what the file will be."""
+"""Points on the page, in Chromium: nothing is lost."""
 
-import av
 import pytest
 from conftest import picture
+from looker import calm, click, made, near, opened, put
 from playwright.sync_api import expect
-from test_easel import LONG, Job, Painter, until
-from test_points import DAISY, POINT, RED, ROSE, WHITE, ask
+from test_easel import LONG, until
+from test_points import DAISY, POINT, ROSE, WHITE, ask
 
-from engine.requests import Done, Frame, MatchRequest, Progress
-from engine.requests.settings import Settings
 from engine.vision.video import save_png
-from morph_ui import build, launch
 
 pytestmark = pytest.mark.slow
-
-
-class Looker(Painter):
-    """What is asked for arrows gets one; films a frame for every place."""
-
-    def submit(self, request):
-        self.jobs.append((Arrows if isinstance(request, MatchRequest) else Drawn)(self, request))
-        return self.jobs[-1]
-
-
-class Arrows(Job):
-    def __iter__(self):
-        yield Progress(0.5, "looking")
-        yield Done((), {"arrows": [[0.2, 0.2, 0.4, 0.3, 1.0]]}, 0.1, 0, notes=("seen",))
-
-
-class Drawn(Job):
-    over = False
-
-    def cancel(self):
-        self.over = True  # which comes after its end as well
-
-    def __iter__(self):
-        frames = [Frame(i, picture(i, (32, 32))) for i in range(self.request.total)]
-        yield from frames
-        yield Done(tuple(f.picture for f in frames), self.request.settings(), 0.1, 4)
-
-
-@pytest.fixture(scope="module")
-def looker():
-    looker = Looker()
-    page = build(looker, Settings())
-    _, looker.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1")
-    yield looker
-    page.close()
-
-
-@pytest.fixture
-def page(browser, looker):
-    page, errors = browser.new_page(viewport={"width": 1366, "height": 768}), []
-    page.on("pageerror", lambda e: errors.append(str(e)))
-    page.goto(looker.url)
-    expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
-    yield page
-    assert errors == []
-    page.close()
-
-
-def made(page, looker, name):
-    """What the job is given when Make is pressed now, and the page is calm again."""
-    before = len(looker.jobs)
-    page.locator(f"#{name}-make").click()
-    until(page, lambda: len(looker.jobs) > before)
-    calm(page, looker, name)
-    return looker.jobs[-1].request
-
-
-def calm(page, looker, name):
-    """Gradio hears no second click on a button whose first still runs."""
-    until(page, lambda: looker.jobs[-1].over)
-    expect(page.locator(f"#{name}-status")).to_contain_text("frames of", timeout=LONG)
-    expect(page.locator(f"#{name}-make")).to_be_visible(timeout=LONG)
-    page.wait_for_timeout(700)
-
-
-def click(page, side, x, y):
-    box = page.locator("dialog.points[open] .photo").nth(side).bounding_box()
-    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-
-
-def put(page, *pairs):
-    for x0, y0, x1, y1 in pairs:
-        click(page, 0, x0, y0)
-        click(page, 1, x1, y1)
-
-
-def opened(page):
-    """The window, once both pictures are in it."""
-    expect(page.locator("dialog.points[open] .photo img[src]")).to_have_count(2, timeout=LONG)
-    return page.locator("dialog.points[open]")
-
-
-def near(got, *wanted):
-    assert len(got) == len(wanted)
-    for p, q in zip(got, wanted, strict=True):
-        assert p == pytest.approx(q, abs=0.01)
+pytest_plugins = ["looker"]
 
 
 def test_points_are_put_moved_removed_and_taken_back(page, looker):
@@ -234,65 +146,3 @@ def test_settings_of_a_file_bring_points_back_as_soon_as_their_pictures_are_ther
     expect(heads.nth(1)).to_have_text("To → 3: • 1 point", timeout=LONG)
     request = made(page, looker, "interpolate")
     assert (request.points, request.seeds, request.words()) == (r.points, r.seeds, r.words())
-
-
-def test_a_picture_rests_and_a_way_is_quick_as_was_said(page, looker, tmp_path):
-    page.get_by_role("tab", name="Morph").click()
-    page.set_input_files("#morph-timeline input[type=file]", [ROSE, DAISY, WHITE, RED])
-    line, lasts = page.locator("#morph-timeline"), page.locator("#morph-player .long")
-    expect(line.locator(".joint:not([hidden])")).to_have_count(3, timeout=LONG)
-    expect(line.locator(".times")).to_have_count(0)  # quiet
-    page.locator("#morph-back input").uncheck()
-    made(page, looker, "morph")
-    expect(lasts).to_have_text("3.13 s", timeout=LONG)  # 25 frames, eight a second
-    line.locator(".timing").click()
-    hold, way = line.get_by_label("Seconds to hold picture 3"), line.get_by_label("Seconds from picture 3 to picture 4")
-    expect(way).to_have_attribute("placeholder", "1.06")
-    hold.fill("2,5")
-    hold.blur()
-    expect(lasts).to_have_text("5.63 s", timeout=LONG)
-    way.fill("0.5")
-    way.blur()
-    expect(lasts).to_have_text("5.07 s", timeout=LONG)
-    way.fill("soon")
-    way.blur()
-    expect(page.locator("#morph-status")).to_contain_text("Durations must be numbers from 0.01 to 300", timeout=LONG)
-    way.fill("0.5")
-    way.blur()
-    with page.expect_download(timeout=LONG) as download:
-        page.click("#morph-mp4")
-    download.value.save_as(path := tmp_path / "m.mp4")
-    with av.open(str(path)) as film:
-        stream = film.streams.video[0]
-        assert float(stream.frames / stream.average_rate) == pytest.approx(5.07, abs=0.02)
-    line.locator(".timing").click()
-    expect(line.locator(".timing")).to_have_text("timing · 2 set")
-    expect(line.locator(".num").nth(2)).to_have_text("3 · 2,5 s")
-    # It goes with its picture, and comes back with the page and from the file.
-    line.locator(".grip").nth(2).press("ArrowLeft")
-    expect(line.locator(".num").nth(1)).to_have_text("2 · 2,5 s")
-    page.reload()
-    page.get_by_role("tab", name="Morph").click()
-    expect(line.locator(".num").nth(1)).to_have_text("2 · 2,5 s", timeout=LONG)
-    page.set_input_files("input:has(+ #morph-load)", path)
-    expect(line.locator(".num").nth(2)).to_have_text("3 · 2.5 s", timeout=LONG)
-    expect(line.locator(".joint .put").nth(2)).to_have_text("+ points · 0.5 s")
-    made(page, looker, "morph")
-    expect(lasts).to_have_text("5.07 s", timeout=LONG)
-
-
-def test_pictures_are_not_forgotten_where_the_studio_does_not_answer(page, looker):
-    for side, file in (("a", ROSE), ("b", DAISY)):
-        page.set_input_files(f"#interpolate-{side} input[type=file]", file)
-        expect(page.locator(f"#interpolate-{side} img")).to_be_visible(timeout=LONG)
-    page.set_input_files("#interpolate-more input[type=file]", [WHITE])
-    expect(page.locator("#interpolate-more .joint:not([hidden])")).to_have_count(2, timeout=LONG)
-    page.route("**/component_server*", lambda route: route.abort())
-    page.reload()
-    expect(page.locator("#interpolate-more .key img")).to_be_visible(timeout=LONG)
-    expect(page.locator("#interpolate-hands .trouble")).to_contain_text("does not answer", timeout=LONG)
-    page.unroute("**/component_server*")
-    page.reload()
-    for side in "ab":
-        expect(page.locator(f"#interpolate-{side} img")).to_be_visible(timeout=LONG)
-    expect(page.locator("#interpolate-more .joint:not([hidden])")).to_have_count(2, timeout=LONG)
