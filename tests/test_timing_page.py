@@ -19,16 +19,16 @@ def test_a_picture_rests_and_a_way_is_quick_as_was_said(page, looker, tmp_path):
     expect(line.locator(".times")).to_have_count(0)  # quiet
     page.locator("#morph-back input").uncheck()
     made(page, looker, "morph")
-    expect(lasts).to_have_text("3.13 s", timeout=LONG)  # 25 frames, eight a second
+    expect(lasts).to_have_text("5.75 s", timeout=LONG)  # 46 frames, eight a second
     line.locator(".timing").click()
     hold, way = line.get_by_label("Seconds to hold picture 3"), line.get_by_label("Seconds from picture 3 to picture 4")
-    expect(way).to_have_attribute("placeholder", "1.06")
+    expect(way).to_have_attribute("placeholder", "1.94")
     hold.fill("2,5")
     hold.blur()
-    expect(lasts).to_have_text("5.63 s", timeout=LONG)
+    expect(lasts).to_have_text("8.25 s", timeout=LONG)
     way.fill("0.5")
     way.blur()
-    expect(lasts).to_have_text("5.07 s", timeout=LONG)
+    expect(lasts).to_have_text("6.82 s", timeout=LONG)
     way.fill("soon")
     way.blur()
     expect(page.locator("#morph-status")).to_contain_text("Durations must be numbers from 0.01 to 300", timeout=LONG)
@@ -39,7 +39,7 @@ def test_a_picture_rests_and_a_way_is_quick_as_was_said(page, looker, tmp_path):
     download.value.save_as(path := tmp_path / "m.mp4")
     with av.open(str(path)) as film:
         stream = film.streams.video[0]
-        assert float(stream.frames / stream.average_rate) == pytest.approx(5.07, abs=0.02)
+        assert float(stream.frames / stream.average_rate) == pytest.approx(6.82, abs=0.02)
     line.locator(".timing").click()
     expect(line.locator(".timing")).to_have_text("timing · 2 set")
     expect(line.locator(".num").nth(2)).to_have_text("3 · 2,5 s")
@@ -53,7 +53,7 @@ def test_a_picture_rests_and_a_way_is_quick_as_was_said(page, looker, tmp_path):
     expect(line.locator(".num").nth(2)).to_have_text("3 · 2.5 s", timeout=LONG)
     expect(line.locator(".joint .put").nth(2)).to_have_text("+ points · 0.5 s")
     made(page, looker, "morph")
-    expect(lasts).to_have_text("5.07 s", timeout=LONG)
+    expect(lasts).to_have_text("6.82 s", timeout=LONG)
 
 
 def test_pictures_are_not_forgotten_where_the_studio_does_not_answer(page, looker):
