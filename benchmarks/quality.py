@@ -42,7 +42,10 @@ WAYS: dict[str, dict[str, Any] | None] = {  # the rows of the paper's ablation, 
     "instant": MorphRequest.presets["instant"],  # both without LoRAs
     "fast": {"tier": "fast"},
 }
+INSTANT = MorphRequest.presets["instant"]
 MOVED: dict[str, dict[str, Any]] = {  # with the points of the first reader
+    "instant + align (points)": INSTANT | {"align": "points"},
+    "instant + align (automatic)": INSTANT | {"align": "automatic"},
     "morph + align (points)": {"align": "points"},
     "morph + align (automatic)": {"align": "automatic"},
     "interpolate + align": {"align": "points"},
@@ -131,6 +134,8 @@ def measure(
             row |= {"ghosting": round(float(ghost), 3), "slope": round(float(slope), 4)}
             row |= {"ghosts": [round(g, 3) for g, _ in ghosts], "slopes": [round(s, 4) for _, s in ghosts]}
         print(f"{name:25} " + "  ".join(f"{k} {v:8}" for k, v in row.items() if not isinstance(v, list)), flush=True)
+        if points:
+            print("   ghosts of the pairs:", *row["ghosts"], flush=True)
     few = f"of {2 * len(found)} against {2 * len(found)} pictures: biased, for this table only"
     out["units"] = f"KID × 10⁻³, of inner frames; PDV × 10⁻⁴; FID {few}"
     return out

@@ -13,22 +13,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from engine.requests import (
-    METHODS,
-    Done,
-    EngineError,
-    Field,
-    Frame,
-    Progress,
-    Request,
-    fields_of,
-    number,
-    pictures_of,
-    points,
-)
-from engine.requests import make as make_request
-from engine.requests.files import PNG, ZIP, destination, frames_folder, typed, unreadable
-from engine.requests.finish import ENDINGS, Finish, asked
+from engine.jobs import film
+from engine.jobs.asked import request_of
+from engine.requests import METHODS, Done, EngineError, Frame, Progress, Request, fields_of, number, pictures_of
+from engine.requests.files import PNG, ZIP, destination, frames_folder
+from engine.requests.finish import ENDINGS, Finish
 from engine.requests.settings import Settings, document, options
 from engine.requests.terminal import plain, spell
 
@@ -51,10 +40,7 @@ def parser() -> argparse.ArgumentParser:
         p = verbs.add_parser(name, help=str(request.__doc__).partition("\n")[0], description=request.__doc__)
         _inputs(p, request)
         _outputs(p, name)
-    f = verbs.add_parser("film", help="frames that are there to a film of another length, speed or format")
-    f.add_argument("pictures", nargs="+", metavar="FRAMES", help="pictures, a folder, a zip or a film")
-    f.add_argument("--out", required=True, help=f"a file that ends in {', '.join(ENDINGS)}")
-    options(f, (f for f in fields_of(Finish).values() if f.name != "format"))
+    film.command(verbs.add_parser("film", help="frames that are there to a film of another length, speed or format"))
     m = verbs.add_parser("models", help="the catalogue: name, what it is, where from, present or not")
     more = "sd15:sketch,stroke,pose,live,canny with what belongs to it; clip, dwpose, openpose, hed, lineart, scribble"
     m.add_argument("--fetch", nargs="+", metavar="NAME", default=[], help=f"bring networks to this machine; {more}")
@@ -102,63 +88,9 @@ def _outputs(p: argparse.ArgumentParser, method: str) -> None:
         p.add_argument("--lora-dir", help="a folder for the LoRAs that were fitted, one safetensors file a picture")
     if method in FILMS:
         p.add_argument("--out", help=f"a film; its name ends in {', '.join(ENDINGS)}")
-        options(p, (f for f in fields_of(Finish).values() if f.name not in ("loop", "format")))
+        film.options(p)
     else:
         p.add_argument("--out", help="a PNG; of several results or a sheet, all side by side")
-
-
-def request_of(args: argparse.Namespace) -> Any:
-    """Reads the pictures and refuses bad input, before anything slow."""
-    from engine.vision.images import digest, drawing
-
-    request = METHODS[args.verb]
-    preset = request.presets[args.preset] if request.presets and args.preset else {}
-    values: dict[str, Any] = {}
-    for f in pictures_of(request).values():
-        if (found := getattr(args, f.name)) is not None:
-            values[f.name] = _picture(f, found)
-    if getattr(args, "drawing", None):
-        values = {k: v for k, v in drawing(typed(args.drawing)).items() if v is not None} | values
-    for f in fields_of(request).values():
-        if (given := getattr(args, f.name)) is not None:
-            values[f.name] = tuple(given) if f.type is tuple and f.name != "points" else given
-    for name in ("pose_a", "pose_b"):
-        if name in values:
-            values[name] = _file(values[name], name).decode("utf8", "replace")
-    if "points" in values:
-        pictures = values.get("pictures") or (values["a"], values["b"], *values["more"])
-        text = _file(values["points"], "points").decode("utf8", "replace")
-        values["points"] = points.read(text, [digest(p) for p in pictures])
-        values.setdefault("align", "points")
-    if "loras" in values:
-        values["loras"] = tuple(b"" if path == "-" else _lora(path) for path in args.loras)
-    if "seed" in fields_of(request):
-        values.setdefault("seed", fields_of(request)["seed"].default)
-    return make_request(request, preset, values)
-
-
-def _picture(f: Field, found: Any) -> Any:
-    from engine.vision.images import layer, read
-
-    if f.type is tuple:
-        first = 1 if f.default is MISSING else 3  # after two that have names of their own
-        return tuple(read(typed(p), f"picture {i}") for i, p in enumerate(found, first))
-    if f.spec.layer == "RGB":
-        return read(typed(found), f.spec.label)
-    return layer(typed(found), f.name, f.name)
-
-
-def _file(path: str, name: str) -> bytes:
-    if why := unreadable(typed(path)):
-        raise EngineError(f"{name} must be a file, got {path!r}, which {why}")
-    return Path(typed(path)).read_bytes()
-
-
-def _lora(path: str) -> bytes:
-    from engine.checkpoints.kinds import check_lora
-
-    check_lora(block := _file(path, "loras"), f"LoRA {Path(path).name}")
-    return block
 
 
 def work(args: argparse.Namespace, request: Any) -> Done:
@@ -187,7 +119,7 @@ def make(args: argparse.Namespace) -> int:
     """Runs a method and writes what was asked for; the last line is one JSON object."""
     request = request_of(args)
     if args.verb in FILMS:
-        args.finish = _finish(args, request)
+        args.finish = film.wanted(args, request)
     if args.verb == "pose" and args.json and len(args.json) != request.total:
         raise EngineError(f"json must be {request.total} files, one a picture, got {len(args.json)}")
     place(args, request)
@@ -205,16 +137,6 @@ def make(args: argparse.Namespace) -> int:
     return failed
 
 
-def _finish(args: argparse.Namespace, request: Any) -> Finish:
-    """How the film is to be, before the work. EngineError for one that cannot be."""
-    from engine.vision.film import check
-
-    settings = request.settings()
-    finish = asked(vars(args) | {"loop": settings.get("loop", False)}, args.out or "")
-    check(request.total, finish, settings, getattr(request, "size", 0))
-    return finish
-
-
 def place(args: argparse.Namespace, request: Any) -> None:
     """Puts places where results go in the options' stead. EngineError, before the work, for what cannot be written."""
     given = {n: v for n, v in vars(args).items() if n in KINDS and v is not None}
@@ -230,11 +152,12 @@ def place(args: argparse.Namespace, request: Any) -> None:
 
 def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tuple[Path | None, Callable[[Path], Any]]]:
     """What was asked for: where, and what writes it."""
-    from engine.vision import film, video
+    from engine.vision import video
+    from engine.vision.film import Film
 
     frames, settings = done.frames, done.settings
     if args.verb in FILMS:
-        yield args.out, lambda path: _film(film.Film(frames, args.finish, settings), path)
+        yield args.out, lambda path: film.write(Film(frames, args.finish, settings), path, _show)
     else:
         yield args.out, lambda path: video.save_png(video.side_by_side(frames, request.columns), path, settings)
     if args.verb == "pose":
@@ -245,13 +168,6 @@ def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tup
     yield args.zip, lambda path: video.save_zip(frames, path, settings)
     for name, block in done.files.items() if getattr(args, "lora_dir", None) else ():
         yield args.lora_dir / name, lambda path, block=block: path.write_bytes(block)
-
-
-def _film(film: Any, path: Path) -> None:
-    for part in film.writing(path):
-        _show(Progress(part, "writing the film"))
-    for note in film.notes:
-        print(note, file=sys.stderr)
 
 
 def _report(args: argparse.Namespace, request: Any, done: Done) -> dict[str, Any]:
@@ -309,7 +225,7 @@ def main() -> int:
         "models": list_models,
         "cache": list_cache,
         "enlarge": lambda args: import_module("engine.jobs.enlarge").make(args, _show),
-        "film": lambda args: import_module("engine.jobs.film").make(args, _show),
+        "film": lambda args: film.make(args, _show),
         "settings": lambda _: print(document([*METHODS.values(), Finish, Settings])) or 0,
     }
     try:

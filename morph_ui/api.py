@@ -152,13 +152,16 @@ def filming() -> None:
     fields = fields_of(Finish)
     inputs = {"pictures": upload("pictures")}
     for n, f in fields.items():
-        inputs[n] = KINDS.get(f.type, gr.Number)(value=f.default, label=n, visible=False)
+        inputs[n] = KINDS.get(f.type, gr.Number)(value=f.default or None, label=n, visible=False)
+    for n in ("hold", "durations"):  # one number, or several
+        inputs[n] = gr.Textbox("", label=n, visible=False)
+    del inputs["holds"]
     inputs["loop"] = gr.Checkbox(None, label="loop", visible=False)
     outs = {"film": upload("film"), "report": gr.JSON(visible=False, label="report")}
 
     def call(*values: Any) -> Iterator[dict[Component, Any]]:
         """Finish ``pictures`` as a film. Fields as in ``python -m engine film --help``, ``format``: mp4, webm, webp,
-        gif or zip; ``loop`` empty: as the frames' own settings say."""
+        gif or zip; ``hold`` and ``durations`` may be lists; ``loop`` empty: as the frames' own settings say."""
         session, given = Session(), dict(zip(inputs, values, strict=True))
         try:
             found = given.pop("pictures") or ()

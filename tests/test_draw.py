@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from checkpoints import controlnet
+from checkpoints import controlnet, sdxl
 from conftest import done, make_network, picture
 from pictures import block, distance
 from PIL import Image, ImageDraw
@@ -285,3 +285,14 @@ def test_a_tile_control_holds_on_to_the_colours_as_realism_does_not(models, colo
     controlnet(network, "tile")
     tiled = [done(models, colours(model=f"{network}/", realism=v)).frames for v in (0.5, 1.0)]  # loaded anew
     assert distance(block(plain[0]), block(tiled[0])) > 0 == distance(block(plain[1]), block(tiled[1]))
+
+
+def test_stable_diffusion_xl_draws_lines_by_a_control_and_begins_with_the_colours(models, ask, tmp_path):
+    network = sdxl(tmp_path / "xl")
+    for kind in ("sketch", "tile"):  # (else the catalogue's would be fetched)
+        controlnet(network, kind)
+    near, far, other = (
+        done(models, ask(model=str(network), realism=v, steps=4, sketch=lines(n))).frames
+        for v, n in ((0.25, 0), (0.75, 0), (0.75, 5))
+    )
+    assert distance(block(near), block(far)) > 0 and distance(block(far), block(other)) > 0

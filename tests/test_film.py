@@ -155,7 +155,7 @@ def test_a_second_reader_finds_the_film_that_was_asked_for(tmp_path, form, codec
         made.line.seconds, abs=0.002
     )
     assert Fraction(found["avg_frame_rate"]) == made.line.rate
-    assert video.read_settings(path) == SETTINGS
+    assert video.read_settings(path) == SETTINGS | {"film": made.finish.told}
     with av.open(str(path)) as file:  # each shot is what the timeline says
         seen = [f.to_ndarray(format="rgb24")[:41, :63] for f in file.decode(video=0)]
     meant = [p for p, count in made._shots() for _ in range(count)]
@@ -177,7 +177,7 @@ def test_animations_play_again_and_again_for_as_long(tmp_path, form, unit, how):
             assert psnr(image.convert("RGB"), FRAMES[int(place)]) > 25
     assert times == [n * 1000 / unit for _, n in made.line.lasting(unit)]
     assert sum(times) == pytest.approx(1000 * made.line.seconds, abs=1000 / unit)
-    assert video.read_settings(path) == SETTINGS
+    assert video.read_settings(path) == SETTINGS | {"film": made.finish.told}
 
 
 def psnr(a, b):
@@ -224,7 +224,7 @@ def test_pngs_are_the_frames_of_the_film(tmp_path):
         assert len(names) == made.line.frames == 8 + 2 * 2
         shown = [Image.open(z.open(n)).tobytes() for n in names]
     assert shown[:4] == [FRAMES[0].tobytes()] * 3 + [FRAMES[1].tobytes()]
-    assert video.read_settings(tmp_path / "m.zip") == SETTINGS
+    assert video.read_settings(tmp_path / "m.zip") == SETTINGS | {"film": {"hold": 0.25, "there_and_back": True}}
 
 
 def test_clear_frames_stay_clear_in_webp(tmp_path):

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from engine.requests import EngineError, MorphRequest, fields_of
 from engine.vision.video import save_png
 from morph_ui.components.shelf import EXAMPLES
-from morph_ui.components.timeline import keyframes
+from morph_ui.components.timeline import keyframes, timed, timing
 from morph_ui.session import Session
 from morph_ui.tabs import read_settings
 from morph_ui.tabs.morph import ask, call, read_loras, remember
@@ -111,3 +111,33 @@ def test_settings_back(tmp_path):
     assert json.loads(line)["words"][:3] == ["a", "", ""] and "The same 3 pictures" in note
     with pytest.raises(EngineError, match="as they were written here"):
         remember({"prompts": 5})
+
+
+def test_times_of_pictures_and_ways_make_a_finish(upload):
+    sent = line(upload, upload, upload, holds=["", "1,5", ""], times=["", "0.5"])
+    assert timing(sent) == {"holds": (None, 1.5, None), "durations": (None, 0.5)}
+    assert timing(line(upload, holds=["", ""], times=[])) == timing(None) == {"holds": (), "durations": ()}
+    session = Session()
+    ask(session, values(pictures=sent))
+    assert session.finish.holds == (None, 1.5, None) and session.finish.there_and_back
+    with pytest.raises(EngineError, match="hold must be numbers from 0 to 60, one a picture, got soon"):
+        ask(session, values(pictures=line(upload, upload, holds=["soon"])))
+    with pytest.raises(EngineError, match="pictures must be a timeline"):
+        timing('{"holds": "x"}')
+    found = {"film": {"holds": [0, 2], "durations": [1]}}
+    assert timed(found) == {"holds": [0, 2], "times": [1]} and timed({}) == {"holds": [], "times": []}
+    assert json.loads(remember({"prompts": [], "keyframes": 2} | found)[1])["holds"] == [0, 2]
+
+
+def test_a_zip_that_cannot_be_read_is_a_sentence(tmp_path):
+    with zipfile.ZipFile(path := tmp_path / "loras.zip", "w") as z:
+        z.writestr("a.safetensors", b"0123456789" * 9)
+    whole = bytearray(path.read_bytes())
+    broken = whole.replace(b"0123456789", b"0123456780", 1)  # its sum is wrong
+    locked = bytearray(whole)
+    locked[6] |= 1
+    locked[whole.index(b"PK\x01\x02") + 8] |= 1
+    for block in (broken, locked):
+        path.write_bytes(block)
+        with pytest.raises(EngineError, match="loras must be in a zip that can be read, got"):
+            read_loras([str(path)], 2)

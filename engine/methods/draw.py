@@ -97,7 +97,9 @@ def encode(context: Context, layers: compositing.Layers) -> Drawing:
     return Drawing((h // factor, w // factor), *found, where, change, control)
 
 
-def guidance(model: LatentDiffusion, r: DrawRequest, drawing: Drawing, words: Words, plan: Plan) -> list[Conditioning]:
+def guidance(
+    model: LatentDiffusion, r: DrawRequest, drawing: Drawing, prompts: Words, plan: Plan
+) -> list[Conditioning]:
     """The guidance in two dimensions, e(∅) + s₁(e(sketch) − e(∅)) + s₂(e(strokes) − e(∅)), as rows of one batch
     (DiSS, methods.md §3.3; s₂ only where there are strokes). "joint" adds s₁s₂(e(both) − e(sketch) − e(strokes)
     + e(∅)). Rows whose weight is 0 everywhere are left out."""
@@ -117,7 +119,7 @@ def guidance(model: LatentDiffusion, r: DrawRequest, drawing: Drawing, words: Wo
             weights[0, what] = weights[0, what] + (r.guidance - 1) * here
             weights[1, what] = (1 - r.guidance) * here
     return [
-        Conditioning(words[text : text + 1], weight, plain.get((text, what), 0.0), **show(model, drawing, what))
+        Conditioning(prompts[text : text + 1], weight, plain.get((text, what), 0.0), **show(model, drawing, what))
         for (text, what), weight in weights.items()
         if bool((weight.abs() > 1e-6).any())
     ]

@@ -20,6 +20,7 @@ from PIL import Image
 from engine.requests import EngineError
 from engine.requests.finish import FORMATS, USUAL, FilmRoom, Finish, check_size
 from engine.vision import sources, video
+from engine.vision.rests import check_counts
 from engine.vision.timeline import check_work, closes, keys_of, timeline
 
 Shots = Iterator[tuple[Image.Image, int]]
@@ -50,8 +51,9 @@ class Film:
     """
 
     def __init__(self, frames: Sequence[Image.Image], finish: Finish, settings: dict[str, Any], usual: float = USUAL):
-        """``settings`` go into the file, and say which frames are pictures; ``usual``: as `timeline` has it."""
-        self.frames, self.finish, self.settings = frames, finish, settings
+        """``settings`` say which frames are pictures, and go into the file, with what was asked of the film itself;
+        ``usual``: as `timeline` has it."""
+        self.frames, self.finish, self.settings = frames, finish, settings | {"film": finish.told}
         check_format(finish.format)
         self.line = timeline(len(frames), finish, keys_of(settings, len(frames)), usual)
         self.size = frames[0].size
@@ -123,8 +125,14 @@ class Film:
 
 
 def finish_for(finish: Finish, settings: dict[str, Any], frames: int, form: str = "mp4") -> Finish:
-    """The same for ``frames`` that were made by these settings, as a file of a format: whether they close is theirs."""
-    return replace(finish, loop=closes(settings, frames), format=form)
+    """The same for ``frames`` that were made by these settings, as a file of a format: whether they close is theirs,
+    and what was said of single pictures and ways counts only where there are as many."""
+    finish = replace(finish, loop=closes(settings, frames), format=form)
+    try:
+        check_counts(finish, keys_of(settings, frames))
+    except EngineError:
+        finish = replace(finish, holds=(), durations=())
+    return finish
 
 
 def opened(paths: Sequence[str | Path], finish: Finish, loop: bool | None = None) -> tuple[Film, list[str]]:
@@ -133,8 +141,7 @@ def opened(paths: Sequence[str | Path], finish: Finish, loop: bool | None = None
     check_format(finish.format)
     found = sources.read_all(paths, room=FilmRoom())
     settings: dict[str, Any] = found.settings or {"method": finish.method}
-    finish = finish_for(finish, settings, len(found.pictures), finish.format)
-    finish = finish if loop is None else replace(finish, loop=loop)
+    finish = replace(finish, loop=closes(settings, len(found.pictures)) if loop is None else loop)
     return Film(found.pictures, finish, settings, video.steady(found.rate)), found.notes
 
 

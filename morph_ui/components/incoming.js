@@ -17,8 +17,17 @@ async function bring(file) {
   let sent = null;
   try { sent = await upload(file); } catch (e) { throw new Error(`${file.name} could not be sent: ${e.message || e}`); }
   const got = await server.opened({ path: sent.path }).catch(e => ({ error: `${file.name} could not be opened: ${e.message || e}` }));
-  if (got.error) throw new Error(got.error);
+  if (!got || got.error) throw new Error(got?.error || `${file.name} could not be opened: the studio does not answer`);
   return got;
+}
+// What became of an upload: {path, url, note}, or {error} where the studio says that it is gone; {} where it does not answer.
+async function still(path) {
+  for (let wait = 500; wait < 9000; wait *= 2) {
+    const got = await server.opened({ path }).catch(() => null);  // Gradio gives nothing where the network fails
+    if (got) return got;
+    await new Promise(done => setTimeout(done, wait));
+  }
+  return {};
 }
 // A file let go beside a box would open in the place of the studio.
 for (const kind of ['dragover', 'drop']) document.addEventListener(kind, e => { if ([...e.dataTransfer.types].includes('Files')) e.preventDefault(); });

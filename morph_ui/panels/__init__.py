@@ -4,7 +4,7 @@ Updates are dictionaries, component → value; what is not in them stays as it i
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
@@ -35,6 +35,7 @@ class Panel:
     status: gr.HTML
     screen: gr.HTML
     larger: Any = None  # `morph_ui.panels.enlarge.Enlarge`, where results can be enlarged
+    restored: Sequence[Component] = ()  # what `restore` updates
     lasting = False  # whether what was made before can be taken while a run goes on
 
     def join(self, make: gr.Button, stop: gr.Button, seed: gr.Number | None = None) -> None:
@@ -60,6 +61,10 @@ class Panel:
     def chosen(self, session: Session) -> tuple[list[Image], dict[str, Any]]:
         """What is enlarged, and the settings that make it again. EngineError where there is nothing."""
         raise EngineError("results must be there before they are enlarged, got none; press Make first")
+
+    def restore(self, session: Session, settings: dict[str, Any]) -> Updates:
+        """What settings of a file say of how results are taken. EngineError for what cannot be."""
+        return {}
 
     def clear(self) -> Updates:
         """There is nothing to take."""

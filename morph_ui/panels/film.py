@@ -45,6 +45,13 @@ class Film(Panel):
         self.finish.wire(state, self)
         self.screen.choose(self.choose, state, [self.again, self.tried], **AT_ONCE)
 
+    def restore(self, session: Session, settings: dict[str, Any]) -> Updates:
+        return own | self.picture(session) if (own := self.finish.restore(session, settings)) else {}
+
+    @property
+    def restored(self) -> list[Any]:
+        return [self.screen, *self.finish.boxes.values()]
+
     def picture(self, session: Session) -> Updates:
         view = session.view()
         return {self.screen: json.dumps(view | shown(session, view))}

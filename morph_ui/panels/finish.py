@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,6 +15,7 @@ from engine.requests.finish import FORMATS, Finish, finish_of
 from engine.vision import video
 from engine.vision.film import Film, finish_for
 from morph_ui.components.player import taker
+from morph_ui.components.timeline import timing
 from morph_ui.form import widget
 from morph_ui.panels import AT_ONCE, OFF, OFTEN, ON, QUIET, Panel, Updates
 from morph_ui.panels.status import Clock, bar, message, problem, sentence
@@ -56,27 +58,60 @@ class Finishing:
         for form, button in (*self.buttons.items(), ("", self.save)):
             button.click(self.writer(panel, form), given, out, **QUIET)
 
-    def read(self, values: Any, form: str = "") -> Finish:
-        """What is in the boxes, as another format if one is given. EngineError for what cannot be."""
+    def time(self, line: gr.HTML, state: gr.State, panel: Panel) -> None:
+        """``line``: the timeline that says how long single pictures and ways take; the player follows it as well."""
+        handler, seen = self.timer(panel), [panel.screen, panel.status]
+        line.timed(handler, [state, line, *self.boxes.values()], seen, **AT_ONCE)
+
+    def read(self, session: Session, values: Any, form: str = "") -> Finish:
+        """What is in the boxes, as another format if one is given; of single pictures and ways as it was. EngineError
+        for what cannot be."""
         given = dict(zip(self.boxes, values, strict=True))
-        return finish_of(given | ({"format": form} if form in FORMATS else {}))
+        made = finish_of(given | ({"format": form} if form in FORMATS else {}))
+        return replace(made, holds=session.finish.holds, durations=session.finish.durations)
+
+    def restore(self, session: Session, settings: dict[str, Any]) -> Updates:
+        """The boxes as the settings of a file say, if they say anything. EngineError for what cannot be."""
+        film = settings.get("film")
+        if not isinstance(film, dict):
+            return {}
+        session.finish = made = replace(finish_of(film), format=session.finish.format)
+        names = (n for n in self.boxes if n != "format")
+        return {self.boxes[n]: v if isinstance(v := getattr(made, n), bool) else v or None for n in names}
 
     def settler(self, panel: Panel) -> Callable[..., Updates]:
         """The handler of a change: the player follows. What cannot be is said, and all stays."""
 
         def settle(session: Session, *values: Any) -> Updates:
             try:
-                finish = self.read(values)
-                if len(session.run.frames) > 1:
-                    film_of(session, finish)
+                return self.follow(panel, session, self.read(session, values))
             except Exception as e:
                 return {panel.status: problem(e)}
-            if finish == session.finish:
-                return panel.still
-            session.finish = finish
-            return panel.picture(session) | ({panel.status: said(panel, session)} if session.run.over else {})
 
         return settle
+
+    def timer(self, panel: Panel) -> Callable[..., Updates]:
+        """The handler of another hold or time on the timeline: the same, where it has as many pictures as the film."""
+
+        def time(session: Session, line: Any, *values: Any) -> Updates:
+            try:
+                finish = replace(self.read(session, values), **timing(line))
+                if session.run.over and len(session.run.frames) > 1 and not fits(session, finish):
+                    return {panel.status: message("That counts once the film is made of these pictures")}
+                return self.follow(panel, session, finish)
+            except Exception as e:
+                return {panel.status: problem(e)}
+
+        return time
+
+    def follow(self, panel: Panel, session: Session, finish: Finish) -> Updates:
+        """The player shows another film. EngineError for one that cannot be: all stays."""
+        if len(session.run.frames) > 1:
+            film_of(session, finish)
+        if finish == session.finish:
+            return panel.still
+        session.finish = finish
+        return panel.picture(session) | ({panel.status: said(panel, session)} if session.run.over else {})
 
     def writer(self, panel: Panel, form: str) -> Callable[..., Iterator[Updates]]:
         """The handler that makes a file and hands it over, with a bar if that takes long."""
@@ -87,10 +122,11 @@ class Finishing:
             try:
                 if form == DRAWN:
                     frames, settings = pictures(session)
+                    settings = settings | {"film": self.read(session, values).told}
                     video.save_zip(frames, path := place(session, "zip"), settings)
                     yield {self.taken: handed(path)}
                     return
-                film = film_of(session, self.read(values, form))
+                film = film_of(session, self.read(session, values, form))
                 for part in film.writing(path := place(session, film.finish.format, film.finish.there_and_back)):
                     if session.halted > halted or session.run is not run:
                         raise Cancelled
@@ -153,7 +189,8 @@ def shown(session: Session, view: dict[str, Any]) -> dict[str, Any]:
         between = session.between.get((run.number, at)) if at % 1 else ""
         lacking = lacking or between is None
         shots.append([near, round(float(1000 * count / line.rate), 3), between or ""])
-    return {"film": shots, "fill": lacking, "key": f"{run.number} {session.finish}"}
+    ways = {} if session.finish.trim else {"ways": line.ways}
+    return {"film": shots, "fill": lacking, "key": f"{run.number} {session.finish}"} | ways
 
 
 def pictures(session: Session) -> tuple[list[Image], dict[str, Any]]:
@@ -173,6 +210,13 @@ def frames_of(run: Run) -> tuple[list[Image], dict[str, Any]]:
 def film_of(session: Session, finish: Finish) -> Film:
     found, settings = pictures(session)
     return Film(found, finish_for(finish, settings, len(found), finish.format), settings)
+
+
+def fits(session: Session, finish: Finish) -> bool:
+    """Whether the film that is shown has as many pictures as it is said something of."""
+    found, settings = frames_of(session.run)
+    made = finish_for(finish, settings, len(found))
+    return (made.holds, made.durations) == (finish.holds, finish.durations)
 
 
 def kept(session: Session, run: Run, at: float, picture: Image) -> str:

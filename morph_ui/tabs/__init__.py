@@ -50,6 +50,7 @@ def wire(worker: Any, state: gr.State, form: Form, panel: Any, ask: Ask, note: N
         try:
             settings = read_settings(form.tab, path)
             said, more = note(settings)
+            more = more | panel.restore(session, settings)
         except EngineError as e:
             return {panel.status: problem(e)}
         session.loaded = settings | {"model": named(str(settings.get("model", "")))}
@@ -65,7 +66,7 @@ def wire(worker: Any, state: gr.State, form: Form, panel: Any, ask: Ask, note: N
     handler, given = maker(worker, state, form, panel, ask), {state, *form.components}
     form.network.after(form.make.click(handler, given, panel.components, **QUIET))
     form.stop.click(Session.halt, state, **AT_ONCE)  # the run itself then shows what is finished
-    out = [panel.status, form.preset, *form.widgets.values(), *form.inputs.values()]
+    out = [panel.status, form.preset, *form.widgets.values(), *form.inputs.values(), *panel.restored]
     panel.load.upload(load, [state, panel.load, form.network.box], out, **QUIET)
 
 

@@ -17,7 +17,7 @@ from morph_ui.components.dropzone import dropzone
 from morph_ui.components.pair import hands, paths, remember
 from morph_ui.components.shelf import EXAMPLES, examples, shelf
 from morph_ui.components.skeleton import poses_of, value_of
-from morph_ui.components.timeline import keyframes, points, seeds, timeline
+from morph_ui.components.timeline import keyframes, points, seeds, timed, timeline, timing
 from morph_ui.form import Form
 from morph_ui.panels import QUIET, Updates, show
 from morph_ui.panels.film import Film
@@ -59,6 +59,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
     wire(worker, state, form, panel, partial(ask, form), lambda settings: restore(settings, poses, line))
     ready.choose(made.show(panel), state, panel.components, **QUIET)  # what was made of it earlier, at once
     wire_points(form, line)
+    panel.finish.time(line, state, panel)
     arrows(worker, form, line, sides)
     line.again(again(worker, panel, line), state, [*panel.components, line], **QUIET)
     panel.again.click(alter(worker, panel, remake), state, panel.components, **QUIET)
@@ -90,7 +91,7 @@ def restore(settings: dict[str, Any], poses: Poses, line: gr.HTML) -> tuple[str,
     own = {n: [*settings.get(n, ())] for n in ("prompts", "points", "seeds")}
     own["prompts"] += [""] * (MOST_MORE + 2 - len(own["prompts"]))
     ways = {"of": settings.get("seed"), "ways": own["seeds"]}
-    value = json.dumps({"words": own["prompts"][2:], "points": own["points"], "seeds": ways})
+    value = json.dumps({"words": own["prompts"][2:], "points": own["points"], "seeds": ways} | timed(settings))
     said = f". Drop the same {settings.get('keyframes', 'two')} pictures to make it again."
     return said, {poses.shown: value_of([None, None], texts), line: value}
 
@@ -107,6 +108,7 @@ def ask(form: Form, session: Session, values: dict[str, Any]) -> Asked:
     values["prompts"] = ["", "", *(k["words"] for k in items)] if any(k["words"] for k in items) else ()
     if values.get("seed") in (None, "", -1):
         values["seed"] = new_seed()
+    session.finish = replace(session.finish, **timing(line))
     values |= {"points": points(line), "seeds": seeds(line, values["seed"])}
     values["pose_a"], values["pose_b"] = poses_of(values.pop("skeletons"))
     return choose(form.read(values), session.loaded), {}

@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from engine.checkpoints.kinds import check_lora
 from engine.requests import MOST, EngineError, MorphRequest, settle
 from engine.requests.settings import Settings
 from engine.vision import images
+from engine.vision.video import BROKEN
 from morph_ui.api import FILM, LORAS, api, upload
 from morph_ui.components.shelf import examples, shelf
-from morph_ui.components.timeline import example, keyframes, points, timeline
+from morph_ui.components.timeline import example, keyframes, points, timed, timeline, timing
 from morph_ui.form import Form
 from morph_ui.panels import QUIET, Updates
 from morph_ui.panels.film import Film
@@ -51,6 +53,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
     tryout.choose(take, None, line, **QUIET)
     wire(worker, state, form, panel, ask, note)
     wire_points(form, line)
+    panel.finish.time(line, state, panel)
     arrows(worker, form, line, sides)
     closed = "on => window.dispatchEvent(new CustomEvent('chrysalis-loop', { detail: { tab: 'morph', on } }))"
     form.widgets["loop"].change(None, form.widgets["loop"], None, js=closed, **QUIET)
@@ -71,16 +74,18 @@ def remember(settings: dict[str, Any]) -> tuple[str, str]:
     dropped."""
     try:
         words = [str(w) for w in settings.get("prompts", [])]
-        n, own = int(settings.get("keyframes", 2)), any(settings.get("loras", []))
+        n, files = int(settings.get("keyframes", 2)), any(settings.get("loras", []))
     except (TypeError, ValueError):
         raise EngineError("settings must be as they were written here, got some that were changed") from None
-    text = f". The same {n} pictures make it again" + ", with the same LoRAs of your own" * own
-    return text, json.dumps({"words": words + [""] * (MOST - len(words)), "points": settings.get("points", [])})
+    text = f". The same {n} pictures make it again" + ", with the same LoRAs of your own" * files
+    own = {"words": words + [""] * (MOST - len(words)), "points": settings.get("points", [])}
+    return text, json.dumps(own | timed(settings))
 
 
 def ask(session: Session, values: dict[str, Any]) -> Asked:
     """A request from the page, whose pictures are the timeline's."""
     items, own = keyframes(values["pictures"]), {"points": points(values["pictures"])}
+    session.finish = replace(session.finish, **timing(values["pictures"]))
     return call(values | own | {"pictures": [k["path"] for k in items], "prompts": [k["words"] for k in items]}), {}
 
 
@@ -123,11 +128,16 @@ def unpack(path: Path) -> list[tuple[str, bytes]]:
     if not zipfile.is_zipfile(path):
         found = [(path.name, path.read_bytes())]
     else:
-        with zipfile.ZipFile(path) as z:
-            inside = [i for i in z.infolist() if i.filename.lower().endswith(".safetensors")][:MOST]
-            if sum(i.file_size for i in inside) > LARGEST:
-                raise EngineError(f"loras must be at most {LARGEST / 1e9:g} GB together, got more in {path.name}")
-            found = [(Path(i.filename).name, z.read(i)) for i in inside]
+        try:
+            with zipfile.ZipFile(path) as z:
+                inside = [i for i in z.infolist() if i.filename.lower().endswith(".safetensors")][:MOST]
+                if sum(i.file_size for i in inside) > LARGEST:
+                    raise EngineError(f"loras must be at most {LARGEST / 1e9:g} GB together, got more in {path.name}")
+                found = [(Path(i.filename).name, z.read(i)) for i in inside]
+        except EngineError:
+            raise
+        except BROKEN as e:
+            raise EngineError(f"loras must be in a zip that can be read, got {path.name}: {e}") from None
     if not found:
         raise EngineError(f"loras must be .safetensors files, got {path.name} with none in it")
     for name, block in found:

@@ -55,10 +55,13 @@ document.addEventListener('pointerdown', prepare, true); prepare();
 // After the page was loaded again: what is still there. The studio may have been started anew, or a day may have passed.
 async function back(old) {
   const sides = ['a', 'b'].filter(s => old[s]), sent = {}, gone = [];
+  let silent = false;
   await Promise.all(sides.map(async s => {
-    const got = await server.opened({ path: old[s] }).catch(() => ({ error: true }));
-    if (got.error) gone.push(NAMES[s]); else if (!full(s)) sent[s] = got.path;
+    const got = await still(old[s]);
+    if (got.error) gone.push(NAMES[s]); else if (!got.path) silent = true; else if (!full(s)) sent[s] = got.path;
   }));
+  // Nothing is put, for then the other would no longer be noted.
+  if (silent) return say('The studio does not answer. Load the page again when it does: your pictures are still noted.');
   if (gone.length) say(`The picture${gone.length > 1 ? 's' : ''} of ${gone.sort().join(' and ')} ${gone.length > 1 ? 'are' : 'is'} no longer kept here; drop ${gone.length > 1 ? 'them' : 'it'} again.`);
   if (gone.length) sessionStorage.removeItem(`chrysalis-${OWN.tab}`);  // what is there is noted again when it is shown
   put(sent);

@@ -8,13 +8,14 @@ from typing import Any
 import gradio as gr
 
 from engine.requests import EngineError
+from engine.requests.finish import several
 from engine.requests.points import MOST_POINTS
 from morph_ui.components import component
 from morph_ui.components.opened import opened, uploaded
 from morph_ui.components.points import checked, shown
 from morph_ui.components.shelf import EXAMPLES, thumbnail
 
-SCRIPTS = ("../incoming", "../keys", "../points/points", "state", "joints", "timeline")
+SCRIPTS = ("../incoming", "../keys", "../points/points", "state", "joints", "timing", "timeline")
 INVITATION, ON = "Drop, paste or choose pictures, two or more", "and on to …"
 
 
@@ -22,10 +23,11 @@ def timeline(tab: str, most: int, after: bool = False) -> gr.HTML:
     """At most ``most`` pictures; ``after`` the two of the dropzones ``#{tab}-a`` and ``#{tab}-b``, or by themselves.
 
     Its value is JSON, {"items": [{"path", "words"} …], "coming": how many are still being sent, "points": a list a way
-    from one to the next, "seeds": {"of": the seed that they belong to, "ways": one a way, or null}}. Set from Python it
-    may hold "items" (examples), what a file says: "words", "points" and "seeds" (for the pictures that are there, and
-    the next ones), "seeds" alone, or "arrows". ``points`` tells of the first points, ``again`` which way is to be made
-    again, ``arrows`` of which way they are asked for.
+    from one to the next, "seeds": {"of": the seed that they belong to, "ways": one a way, or null}, "holds": seconds a
+    picture, "times": seconds a way, both as they were typed}. Set from Python it may hold "items" (examples), what a
+    file says: "words", "points", "seeds", "holds" and "times" (for the pictures that are there, and the next ones),
+    "seeds" alone, or "arrows". ``points`` tells of the first points, ``again`` which way is to be made again,
+    ``arrows`` of which way they are asked for, ``timed`` of another hold or time.
     """
     name = "more" if after else "timeline"
     own = {"tab": tab, "name": name, "most": most, "pair": after, "points": MOST_POINTS}
@@ -73,6 +75,23 @@ def seeds(value: Any, seed: Any) -> list[Any]:
         return []
     last = max((k for k, s in enumerate(own, 1) if s is not None), default=0)
     return [seed if s is None else s for s in own[:last]]
+
+
+def timing(value: Any) -> dict[str, tuple[Any, ...]]:
+    """What a `Finish` has of single pictures and ways; it judges them."""
+    found, out = _read(value), {}
+    for name, sent in (("holds", "holds"), ("durations", "times")):
+        if not isinstance(own := found.get(sent) or [], list):
+            raise _none(value)
+        each = several(own)
+        out[name] = each if any(v is not None for v in each) else ()
+    return out
+
+
+def timed(settings: dict[str, Any]) -> dict[str, Any]:
+    """What settings of a file say of single pictures and ways, as the timeline takes it."""
+    film = settings.get("film") or {}
+    return {sent: film.get(name) or [] for name, sent in (("holds", "holds"), ("durations", "times"))}
 
 
 def _read(value: Any) -> dict[str, Any]:

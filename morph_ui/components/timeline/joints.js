@@ -2,7 +2,7 @@
 // its two pictures, so it is there again when they are neighbours again; turned round, its points are turned round.
 const more = !!OWN.pair;  // From and To stand before the pictures of the timeline
 let lead = more ? [{ id: '', path: '' }, { id: '', path: '' }] : [], loop = false;
-let kept = { points: {}, seeds: {}, of: null }, loaded = null;
+let kept = { points: {}, seeds: {}, of: null, holds: {}, times: {} }, loaded = null;
 const stops = () => [...lead, ...items];
 const nameOf = k => more && k < 2 ? ['From', 'To'][k] : `picture ${k + 1}`, short = k => more && k < 2 ? ['From', 'To'][k] : `${k + 1}`;
 function ways() {
@@ -17,21 +17,26 @@ function pointsOf(way) {
   }
   return kept.points[key] || [];
 }
-// What files say of ways, as soon as their pictures are there.
+// What files say of pictures and ways, as soon as the pictures are there.
 function arrive() {
   if (!loaded) return;
+  const own = (list, k) => String(list[list.length > 1 ? k : 0] ?? '');
+  stops().forEach((stop, i) => {
+    if (!stop.id || !stop.path || loaded.held[i]) return;
+    loaded.held[i] = true; kept.holds[stop.id] = own(loaded.holds, i);
+  });
   ways().forEach((way, k) => {
     const key = keyOf(way);
     if (!key || !way[0].path || !way[1].path || loaded.there[k]) return;
     loaded.there[k] = true; kept.points[key] = loaded.points[k] || [];
-    kept.of = loaded.seeds.of ?? null; kept.seeds[key] = loaded.seeds.ways?.[k] ?? null;
+    kept.times[key] = own(loaded.times, k); kept.of = loaded.seeds.of ?? null; kept.seeds[key] = loaded.seeds.ways?.[k] ?? null;
   });
 }
 // A way was made again: its seed counts as long as the one of the whole, ``of``, is what it was.
 function reseed({ of, ways: own }) { kept.of = of; ways().forEach((way, k) => { if (keyOf(way)) kept.seeds[keyOf(way)] = own[k] ?? null; }); }
 const many = n => `${n} point${n === 1 ? '' : 's'}`;
 const counted = () => ways().reduce((n, way) => n + pointsOf(way).length, 0);
-const values = () => ({ points: ways().map(pointsOf), seeds: { of: kept.of, ways: ways().map(way => kept.seeds[keyOf(way)] ?? null) } });
+const values = () => ({ points: ways().map(pointsOf), seeds: { of: kept.of, ways: ways().map(way => kept.seeds[keyOf(way)] ?? null) }, holds: stops().map(holdOf), times: ways().map(timeOf) });
 function chip() {
   const span = document.createElement('span');
   span.className = 'joint';
@@ -45,7 +50,8 @@ function label(span, k, way, named) {
   span.hidden = !way || !way[0].path || !way[1].path;
   if (span.hidden) return;
   span.dataset.way = k; span.classList.toggle('some', n > 0);
-  put.textContent = `${named ? `${short(way[2])} → ${short(way[3])}: ` : way[3] === 0 ? '↺ ' : ''}${n ? `• ${many(n)}` : '+ points'}`;
+  const own = !open && timeOf(way);
+  put.textContent = `${named ? `${short(way[2])} → ${short(way[3])}: ` : way[3] === 0 ? '↺ ' : ''}${n ? `• ${many(n)}` : '+ points'}${own ? ` · ${own} s` : ''}`;
   put.ariaLabel = `Points from ${whole}: ${n || 'none'}`; put.title = `what becomes what, from ${whole}`;
   again.hidden = !more || ways().length < 2; again.ariaLabel = again.title = `Make the way from ${whole} again, with another seed`;
 }
@@ -55,6 +61,7 @@ function chips() {
   const all = ways();
   heads.forEach((span, k) => label(span, k, all[k], true));
   items.forEach((key, i) => { key.chip ??= key.cell.appendChild(chip()); label(key.chip, i + lead.length, all[i + lead.length], false); });
+  timings();
 }
 function edit(k) {
   const way = ways()[k], key = keyOf(way);
@@ -79,10 +86,11 @@ function miss(before, gone, back = null) {
 function paired() {
   const now = window.chrysalisPair?.[OWN.tab];
   if (!more || !now) return;
-  const before = counted(), old = lead, changed = ['a', 'b'].filter((s, i) => (now[s]?.path || '') !== old[i].path);
+  const before = counted(), timed = set(), old = lead, changed = ['a', 'b'].filter((s, i) => (now[s]?.path || '') !== old[i].path);
   if (!changed.length) return;
   lead = ['a', 'b'].map(s => ({ id: now[s]?.path || '', path: now[s]?.path || '' }));
   arrive(); draw(); tell();
+  if (timed || set()) trigger('timed', {});
   const swapped = changed.length > 1 && lead[0].path === old[1].path && lead[1].path === old[0].path;
   const put = Object.fromEntries(changed.map(s => [s, old['ab'.indexOf(s)].path]).filter(([, path]) => path));
   say('');

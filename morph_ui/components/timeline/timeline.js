@@ -1,5 +1,5 @@
 // The keyframes. This script owns the value; Python reads it at Make, and sends examples ("items"), what a file says (its
-// "words", points and seeds), and arrows.
+// "words", points, seeds and timing), and arrows.
 function tell() {
   const there = items.filter(k => k.path).map(({ id, path, url, words, example }) => ({ id, path, url, words, example }));
   sent = JSON.stringify({ items: there, coming: items.length - there.length, ...values() });
@@ -68,7 +68,6 @@ function draw() {
   }
   items.forEach((k, i) => {
     const part = s => k.cell.querySelector(s);
-    part('.num').textContent = i + 1 + lead.length;
     k.cell.classList.toggle('coming', !k.path);
     const one = nameOf(i + lead.length), said = { off: `Remove ${one}`, left: `Move ${one} to the left`, right: `Move ${one} to the right` };
     for (const [name, text] of Object.entries(said)) part(`.${name}`).ariaLabel = text;
@@ -110,7 +109,7 @@ function read() {
   if (found.arrows !== undefined) { props.value = sent; return editor.show(found.arrows, found.said); }
   if (found.seeds && !found.words) reseed(found.seeds);
   else if (found.words) {
-    loaded = { points: found.points || [], seeds: found.seeds || {}, there: [] };
+    loaded = { points: found.points || [], seeds: found.seeds || {}, holds: found.holds || [], times: found.times || [], there: [], held: [] };
     items.forEach((k, i) => { k.words = found.words[i] || ''; k.cell.querySelector('input').value = k.words; });
     waiting = found.words.slice(items.length);
     say('');
@@ -141,18 +140,21 @@ if (!more) document.addEventListener('paste', e => {
   e.preventDefault(); take(files);
 });
 watch('value', read); read(); draw();
-// After the page was loaded again: what is still there. The studio may have been started anew, or a day may have passed.
+// After the page was loaded again: all are there, until the server says which are not. It may have been started anew, or a
+// day may have passed; where it does not answer, nothing is known.
 async function back({ items: old, kept: known }) {
-  const still = await Promise.all(old.map(async k => {
-    if (k.example) return born(k);
-    const got = await server.opened({ path: k.path }).catch(() => null);
-    return got && !got.error && born({ ...k, path: got.path, url: got.url });
+  items = old.map(born); if (known) kept = { ...kept, ...known };
+  draw(); tell();
+  const there = items, gone = [];
+  await Promise.all(there.filter(k => !k.example).map(async k => {
+    const got = await still(k.path);
+    if (got.error) gone.push(k);
+    else if (got.path && got.path !== k.path) { Object.assign(k, { path: got.path, url: got.url }); k.cell.querySelector('.pic').src = k.url; }
   }));
-  if (items.length) return;
-  items = still.filter(Boolean); waiting = old.filter((k, i) => !still[i]).map(k => k.words);
-  if (known) kept = known;
-  const gone = old.length - items.length;
-  if (gone) say(`${gone} of ${old.length} pictures ${gone > 1 ? 'are' : 'is'} no longer kept here; drop ${gone > 1 ? 'them' : 'it'} again.`);
+  if (gone.length) {
+    items = items.filter(k => !gone.includes(k)); waiting = there.filter(k => gone.includes(k)).map(k => k.words);
+    say(`${gone.length} of ${there.length} pictures ${gone.length > 1 ? 'are' : 'is'} no longer kept here; drop ${gone.length > 1 ? 'them' : 'it'} again.`);
+  }
   draw(); tell();
 }
 if (!props.value) try { const old = JSON.parse(sessionStorage.getItem(STORED)); if (old?.items?.length || old?.kept) back(old); } catch { /* no storage here */ }
