@@ -113,8 +113,7 @@ class Form:
             # comes when the menu is merely left.
             model.select(None, model, self.widgets["guidance"], js=suitable, **quiet)
             if self.network.mine:
-                own = SUITABLE.format("{}")  # the event comes before the box has the name
-                self.network.mine.choose(None, model, self.widgets["guidance"], js=own, **quiet)
+                self.network.mine.choose(self.network.suited, None, self.widgets["guidance"], **quiet)
 
 
 def widget(field: Field, value: Any, elem_id: str) -> Component:

@@ -111,6 +111,11 @@ class Network:
         texts += [text.rpartition(":")[0] for text in texts]
         return cards(found(self.settings.folders), texts, self.settings.paths is None)
 
+    def suited(self, event: gr.EventData) -> float:
+        """The guidance for a file of the artist's own: that of the catalogue's network of its family."""
+        family = resolve(str(event.name), self.settings.paths, self.settings.folders).family
+        return next((e.guidance for e in CATALOGUE.values() if e.family == family), 7.5)
+
     def after(self, run: Any) -> None:
         """Has both say after an event what is here by then."""
         both, settings = [self.box, self.note], self.settings

@@ -131,7 +131,7 @@ def test_what_pony_illustrious_and_noobai_predict_is_told_by_marks_metadata_or_n
         ("spec", {"about": {"modelspec.prediction_type": "v"}}, ("v_prediction", False)),
     ):
         file = stub(tmp_path / f"{name}.safetensors", **how)
-        assert kind(file, kinds.check(file, ())) == ("sdxl", *said), name
+        assert kind(file, kinds.check(file, ())) == ("sdxl", *said, 0), name
 
 
 @torch.no_grad()

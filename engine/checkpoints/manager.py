@@ -139,7 +139,8 @@ class ModelManager:
 
     def _read(self, choice: Choice) -> Resident:
         tiny, half = (choice.here(kind) for kind in ("preview", "vae"))
-        parts = load.read(choice.folder(), self.dtype, choice.name, half)
+        # An artist's own file may hold a VAE of its own.
+        parts = load.read(choice.folder(), self.dtype, choice.name, half if choice.entry else None)
         for lora, strength in choice.loras:
             load.merge(parts, place(lora), strength, choice.name)
         taesd = None

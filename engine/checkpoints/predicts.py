@@ -12,13 +12,14 @@ from engine.checkpoints.shapes import FAMILY_OF, words
 from engine.requests import EngineError
 
 
-def kind(path: Path, said: dict[str, Any]) -> tuple[str, str, bool]:
-    """(family, prediction type, zero terminal SNR) of a single file, from its header ``said``."""
+def kind(path: Path, said: dict[str, Any]) -> tuple[str, str, bool, int]:
+    """(family, prediction type, zero terminal SNR, side or 0 for the family's) of a single file, from its header
+    ``said``; SDXL-Turbo alone is told by its name: merges of it are made for 1024 pixels again."""
     about, family = said.get("__metadata__") or {}, FAMILY_OF[words(said)]
     # ComfyUI's marks are empty tensors; kohya's stand in the metadata.
     zero = "ztsnr" in said or _true(about.get("ss_zero_terminal_snr"))
     own = "v_prediction" if "v_pred" in said else prediction(path, family, about)
-    return family, own, zero
+    return family, own, zero, 64 * bool(re.match(r"sd_?xl_turbo", path.stem.lower()))
 
 
 def _true(said: Any) -> bool:

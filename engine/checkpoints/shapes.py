@@ -65,14 +65,17 @@ def words(said: dict[str, Any]) -> int:
     return shape[-1] if len(shape) > 1 else 0
 
 
-def skeleton(folder: Path, family: str, prediction: str = "epsilon", zero_snr: bool = False) -> Path:
-    """Writes a diffusers folder without weights: configs, CLIP's tokenizer, ``model_index.json``. Returns it."""
+def skeleton(folder: Path, family: str, prediction: str = "epsilon", zero_snr: bool = False, side: int = 0) -> Path:
+    """Writes a diffusers folder without weights: configs, CLIP's tokenizer, ``model_index.json``. Returns it.
+
+    ``side``: the UNet's own, in latents; 0: as the family has it."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig
 
     xl = family == "sdxl"
-    side, scale = 128 if xl else 96 if prediction == "v_prediction" else 64, SCALE_XL if xl else SCALE
+    side = side or (128 if xl else 96 if prediction == "v_prediction" else 64)
+    scale = SCALE_XL if xl else SCALE
     with torch.device("meta"):  # shapes only
         UNet2DConditionModel(sample_size=side, **UNETS[family]).save_config(folder / "unet")
         AutoencoderKL(**VAE | {"sample_size": 8 * side if xl else 512}, scaling_factor=scale).save_config(

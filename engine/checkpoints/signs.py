@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -120,5 +121,9 @@ INWARD = re.compile(r"(attn2[._]to_k|self_attn[._][qkv]_proj|mlp[._]fc1)$")
 
 
 def tell(lines: Iterable[str], table: tuple[Kind, ...]) -> Kind | None:
-    text = "\n".join(lines)
+    return _tell("\n".join(lines), table)
+
+
+@lru_cache(32)  # every live stroke asks, and the names of SDXL's tensors are many
+def _tell(text: str, table: tuple[Kind, ...]) -> Kind | None:
     return next((kind for kind in table if any(re.search(s, text, re.MULTILINE) for s in kind.signs)), None)

@@ -18,6 +18,7 @@ from engine.context import Advance, Context, Output, Steps
 from engine.diffusion import attention, sampling
 from engine.diffusion.geometry import slerp
 from engine.diffusion.guidance import Conditioning, classifier_free
+from engine.diffusion.residency import TURBO
 from engine.diffusion.sampling import gaussian, generator
 from engine.methods.learn import Job, start
 from engine.requests import EngineError, Frame, MorphRequest
@@ -59,6 +60,8 @@ FLORA = Table(up=((1, "plain"),), down=PUBLISHED.down)
 
 def table(family: str) -> Table:
     """The numbers for networks of a family."""
+    if family in TURBO:  # weights of few steps burn under guidance
+        return replace(PUBLISHED, guidance=1.0)
     return FLORA if family == "flora" else PUBLISHED
 
 
