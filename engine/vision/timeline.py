@@ -99,6 +99,7 @@ def timeline(frames: int, finish: Finish, keys: Sequence[int] = (), usual: float
     if not moving - fixed >= (len(holds) / finish.fastest if free else 0):
         asked = f"{len(holds)} × {finish.hold:g} s" if not finish.holds and not fixed else f"{held + fixed:g} s"
         what = "hold and durations" if fixed else "hold"
+        asked += " there and back" if finish.there_and_back else ""
         raise EngineError(f"{what} must leave time to move, got {asked} in a film of {finish.duration:g} s")
     if moving + held > LONGEST:
         raise EngineError(f"film must last at most {LONGEST} s, got {moving + held:.0f} s")

@@ -86,7 +86,7 @@ class Finishing:
             try:
                 return self.follow(panel, session, self.read(session, values))
             except Exception as e:
-                return {panel.status: problem(e)}
+                return {panel.status: seen(e)}
 
         return settle
 
@@ -139,9 +139,15 @@ class Finishing:
                     {panel.status: message("Stopped before the film was written")} | idle if session.run is run else {}
                 )
             except Exception as e:
-                yield {panel.status: message(sentence(e), "problem")} | idle
+                yield {panel.status: seen(e)} | idle
 
         return write
+
+
+def seen(error: Exception) -> str:
+    """What is refused, in the line above the player, and where the boxes are: these lie below it."""
+    gr.Warning(sentence(error))
+    return problem(error)
 
 
 def filler(panel: Panel) -> Callable[[Session], Iterator[Updates]]:
