@@ -37,7 +37,8 @@ def site():
                 drawing = canvas(tab, layers, live=tab == "draw")
                 make = gr.Button("make", elem_id=f"{tab}-make")
                 gr.Textbox(label="words")
-            make.click(hear("make"), drawing, None)
+            # Each press is heard, however soon it follows the last.
+            make.click(hear("make"), drawing, None, trigger_mode="multiple", show_progress="hidden")
             if tab == "draw":
                 drawing.wake(woken, None, None, show_progress="hidden")
                 for kind in ("live", "change"):
