@@ -8,12 +8,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, EulerDiscreteScheduler, T2IAdapter, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from benchmarks.tiny import TOKENS, letters
+from engine.checkpoints.resolve import resolve
+from engine.requests import EngineError
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -25,6 +28,17 @@ RESNET = {
 }
 TEXTS = ("text_encoder", "text_encoder_2")
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+def refused(name: Path | str, **more: Any) -> str:
+    """The sentence with which a network is refused before anything of it is loaded."""
+    with pytest.raises(EngineError) as e:
+        resolve(str(name)).needs(**more)
+    return str(e.value)
+
+
+def changed(config: Path, **values: Any) -> None:
+    config.write_text(json.dumps(json.loads(config.read_text()) | values))
 
 
 def sdxl(folder: Path, seed: int = 0) -> Path:

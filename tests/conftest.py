@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoints import sdxl
 from PIL import Image
 
 from benchmarks.tiny import done, events, make_network  # noqa: F401, the tests' too
@@ -37,7 +38,8 @@ def pytest_configure():
     own = tempfile.mkdtemp(prefix="chrysalis-cache-")  # not the person's
     os.environ["CHRYSALIS_CACHE"], cache.home = own, lambda: Path(own)
     os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="chrysalis-hub-")
-    os.environ.pop("CHRYSALIS_MODEL", None)
+    for name in ("CHRYSALIS_MODEL", "CHRYSALIS_MODELS"):
+        os.environ.pop(name, None)
     os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody answers there
 
 
@@ -61,6 +63,11 @@ def picture(seed: int = 0, size: tuple[int, int] = (80, 64)) -> Image.Image:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     return make_network(tmp_path_factory.mktemp("networks") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def xl(tmp_path_factory) -> Path:
+    return sdxl(tmp_path_factory.mktemp("xl") / "xl")
 
 
 @pytest.fixture(scope="session")
@@ -112,16 +119,22 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def painter():
-    """The studio over a worker that paints one colour (`test_easel.Painter`), at ``url``."""
-    from test_easel import Painter
-
+@contextmanager
+def studio_over(worker):
+    """The studio over a stand-in for the worker, in this process, at the ``url`` that this gives it."""
     from engine.requests.settings import Settings
     from morph_ui import build, launch
 
-    painter = Painter()
-    page = build(painter, Settings())
-    _, painter.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1")
-    yield painter
+    page = build(worker, Settings())
+    _, worker.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1")
+    yield worker
     page.close()
+
+
+@pytest.fixture(scope="module")
+def painter():
+    """The studio over a worker that paints one colour (`test_easel.Painter`)."""
+    from test_easel import Painter
+
+    with studio_over(Painter()) as painter:
+        yield painter

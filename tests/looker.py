@@ -1,13 +1,11 @@
 """The studio over a worker that draws at once, for tests of the timeline in Chromium: a plugin of its fixtures."""
 
 import pytest
-from conftest import picture
+from conftest import picture, studio_over
 from playwright.sync_api import expect
 from test_easel import LONG, Job, Painter, until
 
 from engine.requests import Done, Frame, MatchRequest, Progress
-from engine.requests.settings import Settings
-from morph_ui import build, launch
 
 
 class Looker(Painter):
@@ -38,11 +36,8 @@ class Drawn(Job):
 
 @pytest.fixture(scope="module")
 def looker():
-    looker = Looker()
-    page = build(looker, Settings())
-    _, looker.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1")
-    yield looker
-    page.close()
+    with studio_over(Looker()) as looker:
+        yield looker
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """SDXL as artists have it: folders and single files, in full and half precision; what is none is named."""
 
-import json
 import shutil
 
 import pytest
 import torch
-from checkpoints import halved, sdxl, single
+from checkpoints import changed, halved, refused, single
 from safetensors.torch import load_file, save_file
 from test_loading import same
 
@@ -14,25 +13,9 @@ from engine.checkpoints.load import read
 from engine.checkpoints.predicts import kind
 from engine.checkpoints.resolve import resolve
 from engine.checkpoints.shapes import DEEPEST, FIRST
-from engine.requests import EngineError
 
 NAME = "diffusion_pytorch_model.safetensors"
 WORDS = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
-
-
-@pytest.fixture(scope="module")
-def xl(tmp_path_factory):
-    return sdxl(tmp_path_factory.mktemp("xl") / "xl")
-
-
-def refused(name, **more):
-    with pytest.raises(EngineError) as e:
-        resolve(str(name)).needs(**more)
-    return str(e.value)
-
-
-def changed(path, **values):
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def test_a_folder_has_two_text_encoders_and_says_what_an_empty_negative_is(xl, tmp_path):

@@ -2,12 +2,11 @@
 
 import copy
 import inspect
-import json
 import shutil
 
 import pytest
 import torch
-from checkpoints import adapter, cached, controlnet, halved, original, sdxl
+from checkpoints import adapter, cached, changed, controlnet, halved, original, refused
 from diffusers import ControlNetModel, ControlNetUnionModel, StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 
@@ -19,21 +18,6 @@ from engine.checkpoints.resolve import CATALOGUE, FAMILIES, resolve
 from engine.requests import EngineError
 
 TO_K = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
-
-
-@pytest.fixture(scope="module")
-def xl(tmp_path_factory):
-    return sdxl(tmp_path_factory.mktemp("xl") / "xl")
-
-
-def refused(name, **more):
-    with pytest.raises(EngineError) as e:
-        resolve(str(name)).needs(**more)
-    return str(e.value)
-
-
-def changed(path, **values):
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 # ---------------------------------------------------------------------------------------------------------- LoRAs

@@ -26,8 +26,8 @@ REPOS = {r.rpartition("/")[2]: e.name for e in reversed(CATALOGUE.values()) if e
 NETWORKS = REPOS | {n: n for n in CATALOGUE}
 OWN = {n: n for n in LORAS}
 # What is distilled to few steps, as it is called; "step00004000" is how trainers number what they save.
-FEW_STEPS = r"turbo|lightning|hyper[-_ ]?(sd|xl)|dmd2"
-FEW_STEP_LORAS = r"xl[-_ ]?(turbo|lightning)|(lightning|dmd2|hyper[-_ ]?(sd|xl)).*?\d[-_ ]?steps?(?!\d)"
+DISTILLED = r"turbo|lightning|hyper[-_ ]?(sd|xl)|dmd2"
+DISTILLED_LORAS = r"xl[-_ ]?(turbo|lightning)|(lightning|dmd2|hyper[-_ ]?(sd|xl)).*?\d[-_ ]?steps?(?!\d)"
 FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")  # peft's and diffusers' files of LoRAs
 
 
@@ -50,8 +50,8 @@ class Choice:
         if isinstance(self.base, Entry):
             family, few = self.base.family, False
         else:
-            family, few = kinds.family(self.base), bool(re.search(FEW_STEPS, self.base.stem.lower()))
-        few |= any(re.search(FEW_STEP_LORAS, _called(lora).lower()) for lora in self.loras)
+            family, few = kinds.family(self.base), bool(re.search(DISTILLED, self.base.stem.lower()))
+        few |= any(re.search(DISTILLED_LORAS, _called(lora).lower()) for lora in self.loras)
         return FEW.get(family, family) if few else family
 
     @property

@@ -1,5 +1,6 @@
 """How a film is to be, and the files of it, each made when it is asked for. The player goes by the same settings."""
 
+import html
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -86,7 +87,7 @@ class Finishing:
             try:
                 return self.follow(panel, session, self.read(session, values))
             except Exception as e:
-                return {panel.status: seen(e)}
+                return {panel.status: problem(e)}
 
         return settle
 
@@ -139,15 +140,17 @@ class Finishing:
                     {panel.status: message("Stopped before the film was written")} | idle if session.run is run else {}
                 )
             except Exception as e:
-                yield {panel.status: seen(e)} | idle
+                yield {panel.status: refused(e)} | idle
 
         return write
 
 
-def seen(error: Exception) -> str:
-    """What is refused, in the line above the player, and where the boxes are: these lie below it."""
-    gr.Warning(sentence(error))
-    return problem(error)
+def refused(error: Exception) -> str:
+    """What is refused, in the line above the player, and over the page: the buttons lie below that line.
+
+    Gradio shows the latter for handlers that wait in its queue only."""
+    gr.Warning(html.escape(text := sentence(error)))
+    return message(text, "problem")
 
 
 def filler(panel: Panel) -> Callable[[Session], Iterator[Updates]]:
