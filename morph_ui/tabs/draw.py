@@ -24,6 +24,7 @@ ABOUT = (
     "A picture of lines (``sketch``) and colours (``strokes``), over a ``photo`` if there is one: PNGs and a report."
 )
 AXES = {"sketch_scale": "lines", "stroke_scale": "colours", "realism": "realism"}
+INVITATION = "Draw lines, lay colours under them, press Make. Or switch Live on and watch."
 
 
 def build(worker: Any, settings: Settings) -> gr.State:
@@ -31,11 +32,8 @@ def build(worker: Any, settings: Settings) -> gr.State:
     state = gr.State(Session(), delete_callback=Session.forget)
     left, right = columns(6, 6)
     with right:
-        main, invitation = (
-            gr.Column(elem_classes="mains"),
-            "Draw lines, lay colours under them, press Make. Or switch Live on and watch.",
-        )
-        panel, more = Gallery("draw", invitation, "Edit", describe), gr.Column(elem_classes="mores")
+        main = gr.Column(elem_classes="mains")
+        panel, more = Gallery("draw", INVITATION, "Edit", describe), gr.Column(elem_classes="mores")
     with left:
         pad, drawings = canvas("draw", ("sketch", "strokes", "mask"), live=True), examples("drawings")
         with gr.Row(elem_id="draw-shelf", elem_classes="tryout"):

@@ -20,6 +20,7 @@ R = EditRequest
 ABOUT = "Make a ``guide`` real, or paint over a ``photo``; white in ``mask`` is where it may change: PNGs and a report."
 FINEST = 0.02  # strengths closer than this look alike
 WHERE = [("where it is painted, and around", "paint"), ("everywhere", "all")]
+INVITATION = "Paint a picture, or drop a photograph and paint over it. Press Make."
 
 
 def build(worker: Any, settings: Settings) -> gr.State:
@@ -27,19 +28,15 @@ def build(worker: Any, settings: Settings) -> gr.State:
     state = gr.State(Session(), delete_callback=Session.forget)
     left, right = columns(6, 6)
     with right:
-        main, invitation = (
-            gr.Column(elem_classes="mains"),
-            "Paint a picture, or drop a photograph and paint over it. Press Make.",
-        )
-        panel, more = Gallery("edit", invitation, "Draw", describe), gr.Column(elem_classes="mores")
+        main = gr.Column(elem_classes="mains")
+        panel, more = Gallery("edit", INVITATION, "Draw", describe), gr.Column(elem_classes="mores")
     with left:
         pad = canvas("edit", ("strokes", "mask"))
         form = Form(R, settings, main, more, seed=first.SEEDS["edit"])
         first.place(form)
-    with main:
-        with gr.Row(elem_classes="halves"):
-            faithful = gr.Button("More faithful", elem_id="edit-faithful", size="sm")
-            realistic = gr.Button("More realistic", elem_id="edit-realistic", size="sm")
+    with main, gr.Row(elem_classes="halves"):
+        faithful = gr.Button("More faithful", elem_id="edit-faithful", size="sm")
+        realistic = gr.Button("More realistic", elem_id="edit-realistic", size="sm")
     low, high = USEFUL
     with form.places[""]:
         useful = f"<i></i><span>most useful: {low:g} to {high:g}</span>"

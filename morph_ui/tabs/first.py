@@ -21,7 +21,7 @@ from morph_ui.components.example import example
 from morph_ui.components.feed import feed_value
 from morph_ui.components.shelf import EXAMPLES, examples, thumbnail
 from morph_ui.form import Form
-from morph_ui.panels import AT_ONCE, Panel, Updates
+from morph_ui.panels import AT_ONCE, Updates
 from morph_ui.panels.status import message
 from morph_ui.session import Run, Session, data_url, inline
 from morph_ui.tabs import made
@@ -37,7 +37,8 @@ SIDE = 256
 SEEN = """v => {
   const seen = v ? JSON.parse(v) : {}, stage = document.querySelector('#%s .stage');
   stage.classList.toggle('example', !!seen.example);
-  if (seen.cells && !seen.cells.length) { stage.classList.remove('has'); stage.querySelector('.big').removeAttribute('src'); }
+  if (!seen.cells || seen.cells.length) return;
+  stage.classList.remove('has'); stage.querySelector('.big').removeAttribute('src');
 }"""
 
 
