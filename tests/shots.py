@@ -30,8 +30,7 @@ def shots(browser, url, folder, sizes=tuple(SIZES), themes=("light", "dark"), ta
 
 def show(page, tab):
     """A tab with its example in it."""
-    page.locator(f"#{TABS[0].lower()}-make").wait_for(timeout=LONG)
-    page.get_by_role("tab", name=tab).click()
+    page.get_by_role("tab", name=tab).click(timeout=LONG)
     page.locator(f"#{tab.lower()}-make").wait_for(timeout=LONG)
     page.locator(".stage.has.example:visible").wait_for(timeout=LONG)
     page.wait_for_timeout(700)
