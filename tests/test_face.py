@@ -139,7 +139,7 @@ def test_an_example_moves_is_made_here_and_goes_when_pictures_come(visit, looker
     place = where.inner_text()
     until(page, lambda: where.inner_text() != place)  # it plays, and nobody has clicked
     expect(page.locator("#interpolate-status")).to_contain_text("An example, made earlier with flora")
-    expect(page.locator("#interpolate-pair .ghost img")).to_have_count(2)
+    expect(page.locator("#interpolate-pair .ghost")).to_have_count(2)
     expect(words).to_have_value("a red rose")
     expect(page.locator("#interpolate-mp4")).to_be_enabled()
     request = made(page, looker, "interpolate")

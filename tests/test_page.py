@@ -29,6 +29,7 @@ def page(browser, studio):
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.goto(studio)
     expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
+    page.click("#interpolate-advanced > button")  # More
     yield page
     assert errors == [] and outside == []  # nothing is asked of anyone else
     page.close()
@@ -102,7 +103,7 @@ PIXELS = """async () => Promise.all([...document.querySelectorAll('#interpolate-
 
 def test_before_the_first_run(page, tmp_path):
     """Sentences for what is missing or broken; an example, a swap, a dice; a preset."""
-    page.click("#interpolate-advanced button")
+    page.locator(".example-badge button").click(timeout=LONG)  # the example is put away
     page.click("#interpolate-make")
     says(page, "Picture A (From) must be a picture, got nothing")
     broken = tmp_path / "cut.jpg"
@@ -292,6 +293,7 @@ def test_a_timeline_of_pictures(page):
 
 def test_morph_through_two_pictures(page, tmp_path, tiny):
     page.get_by_role("tab", name="Morph").click()
+    page.locator("#morph-player .example-badge button").click(timeout=LONG)
     page.click("#morph-make")
     says(page, "Pictures must be 2 to 12, got none", "morph")
     page.set_input_files("#morph-timeline input[type=file]", [ROSE, DAISY])

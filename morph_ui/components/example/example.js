@@ -3,10 +3,15 @@ const of = s => document.querySelector(`#${OWN.tab}-${s}`), laid = [];
 let there = false;
 function make(name, className, more = {}) { return Object.assign(document.createElement(name), { className, ...more }); }
 function lay(on, node) { if (on) { on.append(node); on.classList.add('with-ghost'); laid.push(node); } }
-function ghost(on, src, words) {
+// No <img>: a box with one in it is full.
+function seen(src, label) {
+  const p = make('i', 'seen', { role: 'img', ariaLabel: label });
+  p.style.backgroundImage = `url("${src}")`;
+  return p;
+}
+function ghost(on, src) {
   const g = make('div', 'ghost');
-  g.append(make('img', '', { src, alt: words ? `Example: ${words}` : 'Example', draggable: false }));
-  if (words) g.append(make('span', '', { textContent: words }));
+  g.append(seen(src, 'Example'));
   lay(on, g);
   return g;
 }
@@ -15,7 +20,7 @@ function place(v) {
   for (const s in v.pair || {}) ghost(of(s), v.pair[s]).append(make('em', '', { textContent: 'Drop yours, or click' }));
   if (v.row) {
     const row = make('div', 'ghost row');
-    for (const k of v.row) { const one = make('div', 'one'); one.append(make('img', '', { src: k.src, alt: `Example: ${k.words}`, draggable: false }), make('span', '', { textContent: k.words })); row.append(one); }
+    for (const k of v.row) { const one = make('div', 'one'); one.append(seen(k.src, `Example: ${k.words}`), make('span', '', { textContent: k.words })); row.append(one); }
     row.append(make('em', '', { textContent: 'Drop yours, or click' }));
     lay(of('timeline')?.querySelector('.keys'), row);
   }
@@ -40,7 +45,7 @@ function away() {
   trigger('gone', { run });
 }
 // What is the visitor's own: pictures in the boxes and in the row, anything on the canvas.
-const brought = () => !!of('a')?.querySelector('[data-testid=image] img, .image-frame img') || !!of('b')?.querySelector('[data-testid=image] img, .image-frame img')
+const brought = () => !!of('a')?.querySelector('img') || !!of('b')?.querySelector('img')
   || !!of('timeline')?.querySelector('.key') || !!of('more')?.querySelector('.key') || !!of('canvas')?.querySelector('.hint')?.hidden;
 function look() { if (there && brought()) away(); }
 const inputs = ['a', 'b', 'timeline', 'more', 'canvas'].map(of).filter(Boolean);
