@@ -56,7 +56,7 @@ const kept = () => ['interpolate', 'more', 'timeline'].some(name => {
 const eyes = new MutationObserver(look);
 for (const box of inputs) eyes.observe(box, { subtree: true, childList: true, attributes: true, attributeFilter: ['hidden', 'src'] });
 // Gone before the stroke is seen, before files are read, and before another example is asked for.
-of('canvas')?.querySelector('.surface')?.addEventListener('pointerdown', away, true);
+of('canvas')?.querySelector('.surface')?.addEventListener('pointerdown', e => e.target.closest('.ghost') || away(), true);
 of('examples')?.addEventListener('click', away, true);
 for (const box of inputs) box.addEventListener('drop', away, true);
 watch('value', () => { if (props.value && !there) place(JSON.parse(props.value)); });
