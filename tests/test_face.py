@@ -21,10 +21,10 @@ MODULES = {"interpolate": interpolate, "morph": morph, "draw": draw, "edit": edi
 ROSE = ROOT / "assets/examples/rose-22325299158.webp"
 # What a tab is about.
 SEEN = {
-    "interpolate": ("#{}-a", "#{}-b", "#{}-more", "#{}-low", "#{}-high", "#{}-preset", "#{}-mp4"),
-    "morph": ("#{}-timeline .keys", "#{}-tier", "#{}-frames", "#{}-preset", "#{}-mp4"),
-    "draw": ("#{}-canvas", "#{}-realism", "#{}-sketch-scale", "#{}-stroke-scale", "#{}-preset", "#{}-png"),
-    "edit": ("#{}-canvas", "#{}-strength", "#{}-faithful", "#{}-realistic", "#{}-png"),
+    "interpolate": ("#{0}-a", "#{0}-b", "#{0}-more", "#{0}-low", "#{0}-high", "#{0}-preset", "#{0}-mp4"),
+    "morph": ("#{0}-timeline .keys", "#{0}-tier", "#{0}-frames", "#{0}-preset", "#{0}-mp4"),
+    "draw": ("#{0}-canvas", "#{0}-realism", "#{0}-sketch-scale", "#{0}-stroke-scale", "#{0}-preset", "#{0}-png"),
+    "edit": ("#{0}-canvas", "#{0}-strength", "#{0}-faithful", "#{0}-realistic", "#{0}-png"),
 }
 INPUTS = {
     "interpolate": ("a", "b", "skeletons"),
@@ -32,7 +32,16 @@ INPUTS = {
     "draw": ("canvas",),
     "edit": ("canvas", "where"),
 }
-ALIKE = ("#{}-prompt", "#{}-make", "#{}-act .seed", "#{}-dice", "#{}-status", ".stage:visible", ".deck:visible")
+RESULT = ":is(#{0}-player, #{0}-viewer) .stage"
+ALIKE = (
+    "#{0}-prompt",
+    "#{0}-make",
+    "#{0}-act .seed",
+    "#{0}-dice",
+    "#{0}-status",
+    RESULT,
+    ":is(#{0}-player, #{0}-viewer) .deck",
+)
 
 
 # ------------------------------------------------------------------------------------- without a browser
@@ -109,7 +118,7 @@ def test_a_tab_lies_in_one_screen(visit, size):
             if b["x"] < 0 or b["y"] < 0 or b["x"] + b["width"] > width or b["y"] + b["height"] > height:
                 outside.append((selector.format(name), b))
         assert outside == [] and page.evaluate("scrollY") == 0
-        stage = box(page, ".stage:visible")
+        stage = box(page, RESULT.format(name))
         assert stage["height"] > 300  # what is made is seen well
         assert page.locator(f"#{name}-advanced").is_visible()
 
@@ -121,7 +130,7 @@ def test_on_a_phone_input_make_and_result_follow_each_other(visit):
         show(page, tab)
         name = tab.lower()
         first_of = SEEN[name][0].format(name)
-        tops = [box(page, s)["y"] for s in (first_of, f"#{name}-make", ".stage:visible", f"#{name}-advanced")]
+        tops = [box(page, s)["y"] for s in (first_of, f"#{name}-make", RESULT.format(name), f"#{name}-advanced")]
         assert tops == sorted(tops), (tab, tops)
         assert page.evaluate("document.documentElement.scrollWidth") == SIZES["phone"][0]
         for where in (f"#{name}-act button", ".take button:visible", ".deck button:visible", ".example-badge:visible"):
