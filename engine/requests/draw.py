@@ -73,6 +73,7 @@ class DrawRequest(Request):
     free: Annotated[float, advanced("Free at the end", "share of the steps without it", 0, 1, 0.05, beside=True)] = 0.2
     around: Annotated[int, advanced("Around the drawing", "pixels of a photograph that may change", 0, 256, 1)] = 16
     feather: shared.FEATHER = 8
+    match: shared.MATCH = True
     eta: Annotated[float, advanced("Fresh noise (η)", "0 is DDIM, 1 the paper's", 0, 1, 0.05)] = 0.0
     size: shared.SIZE = 0
     model: shared.MODEL = "flora"
@@ -83,7 +84,7 @@ class DrawRequest(Request):
         "live": {"steps": 2, "sampler": "live", "combine": "joint", "eta": 0.0, "guidance": 1.0},
         "draft": {"steps": 12, "sampler": "ddim", "combine": "joint", "eta": 0.0},
         "standard": {"steps": 24, "sampler": "ddim", "combine": "joint", "eta": 0.0},
-        "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "eta": 1.0, "free": 0.0},
+        "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "eta": 1.0, "free": 0.0, "match": False},
     }
 
     def __post_init__(self) -> None:
