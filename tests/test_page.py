@@ -69,12 +69,12 @@ def test_numbers_are_taken_as_they_are_written(page):
     two, half = "must be one number, got what may be two", "must be a number, got one that is not finished."
     for box, name, written, wrong in (
         (seed, "Seed", "7e", half),
-        (guidance, "Guidance", "-", half),
+        (guidance, "Follow the words", "-", half),
         (seed, "Seed", "1,000", two),
         (seed, "Seed", "1.000", two),
-        (guidance, "Guidance", "7,125", two),
-        (guidance, "Guidance", "1,000,000", two),
-        (guidance, "Guidance", "1,2,3", two),
+        (guidance, "Follow the words", "7,125", two),
+        (guidance, "Follow the words", "1,000,000", two),
+        (guidance, "Follow the words", "1,2,3", two),
         (seed, "Seed", "1.2.3", two),
         (seed, "Seed", "0x10", "must be a number, got 0x"),
         (steps, "Steps", "5e", half),
