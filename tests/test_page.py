@@ -309,7 +309,7 @@ def test_morph_through_two_pictures(page, tmp_path, tiny):
     fill(page, "morph-lora-steps", 4)
     page.click("#morph-make")
     says(page, "16 frames of 64 × 64", "morph")
-    says(page, "as long as a cross-fade", "morph")
+    says(page, "as much as a cross-fade", "morph")
     expect(cells(page, "done", "morph")).to_have_count(16)
     saved = {}
     for name in ("mp4", "files"):

@@ -67,7 +67,7 @@ class DrawRequest(Request):
     count: shared.COUNT = 1
     sheet: Annotated[str, results("Sheet", "one seed at several settings", choices=SHEETS, beside=True)] = "none"
     negative: shared.NEGATIVE = ""
-    steps: Annotated[int, advanced("Steps", "more are finer and slower; quick: at most 4", 1, 1000, 1)] = 24
+    steps: Annotated[int, advanced("Steps", "more: finer and slower; quick: at most 4", 1, 1000, 1)] = 24
     guidance: Annotated[float, replace(shared.GUIDANCE, group="advanced", beside=True)] = 3.0
     sampler: shared.SAMPLER = "ddim"
     combine: Annotated[

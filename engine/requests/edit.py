@@ -36,7 +36,7 @@ class EditRequest(Request):
     negative: shared.NEGATIVE = ""
     steps: Annotated[
         int,
-        advanced("Steps", "more are finer and slower", 2, 1000, 1, term="of the whole noise; strength .5 walks half"),
+        advanced("Steps", "more: finer and slower", 2, 1000, 1, term="of the whole noise; strength .5 walks half"),
     ] = 50
     guidance: Annotated[float, replace(shared.GUIDANCE, group="advanced", beside=True)] = 3.0
     around: Annotated[int, advanced("Around the paint", "pixels of a photograph that may change", 0, 256, 1)] = 24

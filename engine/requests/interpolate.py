@@ -22,16 +22,16 @@ SCHEMES = {
     "interpolate": "only mixed: nothing is invented",
 }
 PICKERS = {
-    "smoothest": "that goes on most smoothly",
-    "first": "that comes first",
-    "clip": "that suits the words best",
-    "clip-small": "that suits the words, judged faster",
+    "smoothest": "smoothest on the way",
+    "first": "the first",
+    "clip": "nearest to the words",
+    "clip-small": "nearest, judged faster",
 }
 POSES = {"off": "no", "given": "as the skeletons below say"} | DETECTORS
 KEEPS = {"largest": "the largest person", "all": "everybody, matched"}
 posed = partial(Spec, group="poses")
-SCHEDULES = {"linear": "evenly", "convex": "late, near the middle", "concave": "soon, near your pictures"}
-MIXES = {"clean": "before the noise (sharpest)", "slerp": "in the noise, as strong", "lerp": "in the noise, plainly"}
+SCHEDULES = {"linear": "evenly", "convex": "near the middle", "concave": "near your pictures"}
+MIXES = {"clean": "before the noise", "slerp": "in the noise, as strong", "lerp": "in the noise, plainly"}
 WALK = "denoising steps over the whole noise; a frame walks its share"
 TABLE = "schemes of the paper's Table 1; branch is its own: noised, mixed, denoised"
 LEVELS, TRIES = "noise schedule over the levels", "candidates; one fewer at finer levels"
@@ -65,11 +65,11 @@ class InterpolateRequest(Request):
     ] = ""
     seed: shared.SEED = 0
     frames: Annotated[int, Spec("Frames", "with both of your pictures", choices=(3, 5, 9, 17, 33, 65, 129))] = 9
-    steps: Annotated[int, Spec("Steps", "more are finer and slower", 4, 500, 1, beside=True, term=WALK)] = 24
+    steps: Annotated[int, Spec("Steps", "more: finer and slower", 4, 500, 1, beside=True, term=WALK)] = 24
     low: Annotated[float, Spec("Wander at least", "below .25 it cross-fades", 0, 1, 0.01, term=LOW)] = 0.25
-    high: Annotated[
-        float, Spec("Wander at most", "above .65 it forgets your pictures", 0, 1, 0.01, beside=True, term=HIGH)
-    ] = 0.5
+    high: Annotated[float, Spec("Wander at most", "above .65 it forgets them", 0, 1, 0.01, beside=True, term=HIGH)] = (
+        0.5
+    )
     guidance: Annotated[float, shared.GUIDANCE] = 1.5
     negative: shared.NEGATIVE = ""
     fit: shared.FIT = "fit"
@@ -82,9 +82,7 @@ class InterpolateRequest(Request):
     mix: Annotated[str, advanced("Mixed", "two neighbours, into a frame", choices=MIXES, beside=True, term=MIXED)] = (
         "clean"
     )
-    candidates: Annotated[
-        int, advanced("Tries for a frame", "the best is kept; more are slower", 1, 16, 1, term=TRIES)
-    ] = 1
+    candidates: Annotated[int, advanced("Tries for a frame", "the best of them is kept", 1, 16, 1, term=TRIES)] = 1
     picker: Annotated[
         str,
         advanced("Keep the try", "of each frame", choices=PICKERS, beside=True, term="smallest LPIPS path, or CLIP"),
@@ -95,14 +93,12 @@ class InterpolateRequest(Request):
     ] = ""
     sampler: shared.SAMPLER = "ddim"
     eta: Annotated[float, shared.CHANCE] = 0.0
-    bias: Annotated[
-        float, advanced("Pull to your pictures", "of the frames beside them", -0.4, 0.4, 0.01, beside=True)
-    ] = 0.0
+    bias: Annotated[float, advanced("Pull to the ends", "of the frames beside them", -0.4, 0.4, 0.01, beside=True)] = (
+        0.0
+    )
     invert_steps: Annotated[
         int,
-        advanced(
-            "Learn what they show", "in so many steps; at 0 only your words count", 0, 500, 1, term="textual inversion"
-        ),
+        advanced("Fit the words", "to your pictures, in so many steps", 0, 500, 1, term="textual inversion"),
     ] = 0
     invert_rate: Annotated[
         float, advanced("How fast it learns", "too fast goes astray", 1e-6, 0.1, 1e-4, beside=True, term=RATE)

@@ -44,7 +44,7 @@ class MorphRequest(Request):
     seed: shared.SEED = 0
     tier: Annotated[str, Spec("Thorough or fast", "fast takes seconds", choices=TIERS, term=TIER)] = "full"
     frames: Annotated[int, Spec("Frames", "from one picture to the next, both included", 3, 65, 1)] = 16
-    steps: Annotated[int, Spec("Steps", "more are finer and slower", 4, 500, 1, beside=True, term=STEPS)] = 30
+    steps: Annotated[int, Spec("Steps", "more: finer and slower", 4, 500, 1, beside=True, term=STEPS)] = 30
     attention: Annotated[
         float,
         Spec("Look at both pictures", "share of the steps; above .6 it blurs", 0, 1, 0.05, term="λ: shared attention"),

@@ -11,8 +11,8 @@ GUIDANCE = Spec("Follow the words", "how strictly; much of it is harsh", 0, 20, 
 DICE = "a throw of the dice; the same number gives the same pictures, -1 a new one"
 SEED = Annotated[int, Spec("Seed", DICE, 0, 2**32 - 1, 1, group="make")]
 SIZE = Annotated[int, advanced("Longer side", "in pixels; 0: what suits the network", 0, 1536, 8, beside=True)]
-FITS = {"fit": "as tall and wide as the first", "crop": "square, edges cut off", "pad": "square, with a blurred border"}
-FIT = Annotated[str, advanced("Shape", "of the frames, whatever your pictures have", choices=FITS)]
+FITS = {"fit": "as the first picture", "crop": "square, edges cut off", "pad": "square, all of it"}
+FIT = Annotated[str, advanced("Shape", "of all the frames", choices=FITS)]
 NETWORK = "a name, a diffusers folder or a .safetensors file; then LoRAs: sd15 + /loras/ink.safetensors:0.8"
 MODEL = Annotated[str, Spec("Network", NETWORK, group="network", term="model, checkpoint")]
 PROMPT = Annotated[
@@ -23,7 +23,7 @@ SAMPLERS = {"ddim": "careful: all the steps", "live": "quick: four steps or fewe
 SAMPLER = Annotated[
     str, advanced("Pace", "quick is rougher", choices=SAMPLERS, term="sampler: DDIM, or few-step weights (LCM-LoRA)")
 ]
-CHANCE = advanced("Chance on the way", "at 0 only the seed decides", 0, 1, 0.05, term="η: fresh noise; 0 DDIM, 1 DDPM")
+CHANCE = advanced("Chance", "on the way; at 0 only the seed decides", 0, 1, 0.05, term="η: fresh noise; 0 DDIM, 1 DDPM")
 COUNT = Annotated[int, results("Results", "how many; each has the next seed", 1, 16, 1)]
 FEATHER = Annotated[
     int,

@@ -4,7 +4,7 @@ function lay(cells, what, choose) {
   while (strip.children.length > cells.length) strip.lastChild.remove();
   while (strip.children.length < cells.length) {
     const b = Object.assign(document.createElement('button'), { type: 'button', className: 'cell', role: 'option' }), i = strip.children.length;
-    b.append(document.createElement('img'), document.createElement('span')); b.addEventListener('click', () => choose(i));
+    b.append(Object.assign(document.createElement('img'), { alt: '' }), document.createElement('span')); b.addEventListener('click', () => choose(i));
     strip.append(b);
   }
   cells.forEach((c, i) => {

@@ -24,4 +24,3 @@ def terms() -> dict[str, str]:
     fields += [(f"{tab}-{n}", f) for tab in FILMS for n, f in fields_of(Finish).items()]
     said = {name: [f.spec.help] * (f.type is bool) + [f.spec.term] * bool(f.spec.term) for name, f in fields}
     return {name: " · ".join(parts) for name, parts in said.items() if parts}
-
