@@ -302,7 +302,7 @@ def test_morph_through_two_pictures(page, tmp_path, tiny):
         fill(page, f"morph-{field}", value)
     page.click("#morph-make")
     expect(cells(page, "forming", "morph")).not_to_have_count(0, timeout=LONG)
-    says(page, "fitting LoRAs", "morph")
+    says(page, "learning your pictures", "morph")
     page.click("#morph-stop")
     says(page, "Stopped", "morph")
     ready(page, "morph")

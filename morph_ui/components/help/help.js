@@ -25,7 +25,7 @@ function list() {
 let from = null;
 function open() {
   if (box.open) return box.close();
-  from = document.activeElement; list(); box.showModal(); all.focus({ preventScroll: true });
+  from = document.activeElement; list(); box.showModal(); element.querySelector('.close').focus();
 }
 element.querySelector('.open').addEventListener('click', open);
 element.querySelector('.close').addEventListener('click', () => box.close());
