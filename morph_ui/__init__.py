@@ -56,7 +56,6 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
     folders()
     with gr.Blocks(title="Chrysalis", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.HTML("<header><b>Chrysalis</b><span>one picture becomes another</span></header>", elem_id="title")
-        help_keys()
         visit()
         with gr.Tabs():
             for title, tab in TABS.items():
@@ -68,6 +67,7 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
         enlarging(worker)
         filming()
         refresh(page, settings)
+        help_keys()
     return page.queue(max_size=64, default_concurrency_limit=None)
 
 

@@ -4,7 +4,7 @@ function lay(cells, what, choose) {
   while (strip.children.length > cells.length) strip.lastChild.remove();
   while (strip.children.length < cells.length) {
     const b = Object.assign(document.createElement('button'), { type: 'button', className: 'cell', role: 'option' }), i = strip.children.length;
-    b.append(Object.assign(document.createElement('img'), { alt: '' }), document.createElement('span')); b.addEventListener('click', () => choose(i));
+    b.append(document.createElement('img'), document.createElement('span')); b.addEventListener('click', () => choose(i));
     strip.append(b);
   }
   cells.forEach((c, i) => {
@@ -12,7 +12,7 @@ function lay(cells, what, choose) {
     b.dataset.state = c.state; b.setAttribute('aria-label', c.label || `${what} ${i + 1}`);
     b.lastChild.textContent = c.label;
     if (c.src && img.getAttribute('src') !== c.src) img.src = c.src;
-    img.style.visibility = c.src ? 'visible' : 'hidden';
+    img.style.visibility = c.src ? 'visible' : 'hidden'; img.alt = '';  // the button has a name
   });
 }
 const mark = at => [...strip.children].forEach((c, k) => c.setAttribute('aria-selected', k === at));
