@@ -45,6 +45,8 @@ class Run:
     labels: dict[int, tuple[float, str]] = field(default_factory=dict)  # the order in the strip, and a name
     made: dict[int, dict[str, Any]] = field(default_factory=dict)  # the settings that make that one again
     before: str = ""  # what the results were made from, as a URL
+    example: bool = False  # made earlier and shown at the start: no work of the visitor's
+    label: str = ""  # what is said of an example
     ladder: Any = None  # how far the search for a strength has come
     undo: dict[Any, Any] = field(default_factory=dict)  # widgets as they are to be if nothing comes of it
     ratio: float = 1.0  # width over height
@@ -135,6 +137,7 @@ class Session:
         values = {"run": self.number, "cells": [cell | run.cells.get(i, {}) for i, cell in own.items()]}
         values |= {"ratio": run.ratio, "before": run.before, "newest": run.first, "working": not run.over}
         values |= {"done": run.done is not None, "loop": bool(getattr(run.request, "loop", False))}
+        values |= {"example": run.example, "label": run.label}
         return values | {"columns": getattr(run.request, "columns", 0)}
 
     def halt(self) -> None:

@@ -31,7 +31,8 @@ class Spec:
     the settings, "words" and "make" above them (the latter beside the button), "results" how many and which,
     "advanced", "poses", "network", or "hidden": no widget of its own. Groups keep the order of the fields; ``beside``:
     in one row with the field before. ``layer``: the field is a picture of this mode ("RGB": a photograph of any size;
-    layers share their proportions).
+    layers share their proportions). ``label``, ``help`` and labels of choices are for artists; ``term`` is what the
+    method or its field calls it, which the page has in a tooltip.
     """
 
     label: str = ""
@@ -43,11 +44,13 @@ class Spec:
     group: str = ""
     beside: bool = False
     layer: str = ""
+    term: str = ""
 
     @property
     def about(self) -> str:
         """What it is, where no label stands before it: on the command line and in the documents."""
-        return f"{self.label}: {self.help}" if self.label else self.help
+        said = f"{self.label}: {self.help}" if self.label else self.help
+        return f"{said} [{self.term}]" if self.term else said
 
     @property
     def span(self) -> str:
