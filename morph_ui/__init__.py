@@ -13,9 +13,11 @@ from engine.requests import EngineError
 from engine.requests.files import uploads
 from engine.requests.settings import Settings
 from morph_ui.api import enlarging, filming
-from morph_ui.components.visit import visit
+from morph_ui.components.visit import ARRIVE, visit
 from morph_ui.networks import refresh
-from morph_ui.session import Session, sweep, visits
+from morph_ui.panels import AT_ONCE
+from morph_ui.panels.lasting import arrive
+from morph_ui.session import sweep, visits
 from morph_ui.tabs import draw, edit, interpolate, morph
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
@@ -50,14 +52,14 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
     folders()
     with gr.Blocks(title="Chrysalis", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.HTML("<header><b>Chrysalis</b><span>one picture becomes another</span></header>", elem_id="title")
-        visit()
+        names, states = [title.lower() for title in TABS], []
+        seen = visit(names)
         with gr.Tabs():
             for title, tab in TABS.items():
                 with gr.Tab(title, id=title.lower()):
-                    state = tab.build(worker, settings)
-                # Set once by an event, or Gradio would never delete it when the visit is over.
-                own = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-                page.load(Session, outputs=state, **own)
+                    states.append(tab.build(worker, settings))
+        # Set once by an event, or Gradio would never delete it when the visit is over.
+        page.load(arrive(names), seen, [*states, seen], js=ARRIVE, **AT_ONCE)
         enlarging(worker)
         filming()
         refresh(page, settings)

@@ -54,6 +54,7 @@ class Run:
     done: Done | None = None
     over: bool = False
     stopped: bool = False
+    left: bool = False  # stopped because its page had gone
     job: Any = None
 
     def stop(self) -> None:
@@ -108,6 +109,11 @@ class Session:
     live: Any = None  # live drawing's own
     larger: Run | None = None  # the enlarging of what is shown, the newest
     folder: Path | None = None
+    shown: dict[Any, Any] = field(default_factory=dict)  # what its page shows of its jobs, for one that comes after it
+    going: list[Any] = field(default_factory=list)  # jobs on their way (`morph_ui.panels.lasting`)
+    watchers: int = 0  # of them, pages that look on
+    left: float = 0.0  # when the last one went
+    owners: int = 1  # pages that have it, or had it until Gradio forgets them
 
     def begin(self, request: Any, keep: Collection[int] = (), **own: Any) -> Run:
         """A new run, which ends the one before: every cell waits, but ``keep`` of what was finished stays.
@@ -174,8 +180,16 @@ class Session:
         video.bare(picture).save(path, "JPEG", quality=92)
         return address(path)
 
+    def give_up(self) -> None:
+        """Nobody has come back."""
+        self.run.left = True
+        self.stop()
+
     def forget(self) -> None:
-        """Stops the visit's job and deletes its files."""
+        """Stops the visit's job and deletes its files, when the last page that had them is forgotten."""
+        self.owners -= 1
+        if self.owners > 0:
+            return
         self.stop()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
