@@ -13,6 +13,7 @@ from engine.requests import EngineError
 from engine.requests.files import uploads
 from engine.requests.settings import Settings
 from morph_ui.api import enlarging, filming
+from morph_ui.components.history import history
 from morph_ui.components.visit import ARRIVE, visit
 from morph_ui.networks import refresh
 from morph_ui.panels import AT_ONCE
@@ -60,6 +61,7 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
                     states.append(tab.build(worker, settings))
         # Set once by an event, or Gradio would never delete it when the visit is over.
         page.load(arrive(names), seen, [*states, seen], js=ARRIVE, **AT_ONCE)
+        history(*(tab.R for tab in TABS.values()))
         enlarging(worker)
         filming()
         refresh(page, settings)
