@@ -12,7 +12,6 @@ from engine.requests import SCALES, Cancelled, EngineError, EnlargeRequest, Prev
 from engine.vision import video
 from engine.vision.film import Film, finish_for
 from morph_ui.panels import OFF, ON, QUIET, Panel, Updates
-from morph_ui.panels.lasting import Lasting
 from morph_ui.panels.status import Clock, bar, human, message, problem, sentence
 from morph_ui.session import Run, Session, data_url
 

@@ -141,8 +141,9 @@ def ready(panel: Any, session: Session) -> Updates:
 
 
 def arrive(tabs: Sequence[str]) -> Callable[[Any], list[Any]]:
-    """The handler of a page that is opened, with what `components.visit.ARRIVE` gives: a session a tab, that of the page
-    before where it is known; then what `components.visit.visit` takes: the tabs where there is something to see."""
+    """The handler of a page that is opened, with what `components.visit.ARRIVE` gives: a session a tab, that of the
+    page before where it is known; then what `components.visit.visit` takes: the tabs where there is something to see.
+    """
 
     def come(told: Any) -> list[Any]:
         told = told if isinstance(told, dict) else {}
