@@ -82,4 +82,5 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
     sweep()
     own = {"allowed_paths": [str(visits())], "max_file_size": "120mb", "footer_links": ["api", "settings"]}
     quiet = {"run_history": False, "ssr_mode": False, "show_error": True, "quiet": True}
-    return page.launch(theme=theme(), head=HEAD, **own, **quiet, **options)
+    # Gradio would ask its own page for 3 s and give up, on a busy machine or behind a company's proxy.
+    return page.launch(theme=theme(), head=HEAD, _frontend=False, **own, **quiet, **options)
