@@ -11,6 +11,7 @@ from gradio.components import Component
 
 from engine.requests import Field, fields_of, new_seed, settle
 from engine.requests.settings import Settings
+from engine.requests.shared import BEFORE
 from morph_ui.networks import Network, guidance_of
 from morph_ui.panels import AT_ONCE, Updates
 
@@ -74,7 +75,9 @@ class Form:
 
     def load(self, settings: dict[str, Any]) -> Updates:
         """The widgets as settings of a file say; what an older file lacks is as it was then, files are not in it."""
-        known = {n: None if f.type is tuple else settings.get(n, f.default) for n, f in self.fields.items()}
+        known = {
+            n: None if f.type is tuple else settings.get(n, BEFORE.get(n, f.default)) for n, f in self.fields.items()
+        }
         return {c: known[n] for n, c in self.widgets.items()} | {self.preset: None}
 
     def _rows(self, group: str) -> None:

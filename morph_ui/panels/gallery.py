@@ -12,7 +12,7 @@ from morph_ui.components.feed import feed, feed_value
 from morph_ui.components.viewer import viewer
 from morph_ui.panels import AT_ONCE, NO_FILE, Panel, Updates, summary
 from morph_ui.panels.enlarge import Enlarge
-from morph_ui.panels.status import line
+from morph_ui.panels.status import line, sentences
 from morph_ui.session import Run, Session, data_url
 
 
@@ -59,7 +59,7 @@ class Gallery(Panel):
 
     def summary(self, run: Run) -> str:
         parts = summary(run.done, "pictures", "A picture"), self.describe(run.done), *run.done.notes
-        return ". ".join(p for p in parts if p)
+        return sentences(*parts)
 
     def left(self, session: Session, run: Run) -> str:
         return "The last result is kept" if session.run.frames else ""

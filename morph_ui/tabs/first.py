@@ -166,8 +166,8 @@ def wire(form: Form, state: gr.State, panel: Any, name: Name | None = None) -> N
     if words:
         js = f"(...given) => given.map((text, i) => text === {json.dumps([*words.values()])}[i] ? '' : text)"
         shown.gone(None, [*words], [*words], js=js, **AT_ONCE)
-    if found and found.layers:
-        shown.use(lambda: feed_value(form.tab, found.layers()), None, panel.feed, **AT_ONCE)
+    if found and (onto := found.layers):
+        shown.use(lambda: feed_value(form.tab, onto()), None, panel.feed, **AT_ONCE)
 
 
 def begin(session: Session, found: First, labels: dict[int, tuple[float, str]]) -> Run:
