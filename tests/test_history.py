@@ -118,15 +118,15 @@ def test_it_is_found_used_compared_taken_away_and_deleted(visit, maker):
     page.get_by_label("In words").first.fill("a white daisy")
     make(page, maker, 4)
     src = page.locator("#interpolate-player .cell img").nth(4).get_attribute("src")
-    page.click("#title .open")
+    page.click("#history .open")
     expect(items(page)).to_have_count(2, timeout=LONG)
     # After a reload, and in another tab, it is still there; nothing twice.
     page.reload()
     other = visit()
     for p in (page, other):
-        p.click("#title .open")
+        p.click("#history .open")
         expect(items(p)).to_have_count(2, timeout=LONG)
-    expect(items(page).first).to_contain_text("Interpolate · seed 4")
+    expect(items(page).first).to_contain_text("seed 4")
     find = page.get_by_label("Search the history")
     for asked, found in (("ROSE", 1), ("seed 4", 1), ("flora interpolate", 2), ("tulip", 0), ("", 2)):
         find.fill(asked)
@@ -199,7 +199,7 @@ def test_a_reload_in_the_middle_of_a_job_finds_it_again(visit, maker, monkeypatc
     maker.go.set()
     expect(page.locator(FIRST)).to_have_count(9, timeout=LONG)
     expect(page.locator("#interpolate-status")).to_contain_text("9 frames of", timeout=LONG)
-    expect(page.locator("#title .open output")).to_have_text("1", timeout=LONG)
+    expect(page.locator("#history .open output")).to_have_text("1", timeout=LONG)
     # A tab that is closed, and not opened again, frees the device.
     monkeypatch.setattr(lasting, "GRACE", 1.0)
     maker.go.clear()
@@ -224,12 +224,12 @@ def test_the_oldest_go_and_a_private_window_says_so(visit, maker):
     page = visit(SMALL)
     for seed in (21, 22, 23):
         make(page, maker, seed)
-    page.click("#title .open")
+    page.click("#history .open")
     expect(items(page)).to_have_count(1, timeout=LONG)
     expect(items(page)).to_contain_text("seed 23")
     page.close()
     page = visit(PRIVATE)
-    page.click("#title .open")
+    page.click("#history .open")
     expect(page.locator("#history .drawer")).to_contain_text("This window keeps no history")
 
 
@@ -247,7 +247,7 @@ def test_a_result_is_dragged_anywhere_and_saved_under_its_name(visit, maker):
     # From the history, whose large picture comes, onto the canvas; and what is drawn over it loses nothing.
     page.get_by_role("tab", name="Draw").click()
     expect(page.locator("#draw-canvas [data-ready]")).to_have_count(1, timeout=LONG)
-    page.click("#title .open")
+    page.click("#history .open")
     page.locator("#history .thumb img").first.drag_to(
         page.locator("#draw-canvas .surface"), target_position={"x": 90, "y": 90}
     )

@@ -12,7 +12,7 @@ function lay(cells, what, choose) {
     b.dataset.state = c.state; b.setAttribute('aria-label', c.label || `${what} ${i + 1}`);
     b.lastChild.textContent = c.label;
     if (c.src && img.getAttribute('src') !== c.src) img.src = c.src;
-    img.style.visibility = c.src ? 'visible' : 'hidden';
+    img.style.visibility = c.src ? 'visible' : 'hidden'; img.alt = '';  // the button has a name
   });
 }
 const mark = at => [...strip.children].forEach((c, k) => c.setAttribute('aria-selected', k === at));
