@@ -86,25 +86,21 @@ def visit(browser, maker):
 
 def fill(page, seed):
     for side, file in (("a", ROSE), ("b", DAISY)):
-        if not page.locator(f"#interpolate-{side} img").count():
+        own = page.locator(f"#interpolate-{side} [data-testid=image] img")
+        if not own.count():
             page.set_input_files(f"#interpolate-{side} input[type=file]", file)
-            expect(page.locator(f"#interpolate-{side} img")).to_be_visible(timeout=LONG)
+            expect(own).to_be_visible(timeout=LONG)
     page.get_by_label("Seed", exact=True).first.fill(str(seed))
     page.keyboard.press("Tab")
+    page.wait_for_timeout(300)
 
 
 def make(page, maker, seed):
     fill(page, seed)
-    until(page, lambda: made(page, maker, seed))
+    page.locator("#interpolate-make").click()
+    until(page, lambda: maker.jobs and maker.jobs[-1].request.seed == seed and maker.jobs[-1].over)
     expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
     page.wait_for_timeout(700)  # Gradio hears no second click on a button whose first still runs
-
-
-def made(page, maker, seed):
-    if not maker.jobs or maker.jobs[-1].request.seed != seed:
-        page.locator("#interpolate-make").click()
-        page.wait_for_timeout(500)
-    return maker.jobs and maker.jobs[-1].request.seed == seed and maker.jobs[-1].over
 
 
 def items(page):
@@ -141,7 +137,9 @@ def test_it_is_found_used_compared_taken_away_and_deleted(visit, maker):
     large.locator(".send").press("Enter")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    page.wait_for_function("/seed3-frame5/.test(document.querySelector('#interpolate-b img')?.src || '')")
+    page.wait_for_function(
+        "/seed3-frame5/.test(document.querySelector('#interpolate-b [data-testid=image] img')?.src || '')"
+    )
     expect(large).to_be_hidden()
     # Its settings, the same way as a file's.
     page.locator("#history .thumb").last.click()
@@ -192,7 +190,7 @@ def test_a_reload_in_the_middle_of_a_job_finds_it_again(visit, maker, monkeypatc
     expect(page.locator("#interpolate-status")).to_contain_text("held", timeout=LONG)
     expect(page.locator(FIRST)).to_have_count(1)
     for side in "ab":
-        expect(page.locator(f"#interpolate-{side} img")).to_be_visible(timeout=LONG)
+        expect(page.locator(f"#interpolate-{side} [data-testid=image] img")).to_be_visible(timeout=LONG)
     expect(page.get_by_label("In words").first).to_have_value("a blue iris")
     expect(page.get_by_label("Seed", exact=True).first).to_have_value("8")
     assert not job.cancelled and maker.jobs[-1] is job
@@ -239,7 +237,9 @@ def test_a_result_is_dragged_anywhere_and_saved_under_its_name(visit, maker):
     page.locator("#interpolate-player .play").click()
     page.locator("#interpolate-player .cell").nth(2).click()
     page.locator("#interpolate-player .big").drag_to(page.locator("#interpolate-a"))
-    page.wait_for_function("/seed5-frame3/.test(document.querySelector('#interpolate-a img')?.src || '')")
+    page.wait_for_function(
+        "/seed5-frame3/.test(document.querySelector('#interpolate-a [data-testid=image] img')?.src || '')"
+    )
     with page.expect_download() as got:
         page.locator("#interpolate-player .send").click()
         page.get_by_role("menuitem", name="Save").click()
