@@ -109,9 +109,9 @@ def items(page):
 
 def test_it_is_found_used_compared_taken_away_and_deleted(visit, maker):
     page = visit()
-    page.get_by_label("In words").first.fill("a red rose")
+    page.get_by_label("In words").first.fill("a crimson rose")
     make(page, maker, 3)
-    page.get_by_label("In words").first.fill("a white daisy")
+    page.get_by_label("In words").first.fill("a pale daisy")
     make(page, maker, 4)
     src = page.locator("#interpolate-player .cell img").nth(4).get_attribute("src")
     page.click("#history .open")
@@ -130,7 +130,7 @@ def test_it_is_found_used_compared_taken_away_and_deleted(visit, maker):
     # Large, with its settings; the arrows go on to the next.
     page.locator("#history .thumb").last.click()
     large = page.locator("#history dialog.large")
-    expect(large).to_contain_text("a red rose")
+    expect(large).to_contain_text("a crimson rose")
     page.wait_for_function("+document.querySelector('#history .scrub').value > 1")  # it plays
     large.locator(".scrub").fill("4")
     # One of its frames as an input, by keys alone.
@@ -145,7 +145,7 @@ def test_it_is_found_used_compared_taken_away_and_deleted(visit, maker):
     page.locator("#history .thumb").last.click()
     large.locator(".use").click()
     expect(page.locator("#interpolate-status")).to_contain_text("Settings of chrysalis-interpolate-seed3", timeout=LONG)
-    expect(page.get_by_label("In words").first).to_have_value("a red rose", timeout=LONG)
+    expect(page.get_by_label("In words").first).to_have_value("a crimson rose", timeout=LONG)
     expect(page.get_by_label("Seed", exact=True).first).to_have_value("3")
     # Two of them, side by side and one over the other.
     page.locator("#history .thumb").last.click()
@@ -165,7 +165,7 @@ def test_it_is_found_used_compared_taken_away_and_deleted(visit, maker):
         frame = next(n for n in z.namelist() if n.endswith("/chrysalis-interpolate-seed4-frame5.jpg"))
         assert z.read(frame) == Path(unquote(src.partition("file=")[2])).read_bytes()
         settings = json.loads(z.read(frame.rsplit("/", 1)[0] + "/settings.json"))
-        assert settings["seed"] == 4 and settings["prompt"] == "a white daisy" and "film" in settings
+        assert settings["seed"] == 4 and settings["prompt"] == "a pale daisy" and "film" in settings
     page.locator("#history .thumb").first.press("Delete")
     for p in (page, other):
         expect(items(p)).to_have_count(1, timeout=LONG)
