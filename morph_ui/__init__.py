@@ -67,8 +67,8 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
                 with gr.Tab(title, id=title.lower()):
                     states.append(tab.build(worker, settings))
         # Set once by an event, or Gradio would never delete it when the visit is over.
-        come = page.load(arrive(names), seen, [*states, seen], js=ARRIVE, **AT_ONCE)
-        come.then(None, js=READY, **AT_ONCE)
+        arrived = page.load(arrive(names), seen, [*states, seen], js=ARRIVE, **AT_ONCE)
+        arrived.then(None, js=READY, **AT_ONCE)
         history(*(tab.R for tab in TABS.values()))
         enlarging(worker)
         filming()
@@ -82,4 +82,5 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
     sweep()
     own = {"allowed_paths": [str(visits())], "max_file_size": "120mb", "footer_links": ["api", "settings"]}
     quiet = {"run_history": False, "ssr_mode": False, "show_error": True, "quiet": True}
-    return page.launch(theme=theme(), head=HEAD, **own, **quiet, **options)
+    # Gradio would ask its own page for 3 s and give up, on a busy machine or behind a company's proxy.
+    return page.launch(theme=theme(), head=HEAD, _frontend=False, **own, **quiet, **options)

@@ -120,13 +120,13 @@ def browser():
 
 
 @contextmanager
-def studio_over(worker):
+def studio_over(worker, **options):
     """The studio over a stand-in for the worker, in this process, at the ``url`` that this gives it."""
     from engine.requests.settings import Settings
     from morph_ui import build, launch
 
     page = build(worker, Settings())
-    _, worker.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1")
+    _, worker.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1", **options)
     yield worker
     page.close()
 
