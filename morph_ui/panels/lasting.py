@@ -151,7 +151,7 @@ def arrive(tabs: Sequence[str]) -> Callable[[Any], list[Any]]:
         sessions = [taken(before, tab) or Session() for tab in tabs]
         for tab, session in zip(tabs, sessions, strict=True):
             lend(now, tab, session)
-        there = [tab for tab, session in zip(tabs, sessions, strict=True) if session.number]
+        there = [tab for tab, session in zip(tabs, sessions, strict=True) if session.number and not session.run.example]
         return [*sessions, json.dumps({"again": there})]
 
     return come

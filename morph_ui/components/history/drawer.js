@@ -5,9 +5,12 @@ function say(what, label = '', todo = null) {
   text.textContent = what; act.textContent = label; act.hidden = !todo; line.hidden = !what; acting = todo;
 }
 act.addEventListener('click', () => acting?.());
+// Words of the prompts, the method, the network, the time; a number is a seed.
+const about = e => [titled(e), moment(e.at), e.settings.model, ...[e.settings, ...e.each].flatMap(s => s ? [words(s), s.negative] : [])].join(' ').toLowerCase();
+const seeds = e => [e.settings, ...e.each].map(s => String(s?.seed));
 const listed = () => {
   const asked = find.value.toLowerCase().split(/\s+/).filter(Boolean);
-  return entries.filter(e => { const all = `${titled(e)} ${moment(e.at)} ${e.tab} ${JSON.stringify(e.settings)}`.toLowerCase(); return asked.every(w => all.includes(w)); });
+  return entries.filter(e => { const all = about(e); return asked.every(w => /^\d+$/.test(w) ? seeds(e).includes(w) : all.includes(w)); });
 };
 function cell(e, src = '') {
   const li = document.createElement('li'), b = Object.assign(document.createElement('button'), { type: 'button', className: 'thumb' }), img = document.createElement('img');
@@ -18,8 +21,10 @@ function cell(e, src = '') {
   if (films(e) && !src) b.append(Object.assign(document.createElement('i'), { textContent: '▶' }));
   b.addEventListener('click', () => choose(e, src));
   b.addEventListener('keydown', k => { if (k.key === 'Delete' && !src) remove(e); });
-  li.append(b, Object.assign(document.createElement('span'), { textContent: name }));
-  if (!src) li.append(Object.assign(document.createElement('time'), { textContent: new Date(e.at).toDateString() === new Date().toDateString() ? new Date(e.at).toLocaleTimeString('en', { hour: '2-digit', minute: '2-digit', hour12: false }) : new Date(e.at).toLocaleDateString('en', { day: 'numeric', month: 'short' }) }));
+  const day = new Date(e.at), today = day.toDateString() === new Date().toDateString();
+  const when = today ? day.toLocaleTimeString('en', { hour: '2-digit', minute: '2-digit', hour12: false }) : day.toLocaleDateString('en', { day: 'numeric', month: 'short' });
+  li.append(b, Object.assign(document.createElement('span'), { textContent: src ? name : TITLES[e.method] || e.method }));
+  if (!src) li.append(Object.assign(document.createElement('time'), { textContent: `seed ${e.settings.seed} · ${when}` }));
   return li;
 }
 async function choose(e, src) {
@@ -98,7 +103,7 @@ grid.addEventListener('pointerdown', async e => {
   const pictures = await store.pictures(entry.id), i = films(entry) ? pictures.length >> 1 : 0;
   img.dataset.full = URL.createObjectURL(pictures[i]); img.dataset.name = entry.names[i];
 });
-// In the page's own line at the top, where this component's style does not reach.
-button.style.cssText = 'margin-left:auto;align-self:center;height:32px;padding:0 12px;border:1px solid var(--border-color-primary);border-radius:9px;background:var(--background-fill-secondary);color:var(--body-text-color);font-size:13px;cursor:pointer';
-document.querySelector('#title header')?.append(button);
+// In the page's own line at the top, beside the keys.
+const place = document.querySelector('#history');
+if (place) place.style.cssText = 'position:absolute;top:4px;right:44px;width:auto;min-width:0;padding:0;z-index:40;overflow:visible';
 read();

@@ -12,7 +12,7 @@ const picture = () => ({ blob: seen.pictures[at], name: seen.entry.names[at] });
 
 function facts() {
   const { entry } = seen, own = settingsOf(entry, at), names = props.labels[entry.method] || {}, dl = q('dl');
-  const rows = Object.entries(names).map(([n, label]) => [label, own[n]]);
+  const rows = Object.entries(names).filter(([n, [label, first]]) => label && own[n] !== first).map(([n, [label]]) => [label, own[n]]);
   rows.push(['Size', own.width && `${own.width} × ${own.height}`], ['Made in', entry.seconds ? `${entry.seconds} s` : '']);
   dl.replaceChildren();
   for (const [label, v] of rows) {
