@@ -462,7 +462,7 @@ def test_a_click_chooses_a_part_and_the_mask_is_turned_grown_and_softened(c):
     assert c.root.locator(".surface canvas").evaluate(look) < green - 10
     c.slide("feather", 30)
     soft = c.masked()[150]
-    assert soft[150] == 255 and soft[150 + 115] == 0 and (np.diff(soft[150:300]) <= 0).all()
+    assert soft[150] == 255 and soft[150 + 128] == 0 and (np.diff(soft[150:300]) <= 0).all()
     assert 110 < soft[230] < 145 and len(set(soft[215:246])) > 20
     c.slide("grow", 10)  # what is soft stays soft
     assert c.masked()[150, 240] == pytest.approx(soft[230], abs=12)
