@@ -69,12 +69,12 @@ def test_numbers_are_taken_as_they_are_written(page):
     two, half = "must be one number, got what may be two", "must be a number, got one that is not finished."
     for box, name, written, wrong in (
         (seed, "Seed", "7e", half),
-        (guidance, "Guidance", "-", half),
+        (guidance, "Follow the words", "-", half),
         (seed, "Seed", "1,000", two),
         (seed, "Seed", "1.000", two),
-        (guidance, "Guidance", "7,125", two),
-        (guidance, "Guidance", "1,000,000", two),
-        (guidance, "Guidance", "1,2,3", two),
+        (guidance, "Follow the words", "7,125", two),
+        (guidance, "Follow the words", "1,000,000", two),
+        (guidance, "Follow the words", "1,2,3", two),
         (seed, "Seed", "1.2.3", two),
         (seed, "Seed", "0x10", "must be a number, got 0x"),
         (steps, "Steps", "5e", half),
@@ -302,14 +302,14 @@ def test_morph_through_two_pictures(page, tmp_path, tiny):
         fill(page, f"morph-{field}", value)
     page.click("#morph-make")
     expect(cells(page, "forming", "morph")).not_to_have_count(0, timeout=LONG)
-    says(page, "fitting LoRAs", "morph")
+    says(page, "learning your pictures", "morph")
     page.click("#morph-stop")
     says(page, "Stopped", "morph")
     ready(page, "morph")
     fill(page, "morph-lora-steps", 4)
     page.click("#morph-make")
     says(page, "16 frames of 64 × 64", "morph")
-    says(page, "as long as a cross-fade", "morph")
+    says(page, "as much as a cross-fade", "morph")
     expect(cells(page, "done", "morph")).to_have_count(16)
     saved = {}
     for name in ("mp4", "files"):
