@@ -109,12 +109,12 @@ function cutFrom(P, F, seed = -1, weight = P.area) {
   }
   return F;
 }
-// The piece of `F` in which a part lies; what it encloses is of it, if it is small.
-function piece(P, F, s) {
+// The piece of `F` in which a part lies; what it encloses is of it, up to such a share of its area.
+function piece(P, F, s, holes = .12) {
   const spread = (from, goes) => { const found = [from]; seen[from] = 1; for (const a of found) for (const b of P.next[a]) if (!seen[b] && goes(b)) { seen[b] = 1; found.push(b); } return found; };
   const seen = new Uint8Array(P.count), G = new Uint8Array(P.count), sum = list => list.reduce((t, i) => t + P.area[i], 0), own = spread(s, b => F[b]);
   for (const i of own) G[i] = 1;
-  for (let i = 0; i < P.count; i++) if (!seen[i]) { const hole = spread(i, b => !G[b]); if (!hole.some(k => P.rim[k]) && sum(hole) < .12 * sum(own)) for (const k of hole) G[k] = 1; }
+  for (let i = 0; i < P.count; i++) if (!seen[i]) { const hole = spread(i, b => !G[b]); if (!hole.some(k => P.rim[k]) && sum(hole) < holes * sum(own)) for (const k of hole) G[k] = 1; }
   return G;
 }
 // The ground: what looks like the `rim` of the picture, or its corners, of which each part counts as much as it has of it.

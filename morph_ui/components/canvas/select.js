@@ -1,5 +1,5 @@
 // ---- a part of what is seen becomes the mask by a click, anything by a line around it
-const SIGHT = 256, REACH = [.05, .09, .15, .23, .34], CLEARER = .1, CORNERS = .01;  // pixels looked at; discs, of the longer side; when a disc is the better guess
+const SIGHT = 256, REACH = [.05, .09, .15, .23, .34], CLEARER = .1, CORNERS = .01, SPECK = .002;  // pixels looked at; discs, of the longer side; when a disc is the better guess
 let parted = null, chosen = null, mode = 'new', lasso = null;
 // What is seen cut into parts, small; kept until the drawing changes.
 function parts() {
@@ -20,16 +20,19 @@ function clearness(P, F) {
 function choices(P, x, y) {
   const s = P.of[y * P.w + x], { rim } = P, long = Math.max(P.w, P.h);
   const owns = P.grounds.map(ground => {
-    const own = piece(P, ground[s] ? ground : ground.map(v => 1 - v), s);
+    const own = ground[s] ? piece(P, ground, s, SPECK) : piece(P, ground.map(v => 1 - v), s);
     // A ground that reaches the rim is one, however figures part it.
-    if (ground[s] && own.some((v, i) => v && rim[i])) for (let i = 0; i < P.count; i++) if (rim[i] && ground[i] && !own[i]) piece(P, ground, i).forEach((v, j) => { own[j] |= v; });
+    if (ground[s] && own.some((v, i) => v && rim[i])) for (let i = 0; i < P.count; i++) if (rim[i] && ground[i] && !own[i]) piece(P, ground, i, SPECK).forEach((v, j) => { own[j] |= v; });
     return own;
   });
   const near = REACH.map(r => piece(P, cutFrom(P, Uint8Array.from(P.area, (_, i) => i === s || Math.hypot(P.at[2 * i] - x, P.at[2 * i + 1] - y) < r * long ? 1 : 0), s), s));
-  const by = near.map(F => clearness(P, F)), best = Math.max(...by), [rims, corners] = owns.map(F => clearness(P, F)), own = corners > rims + CORNERS ? owns[1] : owns[0];
+  const by = near.map(F => clearness(P, F)), best = Math.max(...by), [rims, corners] = owns.map(F => clearness(P, F));
+  // What reaches the rim itself is found by the corners: nearly as clear, and larger, is enough.
+  const wider = !P.grounds[1][s] && owns[0].every((v, i) => v <= owns[1][i]), own = corners > rims + (wider ? -5 : 1) * CORNERS ? owns[1] : owns[0];
   const likeliest = !P.grounds[0][s] && best > Math.max(rims, corners) + CLEARER ? near[by.lastIndexOf(best)] : own;
   const size = F => F.reduce((t, v, i) => t + v * P.area[i], 0), list = [];
-  for (const F of [likeliest, ...owns, ...near]) if (!list.some(G => F.reduce((t, v, i) => t + (v !== G[i]) * P.area[i], 0) < .02 * size(G))) list.push(F);
+  const colour = piece(P, Uint8Array.from(P.area, (_, i) => P.alike[s * P.count + i] > .5 ? 1 : 0), s, SPECK);
+  for (const F of [likeliest, ...owns, ...near, colour]) if (!list.some(G => F.reduce((t, v, i) => t + (v !== G[i]) * P.area[i], 0) < .02 * size(G))) list.push(F);
   list.sort((a, b) => size(a) - size(b));
   return { list, at: list.indexOf(likeliest) };
 }
@@ -80,15 +83,16 @@ function select(p, way) {
   take_in(); say('');
 }
 function take_in() {
-  chosen.op = lay(layers.mask, outlined(chosen.P, chosen.list[chosen.at]), chosen.way) ? past[past.length - 1] : null;
+  chosen.changed = lay(layers.mask, outlined(chosen.P, chosen.list[chosen.at]), chosen.way);
+  chosen.after = past[past.length - 1];
   refresh(); paint(); tell();
 }
 // The same click meant less, or more: in the place of what it gave.
-const choosing = () => chosen && past[past.length - 1] === chosen.op && chosen.op;
+const choosing = () => chosen && past[past.length - 1] === chosen.after;
 function reach(by) {
   const to = chosen ? chosen.at + by : -1;
   if (!choosing() || !chosen.list[to]) return;
-  past.pop().undo();
+  if (chosen.changed) past.pop().undo();
   chosen.at = to; take_in();
 }
 // ---- the lasso: what the line encloses is filled
