@@ -14,15 +14,19 @@ from engine.requests.files import uploads
 from engine.requests.settings import Settings
 from morph_ui.api import enlarging, filming
 from morph_ui.components.help import help_keys
-from morph_ui.components.visit import visit
+from morph_ui.components.history import history
+from morph_ui.components.visit import ARRIVE, visit
 from morph_ui.networks import refresh
-from morph_ui.session import Session, sweep, visits
+from morph_ui.panels import AT_ONCE
+from morph_ui.panels.lasting import arrive
+from morph_ui.session import sweep, visits
 from morph_ui.tabs import draw, edit, interpolate, morph
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
 HEAD = f"<style>{(Path(__file__).parent / 'studio.css').read_text(encoding='utf8')}</style>"
 HEAD += f"<script>{(Path(__file__).parent / 'numbers.js').read_text(encoding='utf8')}</script>"
 SYSTEM = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
+READY = "() => { window.chrysalisReady = true; window.dispatchEvent(new Event('chrysalis-ready')); }"
 TABS = {"Interpolate": interpolate, "Morph": morph, "Draw": draw, "Edit": edit}
 
 
@@ -55,15 +59,17 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
     settings = settings or Settings.read()
     folders()
     with gr.Blocks(title="Chrysalis", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
-        gr.HTML("<header><b>Chrysalis</b><span>one picture becomes another</span></header>", elem_id="title")
-        visit()
+        gr.HTML("<header><b>Chrysalis</b></header>", elem_id="title", apply_default_css=False)
+        names, states = [title.lower() for title in TABS], []
+        seen = visit(names)
         with gr.Tabs():
             for title, tab in TABS.items():
                 with gr.Tab(title, id=title.lower()):
-                    state = tab.build(worker, settings)
-                # Set once by an event, or Gradio would never delete it when the visit is over.
-                own = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-                page.load(Session, outputs=state, **own)
+                    states.append(tab.build(worker, settings))
+        # Set once by an event, or Gradio would never delete it when the visit is over.
+        arrived = page.load(arrive(names), seen, [*states, seen], js=ARRIVE, **AT_ONCE)
+        arrived.then(None, js=READY, **AT_ONCE)
+        history(*(tab.R for tab in TABS.values()))
         enlarging(worker)
         filming()
         refresh(page, settings)

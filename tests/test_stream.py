@@ -117,9 +117,10 @@ def test_progress_alone_keeps_the_page_awake(session, panel, monkeypatch):
     assert len(updates) >= 20
 
 
-def test_leaving_cancels(session, panel):
+def test_leaving_a_stroke_cancels(session, panel):
+    """A job that was asked for by Make goes on for a while (test_lasting)."""
     worker = Scripted(*frames(0, 4, 2), done())
-    updates = show(worker, session, REQUEST, panel)
+    updates = show(worker, session, REQUEST, panel, kind="live")
     next(updates), next(updates)
     updates.close()
     assert worker.cancelled

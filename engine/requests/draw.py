@@ -82,6 +82,7 @@ class DrawRequest(Request):
     ] = 0.2
     around: Annotated[int, advanced("Around the drawing", "pixels of a photograph that may change", 0, 256, 1)] = 16
     feather: shared.FEATHER = 8
+    match: shared.MATCH = True
     eta: Annotated[float, shared.CHANCE] = 0.0
     size: shared.SIZE = 0
     model: shared.MODEL = "flora"
@@ -92,7 +93,7 @@ class DrawRequest(Request):
         "live": {"steps": 2, "sampler": "live", "combine": "joint", "eta": 0.0, "guidance": 1.0},
         "draft": {"steps": 12, "sampler": "ddim", "combine": "joint", "eta": 0.0},
         "standard": {"steps": 24, "sampler": "ddim", "combine": "joint", "eta": 0.0},
-        "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "eta": 1.0, "free": 0.0},
+        "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "eta": 1.0, "free": 0.0, "match": False},
     }
 
     def __post_init__(self) -> None:

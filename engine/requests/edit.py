@@ -41,6 +41,7 @@ class EditRequest(Request):
     guidance: Annotated[float, replace(shared.GUIDANCE, group="advanced", beside=True)] = 3.0
     around: Annotated[int, advanced("Around the paint", "pixels of a photograph that may change", 0, 256, 1)] = 24
     feather: shared.FEATHER = 8
+    match: shared.MATCH = True
     eta: Annotated[float, shared.CHANCE] = 0.0
     size: shared.SIZE = 0
     noise: Annotated[str, advanced("The kept part gets", "where a mask keeps it", choices=NOISES)] = "fresh"
@@ -51,7 +52,7 @@ class EditRequest(Request):
     presets: ClassVar = {
         "draft": {"steps": 24, "repeats": 1, "eta": 0.0},
         "standard": {"steps": 50, "repeats": 1, "eta": 0.0},
-        "paper": {"steps": 1000, "repeats": 3, "eta": 1.0, "noise": "frozen"},
+        "paper": {"steps": 1000, "repeats": 3, "eta": 1.0, "noise": "frozen", "match": False},
     }
 
     def plan(self) -> list[dict[str, Any]]:

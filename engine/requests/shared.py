@@ -31,5 +31,8 @@ FEATHER = Annotated[
         "Soft edge", "pixels, inside the part that may change", 0, 128, 1, beside=True, term="feather of the mask"
     ),
 ]
+LIGHT = "what is made takes its colours at the seam; a part in new colours keeps them"
+MATCH = Annotated[bool, advanced("match the photograph's light", LIGHT)]
+BEFORE = {"match": False}  # what files say that are older than a field
 MASK = Annotated[Image | None, Spec("Mask", "white (or alpha) where it may change, grey for less", layer="L")]
 PHOTO = Annotated[Image | None, Spec("photo", "the photograph that is edited; the rest of it is kept", layer="RGB")]

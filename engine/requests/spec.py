@@ -19,6 +19,7 @@ from PIL.Image import Image
 
 from engine.requests.errors import EngineError
 from engine.requests.files import named
+from engine.requests.phrases import WORDS, told
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Request:
         """All but the pictures, as plain values: what the files carry and the page reads back. Of networks the names
         only: the folders of a machine are nobody else's business."""
         own = {n: getattr(self, n) for n in fields_of(type(self))}
-        return {"method": self.method} | own | ({"model": named(own["model"])} if "model" in own else {})
+        words = {n: told(own[n]) for n in WORDS if n in own}
+        return {"method": self.method} | own | words | ({"model": named(own["model"])} if "model" in own else {})
 
 
 @cache

@@ -31,7 +31,7 @@ class Film(Panel):
         self.again = gr.Button("Make this frame again", size="sm", elem_id=f"{tab}-again", visible=False)
         label, low = "Tries: choose one for this frame", {"columns": 8, "height": 130, "allow_preview": False}
         self.tried = gr.Gallery(label=label, visible=False, elem_id=f"{tab}-candidates", buttons=[], **low)
-        with gr.Row(elem_classes="take"):
+        with gr.Row(elem_classes="taking") as taking, gr.Row(elem_classes="take"):
             self.film = gr.Button("MP4", interactive=False, elem_id=f"{tab}-mp4", size="sm")
             self.pngs = gr.Button("PNGs", interactive=False, elem_id=f"{tab}-zip", size="sm")
             self.loras = gr.DownloadButton("LoRAs", visible=False, elem_id=f"{tab}-files", size="sm")
@@ -39,9 +39,10 @@ class Film(Panel):
             self.back = gr.Checkbox(True, label="there and back", elem_id=f"{tab}-back", **plain)
             files = [".png", ".zip", *ENDINGS]
             self.load = gr.UploadButton("Load settings", file_types=files, size="sm", elem_id=f"{tab}-load")
+        with taking:
+            self.larger = Enlarge(tab)
         self.finish = Finishing(tab, self.back, {"mp4": self.film, DRAWN: self.pngs})
         self.save = self.finish.save
-        self.larger = Enlarge(tab)
 
     def wire(self, state: gr.State) -> None:
         self.finish.wire(state, self)

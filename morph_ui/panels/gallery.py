@@ -25,14 +25,15 @@ class Gallery(Panel):
     def __init__(self, tab: str, invitation: str, onward: str, describe: Callable[[Done], str]):
         self.tab, self.onward, self.describe = tab, onward, describe
         self.status, self.screen = line(tab), viewer(tab, invitation)
-        with gr.Row(elem_classes="take"):
+        with gr.Row(elem_classes="taking") as taking, gr.Row(elem_classes="take"):
             self.png = gr.DownloadButton("PNG", interactive=False, elem_id=f"{tab}-png", size="sm")
             self.pngs = gr.DownloadButton("All PNGs", visible=False, elem_id=f"{tab}-zip", size="sm")
             self.under = gr.Button("Use as photograph", interactive=False, elem_id=f"{tab}-under", size="sm")
             self.send = gr.Button(f"Go on in {onward}", interactive=False, elem_id=f"{tab}-onward", size="sm")
             files = [".png", ".zip"]
             self.load = gr.UploadButton("Load settings", file_types=files, size="sm", elem_id=f"{tab}-load")
-        self.larger = Enlarge(tab)
+        with taking:
+            self.larger = Enlarge(tab)
         self.feed = feed(tab)
 
     def wire(self, state: gr.State) -> None:

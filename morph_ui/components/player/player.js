@@ -45,6 +45,7 @@ function draw() {
   over = v.done; cells = v.cells; scrub.max = cells.length - 1;
   element.style.setProperty('--ratio', v.ratio);
   lay(cells, 'Frame', choose); lace(v.film);
+  requestAnimationFrame(() => tellOf(v, OWN.tab));
   window.dispatchEvent(new CustomEvent('chrysalis-ways', { detail: { tab: OWN.tab, ways: v.ways || [] } }));
   if (v.fill && v.key !== key) { key = v.key; trigger('fill', {}); }  // Python makes the pictures between
   if (playing) return start();
