@@ -172,7 +172,7 @@ def test_the_player_shows_what_the_file_will_be(session, panel):
         assert float(stream.frames / stream.average_rate) == pytest.approx(3, abs=0.001)
     assert settle(session, *boxes(panel, **how)) == panel.still
     wrong = settle(session, *boxes(panel, **how, trim="80,20"))
-    assert "Trim must be two percentages" in wrong[panel.status] and panel.screen not in wrong
+    assert "“Part” must be two percentages" in wrong[panel.status] and panel.screen not in wrong
     assert session.finish.duration == 3  # it stays as it was
 
 

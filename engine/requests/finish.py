@@ -41,8 +41,10 @@ class Finish:
         float, Spec("Frames a second", "empty or 0: 8, smoother 60", 0, FASTEST, beside=True, term="fps")
     ] = 0.0
     hold: Annotated[float, Spec("Hold", "seconds on each of your pictures", 0, 60)] = 0.0
-    holds: Annotated[tuple[float | None, ...], hidden("", "the same, one a picture: 0,1,0.5,2")] = ()
-    durations: Annotated[tuple[float | None, ...], hidden("", "seconds of each way between pictures: 2,4,1")] = ()
+    holds: Annotated[tuple[float | None, ...], hidden("hold of each picture", "in seconds: 0,1,0.5,2")] = ()
+    durations: Annotated[
+        tuple[float | None, ...], hidden("time of each way", "from picture to picture, in seconds: 2,4,1")
+    ] = ()
     trim: Annotated[str, Spec("Part", "of the way, in percent: 20,80", beside=True, term="trim")] = ""
     smooth: Annotated[bool, Spec("smoother film", "more frames between those that were drawn", term="optical flow")] = (
         False

@@ -24,7 +24,7 @@ def plainly(error: EngineError) -> str:
     """Its sentence, with a full stop: “Wander at least” must not be above “Wander at most”, got 0.6 and 0.5."""
     text = FIRST.sub(r"`\1`", error.args[0]) if error.args else ""
     text = MARK.sub(lambda m: _called(m[1], m[2]), text)
-    return f"{text[:1].upper()}{text[1:]}."
+    return re.sub(r"^“?\w", lambda m: m[0].upper(), text) + "."
 
 
 def _called(name: str, value: str | None) -> str:

@@ -3,8 +3,3 @@ const letter = e => e.isComposing || e.getModifierState?.('AltGraph') ? ''
   : (/^[a-z]$/i.test(e.key) ? e.key : /^Key([A-Z])$/.exec(e.code)?.[1] || '').toLowerCase();
 // Something for screen readers, said once (help/names.js).
 const speak = text => window.dispatchEvent(new CustomEvent('chrysalis-said', { detail: text }));
-// The list under `?` (help.js): every widget tells its own keys, [[keys, what they do], …].
-const keysOf = (where, keys) => {
-  const all = window.chrysalisKeys ??= [];
-  if (!all.some(own => own.where === where)) all.push({ where, keys });
-};

@@ -1,14 +1,19 @@
-// Keys of the whole page, and the list of all of them. Widgets tell theirs to window.chrysalisKeys (keys.js).
+// Keys of the whole page, and the list of all of them. Canvases tell theirs to window.chrysalisKeys: [{ where, keys }, …].
 const MAC = /Mac|iP(hone|ad)/.test(navigator.platform), box = element.querySelector('dialog'), all = element.querySelector('.all');
-const EVERYWHERE = { where: 'Everywhere', keys: [['Ctrl+Enter', 'make it'], ['Esc', 'stop, when nothing else is open; what is finished stays'], ['?', 'this list']] };
-const PLAYER = { where: 'The film', keys: [['Space', 'play, pause'], ['← →', 'a frame back, a frame on'], ['Home End', 'the first, the last frame']] };
+const ARROWS = '← ↑ → ↓', KEYS = [
+  { where: 'Everywhere', keys: [['Ctrl+Enter', 'make it'], ['Esc', 'stop, when nothing else is open; what is finished stays'], ['?', 'this list']] },
+  { where: 'The film', keys: [['Space', 'play, pause'], ['← →', 'a frame back, a frame on'], ['Home End', 'the first, the last frame']] },
+  { where: 'Pictures in a row', keys: [['← →', 'move the picture that has the focus'], ['Del', 'take it away']] },
+  { where: 'Points', keys: [[ARROWS, 'move a point; with Shift in small steps'], ['Del', 'remove its pair'], ['Ctrl+Z', 'undo'], ['Esc', 'close, or take back a single point']] },
+  { where: 'Skeletons', keys: [[ARROWS, 'move a joint; with Shift in small steps'], ['Tab', 'the next joint'], ['Del', 'remove it'], ['Ctrl+Z', 'undo']] },
+];
 const TYPED = 'textarea, select, [contenteditable], input:not([type=range]):not([type=checkbox]):not([type=radio]):not([type=button]):not([type=file]):not([type=color])';
 const make = (name, text = '') => Object.assign(document.createElement(name), { textContent: text });
 const seen = node => !!node?.getClientRects().length;
 const mine = (part, s) => [...document.querySelectorAll(s)].find(node => seen(node) && (part === '*' || node.closest(part)));
 
 function list() {
-  const told = [EVERYWHERE, PLAYER, ...(window.chrysalisKeys || [])], merged = new Map();
+  const told = [...KEYS, ...(window.chrysalisKeys || [])], merged = new Map();
   for (const { where, keys } of told) merged.set(where, [...(merged.get(where) || []), ...keys]);
   all.replaceChildren(...[...merged].map(([where, keys]) => {
     const part = make('section'), rows = make('dl');

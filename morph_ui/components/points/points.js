@@ -177,7 +177,6 @@ const editor = (() => {
   part('.done').addEventListener('click', () => box.close());
   part('.back').addEventListener('click', undo);
   part('.new').addEventListener('click', add);
-  keysOf('Points', [['← ↑ → ↓', 'move a point; with Shift in small steps'], ['Del', 'remove its pair'], ['Ctrl+Z', 'undo'], ['Esc', 'close, or take back a single point']]);
 
   return {
     // ``names`` and ``paths`` of both pictures, ``pairs``; ``tell(pairs)`` after every change, ``ask()`` for arrows, ``closed()``.

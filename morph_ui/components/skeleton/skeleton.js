@@ -198,7 +198,6 @@ function move([s, p, k], x, y, first) {
 function remove(at) { const [s, p, k] = at; change(() => { sides[s].people[p][k] = null; }, `gone.${s}.${p}.${k}`); }
 const spot = at => `${NAMES[at[2]]}, ${joint(at).map((v, i) => `${Math.round(100 * v)} % from the ${i ? 'top' : 'left'}`).join(', ')}`;
 const settle = () => { if (stepped) { stepped = false; tell(); if (chosen) speak(spot(chosen)); } };  // a key held down is one change
-keysOf('Skeletons', [['← ↑ → ↓', 'move a joint; with Shift in small steps'], ['Tab', 'the next joint'], ['Del', 'remove it'], ['Ctrl+Z', 'undo']]);
 
 element.addEventListener('keydown', e => {
   if ((e.ctrlKey || e.metaKey) && !e.shiftKey && letter(e) === 'z') { e.preventDefault(); e.stopPropagation(); return undo(); }

@@ -137,7 +137,6 @@ keys.addEventListener('drop', async e => {
   if (files.length) take(files); else say(NO_FILE);
 });
 file.accept = PICTURES;
-keysOf('Pictures in a row', [['← →', 'move the picture that has the focus'], ['Del', 'take it away']]);
 if (!more) document.addEventListener('paste', e => {
   const files = pasted(e);
   const typing = e.target.closest && e.target.closest('input, textarea, [contenteditable]');
