@@ -105,5 +105,5 @@ grid.addEventListener('pointerdown', async e => {
 });
 // In the page's own line at the top, beside the keys.
 const place = document.querySelector('#history');
-if (place) place.style.cssText = 'position:absolute;top:4px;right:44px;width:auto;min-width:0;padding:0;z-index:40;overflow:visible';
+if (place) place.style.cssText = 'position:absolute;top:4px;right:50px;width:auto;min-width:0;padding:0;z-index:40;overflow:visible';
 read();
