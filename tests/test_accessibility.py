@@ -85,6 +85,7 @@ def test_canvases_have_no_serious_fault(page, looker):
 
 
 def test_the_page_is_used_without_a_mouse(page, looker):
+    page.emulate_media(reduced_motion="no-preference")
     page.set_input_files("#interpolate-more input[type=file]", PICTURES)
     for side, picture in zip("ab", PICTURES, strict=False):
         page.set_input_files(f"#interpolate-{side} input[type=file]", picture)

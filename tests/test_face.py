@@ -143,6 +143,11 @@ def test_on_a_phone_input_make_and_result_follow_each_other(visit):
 @pytest.mark.slow
 def test_an_example_moves_is_made_here_and_goes_when_pictures_come(visit, looker):  # noqa: F811
     page = visit()
+    where = page.locator("#interpolate-player .where")
+    expect(where).to_have_text("1 / 9", timeout=LONG)
+    expect(page.locator("#interpolate-player .play")).to_have_attribute("aria-label", "Play")  # still, as was wished
+    page.reload()
+    page.emulate_media(reduced_motion="no-preference")
     show(page, "Interpolate")
     where, words = page.locator("#interpolate-player .where"), page.locator("#interpolate-prompt textarea")
     place = where.inner_text()

@@ -84,19 +84,22 @@ def visit(browser, maker):
     context.close()
 
 
-def fill(page, seed):
+def fill(page, seed, words=""):
     for side, file in (("a", ROSE), ("b", DAISY)):
         own = page.locator(f"#interpolate-{side} [data-testid=image] img")
         if not own.count():
             page.set_input_files(f"#interpolate-{side} input[type=file]", file)
             expect(own).to_be_visible(timeout=LONG)
+    if words:  # after the pictures: with them the example goes, and its words
+        page.wait_for_timeout(700)
+        page.get_by_label("In words").first.fill(words)
     page.get_by_label("Seed", exact=True).first.fill(str(seed))
     page.keyboard.press("Tab")
     page.wait_for_timeout(300)
 
 
-def make(page, maker, seed):
-    fill(page, seed)
+def make(page, maker, seed, words=""):
+    fill(page, seed, words)
     page.locator("#interpolate-make").click()
     until(page, lambda: maker.jobs and maker.jobs[-1].request.seed == seed and maker.jobs[-1].over)
     expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
@@ -109,10 +112,8 @@ def items(page):
 
 def test_it_is_found_used_compared_taken_away_and_deleted(visit, maker):
     page = visit()
-    page.get_by_label("In words").first.fill("a crimson rose")
-    make(page, maker, 3)
-    page.get_by_label("In words").first.fill("a pale daisy")
-    make(page, maker, 4)
+    make(page, maker, 3, "a crimson rose")
+    make(page, maker, 4, "a pale daisy")
     src = page.locator("#interpolate-player .cell img").nth(4).get_attribute("src")
     page.click("#history .open")
     expect(items(page)).to_have_count(2, timeout=LONG)
@@ -179,9 +180,8 @@ def test_it_is_found_used_compared_taken_away_and_deleted(visit, maker):
 
 def test_a_reload_in_the_middle_of_a_job_finds_it_again(visit, maker, monkeypatch):
     page = visit()
-    page.get_by_label("In words").first.fill("a blue iris")
     maker.go.clear()
-    fill(page, 8)
+    fill(page, 8, "a blue iris")
     page.click("#interpolate-make")
     expect(page.locator(FIRST)).to_have_count(1, timeout=LONG)
     job = maker.jobs[-1]

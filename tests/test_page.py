@@ -136,6 +136,7 @@ def test_before_the_first_run(page, tmp_path):
 
 
 def test_watch_one_become_the_other_and_make_a_frame_again(page, tmp_path):
+    page.emulate_media(reduced_motion="no-preference")
     drop(page)
     fill(page, "interpolate-steps", 10)
     page.click("#interpolate-make")

@@ -17,7 +17,7 @@ PLAYER = "#interpolate-player"
 @pytest.fixture
 def page(browser, studio):
     """A visit with a film of nine frames, made earlier."""
-    page = browser.new_page(viewport={"width": 1320, "height": 1000})
+    page = browser.new_page(viewport={"width": 1320, "height": 1000}, reduced_motion="no-preference")
     errors = []
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.goto(studio)

@@ -2,6 +2,7 @@
 // played is the film as it will be written: shots of a cell, of milliseconds, and of a picture between two cells.
 const scrub = q('.scrub'), play = q('.play');
 let cells = [], film = [], ends = [], at = 0, shot = -1, run = -1, key = '', playing = 0, began = 0, touched = false, over = false;
+const calm = () => matchMedia('(prefers-reduced-motion: reduce)').matches;  // then nothing starts to move by itself
 const between = new Map();  // pictures, held so that they are there in time
 
 function show(i, src) {
@@ -51,7 +52,7 @@ function draw() {
   if (playing) return start();
   const changed = cells.map((c, i) => [c, i]).filter(([c, i]) => c.src && c.src !== before[i]?.src && i && i < cells.length - 1);
   if (!touched && changed.length) show(changed[changed.length >> 1][1]); else show(at);
-  if (finished && !touched) { show(0); start(); }
+  if (finished && !touched) { show(0); if (!calm()) start(); }
 }
 play.addEventListener('click', () => { touched = true; playing ? pause() : start(); });
 scrub.addEventListener('input', () => { touched = true; pause(); show(+scrub.value); });
