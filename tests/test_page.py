@@ -272,7 +272,10 @@ def test_a_timeline_of_pictures(page):
     line.locator(".key input").nth(0).focus()
     page.set_input_files(field, [DAISY])
     expect(line.locator(".key.coming")).to_have_count(1, timeout=LONG)
+    page.emulate_media(reduced_motion="no-preference")
     assert page.evaluate("document.querySelector('.key.coming .pic').getAnimations().length") == 1
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate("document.querySelector('.key.coming .pic').getAnimations().length") == 0
     assert page.evaluate("document.activeElement.matches('#morph-timeline .key input')")
     page.click("#morph-make")
     says(page, "got 1 still being sent", "morph")
