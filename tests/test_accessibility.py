@@ -34,6 +34,7 @@ def looker():
 def sound(page, what):
     """Nothing serious is wrong with what is seen now, light and dark."""
     out = []
+    page.add_style_tag(content="* { transition: none !important; }")  # colours on their way are none
     for dark in (False, True):
         page.evaluate(DARK, dark)
         context = {"exclude": [[s] for s in GRADIOS]} if GRADIOS else None
