@@ -502,7 +502,8 @@ def ropes(c, x, y):
     assert len(told) == 1 and ["L", "lasso"] in told[0]["keys"]
     for tool in c.root.locator("[data-tool]").all():
         assert tool.get_attribute("aria-label") and tool.get_attribute("aria-pressed") in ("true", "false")
-    c.layer("strokes")
+    c.key("b")  # what paints goes back to the layer of before
+    expect(c.root.locator(".layer.active")).to_have_attribute("data-layer", "strokes")
     colours = c.root.get_by_role("radiogroup", name="Colour")
     colours.get_by_role("radio", name="rose").focus()
     c.page.keyboard.press("ArrowRight")
