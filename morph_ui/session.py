@@ -38,7 +38,7 @@ class Run:
     request: Any = None
     number: int = 0
     id: str = field(default_factory=lambda: secrets.token_hex(12))  # by which a browser knows that it has it
-    kind: str = "make"  # or of live drawing
+    kind: str = "make"  # or of live drawing, or "ready": made earlier
     keep: Collection[int] = ()  # places of frames that stay from the run before
     first: int = 0  # the place of the request's first frame
     frames: dict[int, Frame] = field(default_factory=dict)
@@ -123,6 +123,7 @@ class Session:
         ``own``: other values of `Run`; its ``labels`` are added to the kept ones.
         """
         self.stop()
+        self.shown.clear()
         self.number, self.larger = self.number + 1, None
         old = {n: {i: v for i, v in getattr(self.kept, n).items() if i in keep} for n in KEPT}
         old["labels"] |= own.pop("labels", {})
@@ -215,8 +216,8 @@ def name_of(run: Run, i: int) -> str:
 
 def told(run: Run, finish: Finish) -> dict[str, Any] | None:
     """What the browser keeps of a finished run: the settings that make it again, of single pictures each its own, and
-    how long it took. None of few steps at a stroke, and of an example."""
-    if not (run.over and run.done) or run.kind == "live" or run.example:
+    how long it took. None of few steps at a stroke, and of what was not made here."""
+    if not (run.over and run.done) or run.kind in ("live", "ready") or run.example:
         return None
     each = {i: run.made[i] for i in sorted(run.made) if i >= run.first}
     settings = run.done.settings | ({} if each else {"film": finish.told})

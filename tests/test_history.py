@@ -12,7 +12,7 @@ import pytest
 from conftest import picture, studio_over
 from PIL import Image
 from playwright.sync_api import expect
-from test_easel import LONG, Painter, until
+from test_easel import LONG, Painter, stroke, until
 from test_points import DAISY, ROSE
 
 from engine.requests import Cancelled, Done, Frame, Progress
@@ -67,7 +67,8 @@ def maker():
 @pytest.fixture
 def visit(browser, maker):
     """Opens a page of one browser; ``before`` is run in it first."""
-    context, errors = browser.new_context(viewport={"width": 1366, "height": 768}, accept_downloads=True), []
+    how = {"viewport": {"width": 1366, "height": 768}, "reduced_motion": "reduce"}
+    context, errors = browser.new_context(accept_downloads=True, **how), []
     context.set_default_timeout(LONG)
 
     def open_page(before=""):
@@ -234,7 +235,6 @@ def test_the_oldest_go_and_a_private_window_says_so(visit, maker):
 def test_a_result_is_dragged_anywhere_and_saved_under_its_name(visit, maker):
     page = visit()
     make(page, maker, 5)
-    page.locator("#interpolate-player .play").click()
     page.locator("#interpolate-player .cell").nth(2).click()
     page.locator("#interpolate-player .big").drag_to(page.locator("#interpolate-a"))
     page.wait_for_function(
@@ -252,6 +252,8 @@ def test_a_result_is_dragged_anywhere_and_saved_under_its_name(visit, maker):
         page.locator("#draw-canvas .surface"), target_position={"x": 90, "y": 90}
     )
     expect(page.locator("#draw-canvas .layer.photo")).to_be_visible(timeout=LONG)
+    page.click("#history .drawer .close")
+    stroke(page, page.locator("#draw-canvas .surface").bounding_box(), (60, 60), (120, 90))
     page.locator("#draw-make").click()
     expect(page.locator("#draw-status")).to_contain_text("A picture of 48 × 48", timeout=LONG)
     src = page.locator("#draw-viewer .big").get_attribute("src")

@@ -62,6 +62,17 @@ def test_what_is_of_another_colour_at_the_seam_stays():
     assert np.abs(match(outside, photo, mask, NOTHING) - blue + 5)[mask > 0].max() < 3
 
 
+@pytest.mark.parametrize(("was", "now"), [((200, 60, 80), (235, 140, 160)), ((120, 120, 120), (87, 151, 86))])
+def test_a_part_recoloured_on_purpose_keeps_its_new_colour(was, now):
+    rng = np.random.default_rng(0)
+    photo = np.full((96, 96, 3), (40, 90, 40), np.float32) + rng.normal(0, 6, (96, 96, 1))
+    photo[20:76, 20:76] = np.float32(was) + rng.normal(0, 6, (56, 56, 1))
+    made, mask = photo.copy(), hole(20, 20, 76, 76)
+    made[20:76, 20:76] += np.float32(now) - np.float32(was)
+    got = match(made, photo, mask, NOTHING)[30:66, 30:66].mean((0, 1))
+    assert np.abs(got - now).max() <= 21 and np.abs(got - was).max() > 12
+
+
 @pytest.mark.parametrize(
     ("mask", "changes"),
     [

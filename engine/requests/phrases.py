@@ -17,7 +17,7 @@ from engine.requests.files import named
 MORE, MOST = 1.1, 10.0  # what a pair of brackets does; what would weigh more is no weight: (born in:1984)
 WORDS = ("prompt", "prompt_b", "prompts", "negative")  # the fields of requests that hold them
 PIECE = re.compile(r"\\[()\[\]\\]|[()\[\]]|[^()\[\]\\]+|\\")
-WEIGHT = re.compile(r":\s*([+-]?(?:\d{1,4}[.,]?\d{0,9}|[.,]\d{1,9}))\s*$")
+WEIGHT = re.compile(r":\s*([+−-]?(?:\d{1,4}[.,]?\d{0,9}|[.,]\d{1,9}))\s*$")
 LORA = re.compile(r"<(?:lora|lyco):([^<>]+)>", re.IGNORECASE)
 STRENGTH = re.compile(r":\s*[+−-]?[\d.,]+\s*$")
 
@@ -52,7 +52,7 @@ def _pairs(pieces: list[str]) -> tuple[dict[int, float], set[int]]:
                 other.pop()
             factor = MORE if piece == ")" else 1 / MORE
             said = WEIGHT.search(pieces[i - 1]) if piece == ")" and i - 1 not in closed else None
-            if said and abs(weight := float(said[1].replace(",", "."))) <= MOST:
+            if said and abs(weight := float(said[1].replace(",", ".").replace("−", "-"))) <= MOST:
                 factor, pieces[i - 1] = weight, pieces[i - 1][: said.start()]
             opened[start] = factor
             closed.add(i)

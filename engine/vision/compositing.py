@@ -19,7 +19,8 @@ from engine.vision.drawing import faithfulness, feather, grow, lowpass, sketch_o
 from engine.vision.images import fit_frame
 
 LEAST = 0.01  # a mask under this is not painted: rounding of soft brushes
-SEAM, ALIKE, FEW, GAINS = 16, 96, 64, (0.8, 1.25)  # pixels; levels; pixels; `match`
+SEAM, ALIKE, FEW = 16, 48, 64  # pixels; levels; pixels: of `match`
+GAINS, SHIFT = (0.8, 1.25), 20  # what light does; more of either is another colour, and meant
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ def match(made: np.ndarray, photo: np.ndarray, mask: np.ndarray, painted: np.nda
         if band.sum() >= FEW:
             x, y = made[band], ground[band]
             gain = (y.std(0) / x.std(0).clip(1e-3)).clip(*GAINS)
-            return (gain * (made - x.mean(0)) + y.mean(0)).clip(0, 255)
+            middle = x.mean(0) + (y.mean(0) - x.mean(0)).clip(-SHIFT, SHIFT)
+            return (gain * (made - x.mean(0)) + middle).clip(0, 255)
     return made
 
 

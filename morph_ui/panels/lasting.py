@@ -11,16 +11,18 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic, sleep
 from typing import Any
 from weakref import WeakValueDictionary
 
+import gradio as gr
 from gradio.components import Component
 
 from engine.requests import EngineError
 from morph_ui.session import Session
 
+COUNTING = Lock()
 GRACE = 60.0  # seconds for which a job goes on when the last page that saw it has gone
 LOOK = 0.2  # seconds between two looks at work that was begun by another page
 Updates = dict[Any, Any]
@@ -55,7 +57,8 @@ class Lasting:
         session.going = [g for g in session.going if not g.over] + [self]
 
     def __iter__(self) -> Iterator[Updates]:
-        self.session.watchers += 1
+        with COUNTING:
+            self.session.watchers += 1
         try:
             for new in self.updates:
                 self._note(new)
@@ -94,8 +97,9 @@ class Lasting:
 
 
 def leave(session: Session) -> None:
-    session.watchers -= 1
     session.left = monotonic()
+    with COUNTING:
+        session.watchers -= 1
 
 
 def merged(old: Any, new: Any) -> Any:
@@ -115,9 +119,11 @@ def again(panel: Any) -> Callable[[Session], Iterator[dict[Component, Any]]]:
         for g in going:
             g.news()
         own = {*panel.components} - {*panel.written.values()}  # which the browser itself remembers
-        first = {c: v for c, v in session.shown.items() if c in own} | panel.picture(session)
-        yield first if going else first | ready(panel, session)
-        session.watchers += 1
+        first = {c: v for c, v in dict(session.shown).items() if c in own} | panel.picture(session)
+        over = {panel.make: gr.update(visible=True), panel.stop: gr.update(visible=False)}  # whatever was noted last
+        yield first if going else first | ready(panel, session) | over
+        with COUNTING:
+            session.watchers += 1
         try:
             while going:
                 sleep(LOOK)

@@ -143,6 +143,7 @@ def wire(form: Form, state: gr.State, panel: Any, name: Name | None = None) -> N
     """Wires the example of the form's tab, inside the caller's Blocks. ``name``: what its results are called."""
     shown, found = form.inputs["example"], first(form.tab)
     words = {form.widgets[n]: text for n, text in (found.words if found else {}).items()}
+    own = json.dumps([*words.values()])
 
     def wanted(session: Session) -> Updates:
         if found is None or not (session.run.request is None or session.run.example):
@@ -150,7 +151,7 @@ def wire(form: Form, state: gr.State, panel: Any, name: Name | None = None) -> N
         run = begin(session, found, name(found.request) if name else {})
         said = f"An example, made earlier with flora and seed {found.request.seed}. Bring your own, or press Make"
         ghost = json.dumps({"run": run.number} | found.ghost)
-        return {shown: ghost} | words | panel.ended(session, said)
+        return {shown: ghost} | panel.ended(session, said)
 
     def gone(session: Session, event: gr.EventData) -> Updates:
         """What the visitor has made or chosen meanwhile stays."""
@@ -160,12 +161,14 @@ def wire(form: Form, state: gr.State, panel: Any, name: Name | None = None) -> N
         session.run = session.kept = Run(over=True)
         return panel.picture(session) | panel.clear() | {panel.status: message("")}
 
-    shown.wanted(wanted, state, [shown, *words, *panel.components], **AT_ONCE)
+    shown.wanted(wanted, state, [shown, *panel.components], **AT_ONCE)
     shown.gone(gone, state, panel.components, **AT_ONCE)
     panel.screen.change(None, panel.screen, None, js=SEEN % panel.screen.elem_id, **AT_ONCE)
-    if words:
-        js = f"(...given) => given.map((text, i) => text === {json.dumps([*words.values()])}[i] ? '' : text)"
-        shown.gone(None, [*words], [*words], js=js, **AT_ONCE)
+    if words:  # in the browser, which knows what has been typed or brought back by now: the visitor's own stay
+        come = f"(...given) => given.some(Boolean) ? given : {own}"
+        go = f"(...given) => given.map((text, i) => text === {own}[i] ? '' : text)"
+        shown.placed(None, [*words], [*words], js=come, **AT_ONCE)
+        shown.gone(None, [*words], [*words], js=go, **AT_ONCE)
     if found and (onto := found.layers):
         shown.use(lambda: feed_value(form.tab, onto()), None, panel.feed, **AT_ONCE)
 

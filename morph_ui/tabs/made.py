@@ -71,7 +71,10 @@ def show(panel: Film) -> Callable[..., Updates]:
         if found is None:
             return panel.still
         request, frames = request_of(found["settings"], found), frames_of(found)
-        run, done = session.begin(request), Done(frames, found["settings"], 0.0, 0, quality=found["quality"])
+        run, done = (
+            session.begin(request, kind="ready"),
+            Done(frames, found["settings"], 0.0, 0, quality=found["quality"]),
+        )
         for made in (*(Frame(i, picture) for i, picture in enumerate(frames)), done):
             run.take(made, session.save)
         session.end(run)

@@ -5,9 +5,11 @@ function remember(c) {
   recent = [c, ...recent.filter(r => r !== c)].slice(0, 5);
   refresh();
 }
+let left = null;  // the layer that was drawn on when a part was to be chosen: what paints goes back there
 function choose(t) {
   tool = t;
-  if (t === 'select' && layers.mask) { active = 'mask'; setTimeout(() => { if (tool === 'select' && !falsified && !stroke && element.offsetParent) parts(); }, 50); }
+  if (left && !['select', 'lasso', 'hand'].includes(t)) { active = left; left = null; }
+  if (t === 'select' && layers.mask) { if (active !== 'mask') left = active; active = 'mask'; setTimeout(() => { if (tool === 'select' && !falsified && !stroke && element.offsetParent) parts(); }, 50); }
   surface.dataset.is = patch ? 'patch' : t; refresh(); paint();
 }
 function shape(ratio) {
@@ -96,7 +98,7 @@ document.addEventListener('keydown', e => {
   else if (e.target === surface && key === 'enter' && cross && !patch) { e.preventDefault(); useThere(e); }
   else if (key === 'x' && layers.mask) { layers.mask.visible = !layers.mask.visible; refresh(); paint(); tell(); }
   else if ((e.key === ',' || e.key === '.') && tool === 'select') reach(e.key === ',' ? -1 : 1);
-  else if (key === 'i' && e.shiftKey && layers.mask) { active = 'mask'; invert(); refresh(); }
+  else if (key === 'i' && e.shiftKey && layers.mask) invert();
   else if (KEYS[key] && (KEYS[key] !== 'select' || layers.mask)) choose(KEYS[key]);
 });
 const unspace = () => { if (spaced) { spaced = false; choose(tool); } };

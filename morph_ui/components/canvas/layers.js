@@ -38,7 +38,7 @@ const shut = act => e => { e.target.closest('details').open = false; if (!stroke
 for (const n of ['mask', 'sketch', 'strokes'].filter(n => layers[n])) {
   const layer = layers[n];
   const eye = button('icon eye', `Show ${LABEL[n]}${n === 'mask' ? ' (X)' : ''}`, EYE, () => { layer.visible = !layer.visible; refresh(); paint(); tell(); });
-  const name = button('name', `Draw on ${LABEL[n]}`, LABEL[n], () => { edgeDone(); active = n; tool === 'select' && n !== 'mask' ? choose('brush') : refresh(); paint(); });
+  const name = button('name', `Draw on ${LABEL[n]}`, LABEL[n], () => { edgeDone(); active = n; left = null; tool === 'select' && n !== 'mask' ? choose('brush') : refresh(); paint(); });
   const clear = button('clear', `Clear ${LABEL[n]}`, 'Clear', shut(() => { if (edit(layer, 0, 0, W, H, g => g.clearRect(0, 0, W, H))) { layer.inked = false; refresh(); paint(); tell(); } }));
   // A mask says how much may change by its own alpha: no opacity of the whole.
   if (n !== 'mask') layer.slider = range(`Opacity of ${LABEL[n]}`, 0, 1, v => { layer.opacity = v; soon(); }, tell);

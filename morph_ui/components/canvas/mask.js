@@ -2,7 +2,7 @@
 let edging = null;  // while one of its sliders moves: the mask as it was
 function veilOf(alpha) {
   const out = new ImageData(W, H), paint = [1, 3, 5].map(i => parseInt(VEIL.slice(i, i + 2), 16));
-  for (let i = 0; i < alpha.length; i++) { out.data.set(paint, 4 * i); out.data[4 * i + 3] = alpha[i] + .5; }
+  for (let i = 0; i < alpha.length; i++) { out.data.set(paint, 4 * i); out.data[4 * i + 3] = alpha[i]; }
   return out;
 }
 const alphaOf = layer => Float32Array.from({ length: W * H }, ((d, _, i) => d[4 * i + 3]).bind(null, layer.c.g.getImageData(0, 0, W, H).data));

@@ -1,8 +1,8 @@
 """The example that stands on a tab until the visitor brings something: laid over the inputs, which stay empty.
 
 Python sets its value (JSON: the "run" that is shown, and "pair", "row" or "flat"); the browser empties it when the
-example goes. ``wanted`` asks for it when the tab is opened first and nothing is there already, ``gone`` tells that it
-has gone (with the run), ``use`` that it is wanted on the canvas.
+example goes. ``wanted`` asks for it when the tab is opened first and nothing is there already, ``placed`` tells that it
+stands there, ``gone`` that it has gone (with the run), ``use`` that it is wanted on the canvas.
 """
 
 import json

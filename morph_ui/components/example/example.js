@@ -35,7 +35,7 @@ function place(v) {
   const close = make('button', '', { type: 'button', textContent: '×', ariaLabel: 'Put the example away', title: 'Put the example away' });
   close.addEventListener('click', away);
   badge.append(close); lay(stage, badge);
-  look();
+  trigger('placed', {});
 }
 function away() {
   if (!there) return;
@@ -59,7 +59,8 @@ for (const box of inputs) eyes.observe(box, { subtree: true, childList: true, at
 of('canvas')?.querySelector('.surface')?.addEventListener('pointerdown', e => e.target.closest('.ghost') || away(), true);
 of('examples')?.addEventListener('click', away, true);
 for (const box of inputs) box.addEventListener('drop', away, true);
-watch('value', () => { if (props.value && !there) place(JSON.parse(props.value)); });
+// What has been brought while it was on its way stays alone.
+watch('value', () => { if (!props.value || there) return; if (brought()) { there = true; away(); } else place(JSON.parse(props.value)); });
 // The studio has to know the visit first.
 const ask = () => { if (!kept() && !brought()) trigger('wanted', {}); };
 if (window.chrysalisReady) setTimeout(ask, 0); else window.addEventListener('chrysalis-ready', ask, { once: true });

@@ -10,7 +10,7 @@ const about = e => [titled(e), moment(e.at), e.settings.model, ...[e.settings, .
 const seeds = e => [e.settings, ...e.each].map(s => String(s?.seed));
 const listed = () => {
   const asked = find.value.toLowerCase().split(/\s+/).filter(Boolean);
-  return entries.filter(e => { const all = about(e); return asked.every(w => /^\d+$/.test(w) ? seeds(e).includes(w) : all.includes(w)); });
+  return entries.filter(e => { const all = about(e); return asked.every(w => /^\d+$/.test(w) ? seeds(e).includes(w) || ` ${words(e.settings)} `.includes(` ${w} `) : all.includes(w)); });
 };
 function cell(e, src = '') {
   const li = document.createElement('li'), b = Object.assign(document.createElement('button'), { type: 'button', className: 'thumb' }), img = document.createElement('img');
@@ -92,7 +92,7 @@ function drain() {
   for (const made of (window.chrysalisMade ||= []).splice(0)) coming = coming.then(() => take(made)).then(is => is && changed()).catch(e => {
     if (refused || broken) return;
     refused = true;  // which is said once
-    say(indexedDB ? 'This browser gives the history no more room: the newest results are not kept. Save what you want to keep.' : NONE);
+    say('This browser gives the history no more room: the newest results are not kept. Save what you want to keep.');
   });
 }
 window.addEventListener('chrysalis-made', drain); drain();
@@ -103,7 +103,8 @@ grid.addEventListener('pointerdown', async e => {
   const pictures = await store.pictures(entry.id), i = films(entry) ? pictures.length >> 1 : 0;
   img.dataset.full = URL.createObjectURL(pictures[i]); img.dataset.name = entry.names[i];
 });
+grid.addEventListener('dragstart', e => { if (e.target.dataset?.entry && !e.target.dataset.full) e.preventDefault(); });  // not the small one
 // In the page's own line at the top, beside the keys.
 const place = document.querySelector('#history');
-if (place) place.style.cssText = 'position:absolute;top:4px;right:44px;width:auto;min-width:0;padding:0;z-index:40;overflow:visible';
+if (place) place.style.cssText = 'position:absolute;top:4px;right:50px;width:auto;min-width:0;padding:0;z-index:40;overflow:visible';
 read();

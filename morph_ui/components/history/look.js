@@ -1,7 +1,7 @@
 // One result large, with its settings; or two, side by side or one over the other.
 const large = q('.large'), big = q('.big'), other = q('.other'), part = q('.part'), scrub = q('.scrub'), play = q('.play');
 const TITLES = { interpolate: 'Interpolate', morph: 'Morph', draw: 'Draw', edit: 'Edit' }, urls = new Map();
-let seen = null, second = null, at = 0, playing = 0, began = 0, over = false;
+let seen = null, second = null, at = 0, playing = 0, began = 0, over = false, turn = 0;
 const url = blob => { if (!urls.has(blob)) urls.set(blob, URL.createObjectURL(blob)); return urls.get(blob); };
 const titled = e => `${TITLES[e.method] || e.method} · seed ${e.settings.seed}`;
 const moment = ms => new Date(ms).toLocaleString('en', { weekday: 'short', day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', hour12: false });
@@ -33,6 +33,7 @@ function frame(i) {
 }
 function pause() { cancelAnimationFrame(playing); playing = 0; play.textContent = '▶'; play.ariaLabel = 'Play'; }
 function start() {
+  pause();
   const film = seen.entry.film.length ? seen.entry.film : seen.pictures.map((_, i) => [i, 125]), ends = [];
   film.reduce((sum, [, ms], i) => ends[i] = sum + ms, 0);
   began = performance.now(); play.textContent = '❚❚'; play.ariaLabel = 'Pause';
@@ -55,8 +56,9 @@ function divide() {
 async function opened(entry) { return { entry, pictures: await store.pictures(entry.id), at: 0 }; }
 async function show(entry, against = null, i = 0) {
   pause();
-  const was = document.activeElement;
-  seen = await opened(entry); second = against; q('.said').textContent = '';
+  const was = document.activeElement, mine = ++turn, found = await opened(entry);
+  if (mine !== turn) return;  // another one was asked for meanwhile
+  seen = found; second = against; q('.said').textContent = '';
   if (!seen.pictures.length) return say('That one is no longer there.');
   const film = films(entry);
   scrub.max = seen.pictures.length - 1; play.hidden = !film || seen.pictures.length < 2; scrub.hidden = seen.pictures.length < 2;
@@ -87,7 +89,7 @@ q('.acts .compare').addEventListener('click', () => {
   if (second) { second = null; return divide(); }
   const mine = { ...seen, at };
   pause(); comparing = mine; large.close(); drawer(true);
-  say('Choose the other one.', 'not now', () => { comparing = null; say(''); });
+  say('Choose the other one.', 'not now', () => { comparing = null; say(''); draw(); });
   const before = mine.entry.before;
   if (before) grid.prepend(cell({ ...mine.entry, id: '', before, thumb: null }, before));
 });

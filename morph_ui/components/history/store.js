@@ -22,10 +22,11 @@ const store = {
   clear: () => base('readwrite', (e, p) => { e.clear(); p.clear(); }),
 };
 // The oldest go when there is no room: of our own bound, or of the browser's.
-async function room(more = 0) {
+async function room(more) {
+  if (more > ROOM) throw new Error('larger than the whole history');
   const list = await store.list(), gone = [];
   let sum = more + list.reduce((n, e) => n + e.bytes, 0);
-  while (sum > ROOM && list.length > (more ? 0 : 1)) { const old = list.pop(); sum -= old.bytes; gone.push(old.id); }
+  while (sum > ROOM && list.length) { const old = list.pop(); sum -= old.bytes; gone.push(old.id); }
   if (gone.length) await store.drop(gone);
 }
 let refused = false;
@@ -34,7 +35,7 @@ async function keep(entry, pictures) {
   for (let tries = 0; ; tries++) {
     try { await store.put(entry, pictures); break; } catch (e) {
       const list = await store.list();
-      if (!list.length || tries > 6) throw e;
+      if (e?.name !== 'QuotaExceededError' || !list.length || tries > 6) throw e;  // for anything else, room is of no use
       await store.drop(list.slice(-Math.ceil(list.length / 4)).map(e => e.id));
     }
   }

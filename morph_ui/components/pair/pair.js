@@ -52,6 +52,10 @@ const prepare = () => {
   for (const s of ['a', 'b']) for (const input of zone(s)?.querySelectorAll('input[type=file]') || []) { input.multiple = true; input.accept = PICTURES; }
 };
 document.addEventListener('pointerdown', prepare, true); prepare();
+// Nothing to change places while nothing of the visitor's is there.
+const swap = document.querySelector(`#${OWN.tab}-swap`), swaps = () => { swap.disabled = !full('a') && !full('b'); };
+for (const s of ['a', 'b']) if (zone(s)) new MutationObserver(swaps).observe(zone(s), { subtree: true, childList: true });
+swaps();
 // After the page was loaded again: what is still there. The studio may have been started anew, or a day may have passed.
 async function back(old) {
   const sides = ['a', 'b'].filter(s => old[s]), sent = {}, gone = [];
