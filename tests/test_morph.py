@@ -261,7 +261,7 @@ def test_a_downloaded_lora_brought_back_gives_the_same_pictures(make, ask, tmp_p
 # ----------------------------------------------------------------------------------------------------------- bad luck
 
 
-@pytest.mark.parametrize("until", ["fitting", "noise", "again", "looking where", "drawing the frames"])
+@pytest.mark.parametrize("until", ["learning", "noise", "again", "looking where", "drawing the frames"])
 def test_stopped_anywhere_the_network_is_as_it_was(models, ask, until):
     unet, context = models.load(ask().model).unet, Context(models)
     before = unet.attn_processors
