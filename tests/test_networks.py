@@ -111,7 +111,7 @@ def test_keypoints_from_files_are_shown_dragged_and_steer(page, tmp_path):
     joint.nth(4).focus()
     page.keyboard.press("ArrowRight")  # one hundredth of the picture
     page.keyboard.press("Tab")
-    expect(page.locator("#interpolate-pose input")).to_have_value("by the skeletons below", timeout=WAIT)
+    expect(page.locator("#interpolate-pose input")).to_have_value("as the skeletons below say", timeout=WAIT)
     page.locator("#interpolate-make").click()
     expect(status(page)).to_contain_text("9 frames", timeout=WAIT)
     with page.expect_download() as download:
