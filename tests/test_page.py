@@ -321,6 +321,7 @@ def test_morph_through_two_pictures(page, tmp_path, tiny):
     page.get_by_role("tab", name="Morph").click()
     page.set_input_files("input:has(+ #morph-load)", saved["mp4"])
     says(page, "The same 2 pictures make it again", "morph")
+    page.click("#morph-advanced > button")
     expect(page.locator("#morph-steps input[type=number]")).to_have_value("5")
     expect(keys(page)).to_have_count(2, timeout=LONG)  # which are there again
     assert words(page) == ["", "a pink daisy"]
