@@ -184,7 +184,7 @@ class ModelManager:
         old = next((n for n in self._resident if n != but), None)
         if old is None:
             return False
-        self.executor.forget(self._resident.pop(old))
+        self._resident.pop(old).leave()
         release(self.device)
         return True
 

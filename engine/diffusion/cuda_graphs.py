@@ -54,7 +54,7 @@ class CudaGraphs(Executor):
         self._off = False
 
     def answer(self, owner: Any, part: Plain, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        if self._off or torch.is_grad_enabled() or not all(t.is_cuda for t in given) or not part.untouched():
+        if self._off or torch.is_grad_enabled() or not self.here(given) or not part.untouched():
             return None
         shapes = tuple((t.shape, t.dtype, t.stride()) for t in given)
         key = id(owner), part.name, shapes, part.weights()
@@ -72,6 +72,10 @@ class CudaGraphs(Executor):
             said = (str(e).strip().splitlines() or [type(e).__name__])[0][:160]
             self.tell(f"CUDA graphs must be recorded and played, got {said}; torch goes on")
             return None
+
+    @staticmethod
+    def here(given: tuple[Tensor, ...]) -> bool:
+        return all(t.is_cuda for t in given)
 
     def _record(self, part: Plain, given: tuple[Tensor, ...]) -> Any:
         if len(self._graphs) >= MOST:

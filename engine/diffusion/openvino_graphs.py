@@ -140,14 +140,15 @@ class OpenVino(Executor):
             return
         try:
             if tuple(map(int, installed().split(".")[:2])) < OLDEST:
-                raise ImportError(installed())
+                raise ImportError
             openvino_model.begin(torch.get_num_threads())
             self._begun = True
         except BaseException as e:
             self._off = True
-            least = ".".join(map(str, OLDEST))
-            got = str(e) if isinstance(e, ImportError) and e.name is None else "none"
-            got = got if isinstance(e, ImportError) else f"{type(e).__name__}: {e}"[:160]
+            least, own = ".".join(map(str, OLDEST)), installed()
+            got = (
+                f"{type(e).__name__}: {e}"[:160] if not isinstance(e, ImportError) else "none" if own == "0.0" else own
+            )
             self.tell(f"openvino must be installed, {least} or later, to draw faster, got {got}; torch goes on")
 
     def _make(self, asked: Asked) -> Graph:

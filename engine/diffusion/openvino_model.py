@@ -94,8 +94,9 @@ def convert(part: Plain, given: tuple[Tensor, ...]) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    for category in (torch.jit.TracerWarning, DeprecationWarning, FutureWarning, UserWarning):
-        warnings.filterwarnings("ignore", category=category, module=r"torch\.jit|diffusers|transformers|openvino")
+    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # `OpenVino` looks whether they are right
+    for category in (DeprecationWarning, FutureWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"torch\.jit|openvino")
     given = tuple(t.expand(2, *t.shape[1:]) for t in wide(given))
     traced = torch.jit.trace(part.float(), given, check_trace=False)
     decoder = TorchScriptPythonDecoder(traced, example_input=given)

@@ -115,6 +115,11 @@ class Resident:
         found = None if self.plan.offload else self.executor.answer(self, self._plain[part], given)
         return (self._plain[part](*given), "torch") if found is None else (found, self.executor.name)
 
+    def leave(self) -> None:
+        """It is wanted no longer: a job that still has it goes on in torch."""
+        self.executor.forget(self)
+        self.executor = Executor()
+
     def _read(self, which: int, ids: Tensor) -> tuple[Tensor, ...]:
         return self.run(f"text {which}", ids)[0]
 
