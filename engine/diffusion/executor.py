@@ -35,6 +35,9 @@ class Executor:
         """What ``make`` gives, or what it gave when it was last asked for that name."""
         return make()
 
+    def ready(self) -> None:
+        """Waits until all that was asked for is made."""
+
     def forget(self, owner: Any) -> None:
         """Lets go of all that belongs to a network that leaves."""
 

@@ -83,6 +83,9 @@ class OpenVino(Executor):
             self._fail(key, part.name, e)
             return None
 
+    def ready(self) -> None:
+        self.background.wait()
+
     def forget(self, owner: Any) -> None:
         with self._lock:
             for keys in (self._graphs, self._again):
