@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import describe
 from engine.checkpoints.manager import ModelManager
 from engine.diffusion.executor import Executor
-from engine.diffusion.model import LatentDiffusion, plain
+from engine.diffusion.model import LatentDiffusion, unpacked
 
 BATCHES = (1, 4, 8)
 SIDE = 1536  # of the matrices whose product is the peak
@@ -29,7 +29,7 @@ def calls(net: LatentDiffusion, rows: int) -> dict[str, tuple[Tensor, ...]]:
     side, own = net.size // net.vae_scale_factor, net.resident
     x = torch.randn(rows, net.channels + net.concat_channels, side, side, device=net.device)
     words = net.embed(["a rose"]).expand(rows)
-    told = plain(words.told([net.size] * 2, net.dtype))
+    told = unpacked(words.told([net.size] * 2, net.dtype))
     pictures = torch.rand(rows, 3, net.size, net.size, device=net.device) * 2 - 1
     like = {"dtype": own.vae_dtype, "memory_format": torch.channels_last}
     latents = torch.randn(rows, net.channels, side, side, device=net.device)

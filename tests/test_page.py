@@ -29,6 +29,7 @@ def page(browser, studio):
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.goto(studio)
     expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
+    page.click("#interpolate-advanced > button")  # More
     yield page
     assert errors == [] and outside == []  # nothing is asked of anyone else
     page.close()
@@ -69,12 +70,12 @@ def test_numbers_are_taken_as_they_are_written(page):
     two, half = "must be one number, got what may be two", "must be a number, got one that is not finished."
     for box, name, written, wrong in (
         (seed, "Seed", "7e", half),
-        (guidance, "Guidance", "-", half),
+        (guidance, "Follow the words", "-", half),
         (seed, "Seed", "1,000", two),
         (seed, "Seed", "1.000", two),
-        (guidance, "Guidance", "7,125", two),
-        (guidance, "Guidance", "1,000,000", two),
-        (guidance, "Guidance", "1,2,3", two),
+        (guidance, "Follow the words", "7,125", two),
+        (guidance, "Follow the words", "1,000,000", two),
+        (guidance, "Follow the words", "1,2,3", two),
         (seed, "Seed", "1.2.3", two),
         (seed, "Seed", "0x10", "must be a number, got 0x"),
         (steps, "Steps", "5e", half),
@@ -102,7 +103,7 @@ PIXELS = """async () => Promise.all([...document.querySelectorAll('#interpolate-
 
 def test_before_the_first_run(page, tmp_path):
     """Sentences for what is missing or broken; an example, a swap, a dice; a preset."""
-    page.click("#interpolate-advanced button")
+    page.locator(".example-badge button").click(timeout=LONG)  # the example is put away
     page.click("#interpolate-make")
     says(page, "Picture A (From) must be a picture, got nothing")
     broken = tmp_path / "cut.jpg"
@@ -135,6 +136,7 @@ def test_before_the_first_run(page, tmp_path):
 
 
 def test_watch_one_become_the_other_and_make_a_frame_again(page, tmp_path):
+    page.emulate_media(reduced_motion="no-preference")
     drop(page)
     fill(page, "interpolate-steps", 10)
     page.click("#interpolate-make")
@@ -292,6 +294,7 @@ def test_a_timeline_of_pictures(page):
 
 def test_morph_through_two_pictures(page, tmp_path, tiny):
     page.get_by_role("tab", name="Morph").click()
+    page.locator("#morph-player .example-badge button").click(timeout=LONG)
     page.click("#morph-make")
     says(page, "Pictures must be 2 to 12, got none", "morph")
     page.set_input_files("#morph-timeline input[type=file]", [ROSE, DAISY])
@@ -302,14 +305,14 @@ def test_morph_through_two_pictures(page, tmp_path, tiny):
         fill(page, f"morph-{field}", value)
     page.click("#morph-make")
     expect(cells(page, "forming", "morph")).not_to_have_count(0, timeout=LONG)
-    says(page, "fitting LoRAs", "morph")
+    says(page, "learning your pictures", "morph")
     page.click("#morph-stop")
     says(page, "Stopped", "morph")
     ready(page, "morph")
     fill(page, "morph-lora-steps", 4)
     page.click("#morph-make")
     says(page, "16 frames of 64 × 64", "morph")
-    says(page, "as long as a cross-fade", "morph")
+    says(page, "as much as a cross-fade", "morph")
     expect(cells(page, "done", "morph")).to_have_count(16)
     saved = {}
     for name in ("mp4", "files"):

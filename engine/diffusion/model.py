@@ -22,6 +22,7 @@ from engine.diffusion.residency import Resident
 from engine.diffusion.sampling import Denoise
 from engine.diffusion.words import Words, read, unread
 from engine.requests import EngineError
+from engine.requests.phrases import plain
 
 channels_last = torch.channels_last
 
@@ -116,14 +117,14 @@ class LatentDiffusion:
     def embed(self, prompts: Sequence[str], negatives: Sequence[str] = ()) -> Words:
         """Texts → their words, rows of ``prompts`` first. An empty negative is zeros for networks that learnt it so.
 
-        What goes beyond the network's length is left out (see `unread`).
+        Brackets weigh (`engine.requests.phrases`). What goes beyond the network's length is left out (see `unread`).
         """
         texts = [*prompts, *negatives]
         self.resident.need("text")
         words = read(self.resident.readers, texts, self.max_tokens, self.device)
         if not self.resident.zero_negative:
             return words
-        shown = torch.tensor([i < len(prompts) or bool(t) for i, t in enumerate(texts)], device=self.device)
+        shown = torch.tensor([i < len(prompts) or bool(plain(t)) for i, t in enumerate(texts)], device=self.device)
         return words.map(lambda t: t * shown.view(-1, *[1] * (t.ndim - 1)))
 
     def unread(self, prompts: Sequence[str]) -> list[str]:
@@ -219,7 +220,7 @@ class LatentDiffusion:
                 if shown:
                     self.answered["torch"] += len(part)
                     return self.unet(part, times, **seen, **shown).sample.float()
-                return self._run("unet", part, times, *plain(seen)).float()
+                return self._run("unet", part, times, *unpacked(seen)).float()
             finally:
                 self.now = None
 
@@ -253,6 +254,6 @@ class LatentDiffusion:
             yield
 
 
-def plain(seen: dict[str, Any]) -> tuple[Tensor, ...]:
+def unpacked(seen: dict[str, Any]) -> tuple[Tensor, ...]:
     """What a UNet is told of words (`Words.told`), as `plain.Denoising` takes it."""
     return seen["encoder_hidden_states"], *seen.get("added_cond_kwargs", {}).values()

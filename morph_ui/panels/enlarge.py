@@ -70,6 +70,12 @@ class Enlarge:
 
         return make
 
+    def to_end(self, worker: Any, panel: Panel, session: Session, run: Run, settings: dict[str, Any]) -> Iterator[Any]:
+        try:
+            yield from self.follow(worker, panel, session, run, settings)
+        finally:
+            run.over = True
+
     def follow(
         self, worker: Any, panel: Panel, session: Session, run: Run, settings: dict[str, Any]
     ) -> Iterator[Updates]:

@@ -16,6 +16,7 @@ from morph_ui.components.shelf import EXAMPLES as FOLDER
 from morph_ui.components.shelf import examples
 from morph_ui.panels import Updates
 from morph_ui.panels.film import Film, measures
+from morph_ui.panels.status import sentences
 from morph_ui.session import Session
 
 MADE = FOLDER / "made"
@@ -75,6 +76,6 @@ def show(panel: Film) -> Callable[..., Updates]:
             run.take(made, session.save)
         session.end(run)
         first = f"Made earlier with {request.model}, the preset {found['preset']} and seed {request.seed}"
-        return panel.ended(session, ". ".join([f"{first}; press Make to make it here", *measures(done)]))
+        return panel.ended(session, sentences(f"{first}; press Make to make it here", *measures(done)))
 
     return choose
