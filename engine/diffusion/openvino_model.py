@@ -53,7 +53,11 @@ def compiled(model: Any, threads: int, dtype: torch.dtype) -> Any:
 
 
 def begin(threads: int) -> None:
-    """Imports OpenVINO, and has it start its threads, which inherit the priority that the caller has now."""
+    """Imports OpenVINO, and has it start its threads, which inherit the priority that the caller has now.
+
+    What it would report to its makers with is kept from being imported: nothing leaves this machine.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as Python has it: not to be had
     import openvino as ov
     from openvino import opset13
 
