@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
+from benchmarks.machine import describe
 from benchmarks.tiny import done
 from engine.checkpoints.manager import Memo, ModelManager
 from engine.requests import DrawRequest
@@ -59,17 +60,26 @@ def updates(models: ModelManager, sent: list[dict[str, Any]], model: str, **chan
 
 
 def measure(model: str, device: str, repeats: int) -> dict[str, Any]:
-    models, whole, part = ModelManager(device), values(False), values(True)
-    rounds: dict[str, list[float]] = {"whole": [], "part": [], "four": []}
+    models, whole, part = ModelManager(device, executor="auto"), values(False), values(True)
+    plain = ModelManager(device)
+    for _ in range(2):  # what these ask for is made
+        updates(models, whole[: WARM + 1], model)
+        updates(models, part[: WARM + 1], model)
+        models.executor.ready()
+    rounds: dict[str, list[float]] = {"whole": [], "part": [], "four": [], "torch": []}
     for _ in range(repeats):  # in turn, so that noise hits all alike
         rounds["whole"] += updates(models, whole, model)
+        rounds["torch"] += updates(plain, whole, model)
         rounds["part"] += updates(models, part, model)
         rounds["four"] += updates(models, whole, model, steps=4)
     s = {k: median(v) for k, v in rounds.items()}
     return {
         "model": model,
         "device": str(models.device),
+        "processor": describe(models.device)["device"],
+        "executor": models.executor.name,
         "updates_per_s": round(1 / s["whole"], 2),
+        "over_torch": round(s["torch"] / s["whole"], 2),
         "stroke_to_picture_s": round(s["whole"], 3),
         "slowest_s": round(max(rounds["whole"]), 3),
         "partly_painted_s": round(s["part"], 3),

@@ -96,6 +96,11 @@ class Context:
     def evaluations(self) -> int:
         return self._model.evaluations if self._model else 0
 
+    @property
+    def executor(self) -> str:
+        """Who answered for the network."""
+        return self._model.executor if self._model else ""
+
     def load(self, name: str, wants: Sequence[str]) -> Generator[Progress, None, LatentDiffusion]:
         """Makes the network of that name this job's, with what is wanted beside it."""
         self._model = yield from self.models.loading(name, wants)

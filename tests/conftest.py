@@ -40,6 +40,7 @@ def pytest_configure():
     os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="chrysalis-hub-")
     for name in ("CHRYSALIS_MODEL", "CHRYSALIS_MODELS"):
         os.environ.pop(name, None)
+    os.environ["CHRYSALIS_EXECUTOR"] = "torch"  # graphs have tests of their own; others are not to wait for them
     os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody answers there
 
 

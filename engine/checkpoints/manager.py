@@ -14,6 +14,7 @@ from engine.checkpoints import controls, hub, load
 from engine.checkpoints.catalogue import Extra
 from engine.checkpoints.resolve import Choice, fetch, missing, resolve
 from engine.checkpoints.whole import weights
+from engine.diffusion.executor import executor as choose
 from engine.diffusion.memory import GB, SHORT, Room, limit, release, short_of_memory
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.residency import Resident
@@ -80,7 +81,8 @@ class ModelManager:
 
     ``memory``: how many GB of the device networks may use; 0 is what it has (`engine.diffusion.memory.limit`).
     ``paths``: the folders in which files of this machine may be named as networks or LoRAs; None: anywhere.
-    ``folders``: the artist's own, in which names are enough (`library`).
+    ``folders``: the artist's own, in which names are enough (`library`). ``executor``: who answers plain calls
+    (`engine.diffusion.executor`), whose graphs are kept in the folder ``graphs``.
     """
 
     def __init__(
@@ -90,9 +92,12 @@ class ModelManager:
         memory: float = 0.0,
         paths: Sequence[str] | None = None,
         folders: Sequence[str] = (),
+        executor: str = "torch",
+        graphs: Path | None = None,
     ):
         self.device = pick_device(device)
         self.dtype = dtype or pick_dtype(self.device)
+        self.executor = choose(executor, self.device, self.dtype, graphs)
         self.limit, self.paths, self.folders = limit(self.device, memory), paths, tuple(folders)
         self.memo = Memo()
         self.tools = Memo(4 << 30)  # CLIPs and detectors, each larger than all else that is remembered
@@ -147,7 +152,8 @@ class ModelManager:
         if self.device.type != "cpu" and tiny:
             taesd = load.module(tiny, self.dtype).eval().requires_grad_(False)
         rate = choice.lora_rate
-        own = Resident(parts, self.device, self.dtype, choice.name, choice.family, lora_rate=rate, taesd=taesd)
+        how = {"lora_rate": rate, "taesd": taesd, "executor": self.executor}
+        own = Resident(parts, self.device, self.dtype, choice.name, choice.family, **how)
         own.settle(self.limit)
         return own
 
@@ -178,7 +184,7 @@ class ModelManager:
         old = next((n for n in self._resident if n != but), None)
         if old is None:
             return False
-        del self._resident[old]
+        self._resident.pop(old).leave()
         release(self.device)
         return True
 

@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.diffusion import memory
+from engine.diffusion.executor import Executor
+from engine.diffusion.plain import Decoding, Denoising, Encoding, Plain, Reading, reader
 from engine.diffusion.schedule import FEW_STEPS, LCM, Schedule
 from engine.requests import EngineError
 
@@ -37,15 +39,18 @@ class Resident:
         family: str = "",
         lora_rate: float = 1e-3,
         taesd: Any = None,
+        executor: Executor | None = None,
     ):
         self.name, self.folder, self.device, self.dtype = name or parts.folder.name, parts.folder, device, dtype
         self.family, self.lora_rate, self.taesd = family, lora_rate, taesd
         self.unet, self.vae = parts.unet, parts.vae
         self.text_encoder, self.tokenizer = parts.text_encoder, parts.tokenizer
-        self.readers = [(self.tokenizer, self.text_encoder)]  # (tokenizer, text encoder)
-        if second := getattr(parts, "text_encoder_2", None):
-            self.readers.append((parts.tokenizer_2, second))
-        self.texts = [encoder for _, encoder in self.readers]
+        second = getattr(parts, "text_encoder_2", None)
+        self.texts = [self.text_encoder, second] if second else [self.text_encoder]
+        self.executor, self._plain = executor or Executor(), self._parts()
+        tokenizers = (self.tokenizer, parts.tokenizer_2) if second else (self.tokenizer,)
+        own = [reader(partial(self._read, i), bool(second)) for i in range(len(self.texts))]
+        self.readers = list(zip(tokenizers, own, strict=True))  # (tokenizer, text encoder)
         self.zero_negative = bool(getattr(parts, "zero_negative", False))
         for module in (self.unet, self.vae, *self.texts):
             module.eval().requires_grad_(False)
@@ -77,6 +82,7 @@ class Resident:
         """Puts a control beside it, or for "live" a function that gives LCM-LoRA's weights (see `weights_for`)."""
         if kind == "live":
             self._few_step, self._few_step_weights = module, {}
+            self.executor.forget(self)
         else:
             self.controls[kind] = module.eval().requires_grad_(False)
 
@@ -94,6 +100,28 @@ class Resident:
     def few_step_times(self) -> tuple[int, ...]:
         """Timesteps between which the few-step weights jump: LCM's own fifty, or the four of flora and SD-Turbo."""
         return LCM if self.lcm else FEW_STEPS
+
+    # -------------------------------------------------------------------------------------------- plain calls
+
+    def _parts(self) -> dict[str, Plain]:
+        two = len(self.texts) > 1
+        own = {"unet": Denoising(self.unet), "encode": Encoding(self.vae), "decode": Decoding(self.vae)}
+        own |= {f"text {i}": Reading(encoder, two) for i, encoder in enumerate(self.texts)}
+        return own | ({"look": Decoding(self.taesd)} if self.taesd is not None else {})
+
+    def run(self, part: str, *given: Tensor) -> tuple[tuple[Tensor, ...], str]:
+        """A plain call of a part ("unet", "encode", "decode", "look" by the light decoder), and who answered it: a
+        graph where there is one (`executor`), else torch."""
+        found = None if self.plan.offload else self.executor.answer(self, self._plain[part], given)
+        return (self._plain[part](*given), "torch") if found is None else (found, self.executor.name)
+
+    def leave(self) -> None:
+        """It is wanted no longer: a job that still has it goes on in torch."""
+        self.executor.forget(self)
+        self.executor = Executor()
+
+    def _read(self, which: int, ids: Tensor) -> tuple[Tensor, ...]:
+        return self.run(f"text {which}", ids)[0]
 
     # ------------------------------------------------------------------------------------------------- memory
 
@@ -180,7 +208,7 @@ class Resident:
     @contextmanager
     def _few_steps(self) -> Iterator[None]:
         if not self._few_step_weights:
-            self._few_step_weights = self._few_step() if self._few_step else _merge(self.unet, self.folder / "live")
+            self._few_step_weights = self._few_step() if self._few_step else self._merged(self.folder / "live")
             self.settle(self._limit)
         if self.plan.offload:  # both sets wait outside: only one is ever on the device
             self.unet.to("cpu")
@@ -188,6 +216,13 @@ class Resident:
         self._few_step_weights = {n: t.to(place) for n, t in self._few_step_weights.items()}
         with swap(self.unet, self._few_step_weights):
             yield
+
+    def _merged(self, folder: Path) -> dict[str, Tensor]:
+        """What the LoRA in ``folder`` makes of the UNet's parameters, remembered by the weights of both."""
+        found = hashlib.blake2b(self.fingerprint.encode(), digest_size=16)
+        for file in sorted(folder.glob("adapter*")):
+            found.update(file.read_bytes())
+        return self.executor.keep(f"merged-{found.hexdigest()}", lambda: _merge(self.unet, folder))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -86,6 +87,11 @@ class Cache:
             )
         self._tidy()
 
+    @property
+    def graphs(self) -> Path:
+        """The folder of compiled graphs (`engine.diffusion.graph_files`), which are bounded by themselves."""
+        return self.folder / "graphs"
+
     def items(self) -> list[Item]:
         """All entries, the last used first."""
         out = []
@@ -99,7 +105,8 @@ class Cache:
         return sorted(out, key=lambda i: i.age)
 
     def clear(self) -> int:
-        """Throws everything away; how many entries that were."""
+        """Throws everything away, graphs too; how many entries that were."""
+        shutil.rmtree(self.graphs, ignore_errors=True)
         paths = [path for path, *_ in self._files("*.safetensors", "*.part")]
         for path in paths:
             self._remove(path)

@@ -98,7 +98,8 @@ def run(context: Context, request: Any) -> Iterator[Event]:
     notes = [*images.notes(request, size), *output.notes]
     notes += [t for t in (context.trouble, context.cache and context.cache.trouble) if t]
     seconds, quality = perf_counter() - started, dict(output.quality)
-    yield Done(tuple(output.frames), settings, seconds, context.evaluations, tuple(notes), quality, dict(output.files))
+    own = {"quality": quality, "files": dict(output.files), "executor": context.executor}
+    yield Done(tuple(output.frames), settings, seconds, context.evaluations, tuple(notes), **own)
 
 
 def _steps(context: Context, request: Any) -> Steps:
@@ -157,8 +158,9 @@ def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
 
     @cache
     def resident() -> tuple[ModelManager, Cache]:
+        cache = Cache(settings.cache, int(settings.cache_gb * 1e9))
         own = {"memory": settings.memory, "paths": settings.paths, "folders": settings.folders}
-        models = ModelManager(settings.device, **own)
-        return models, Cache(settings.cache, int(settings.cache_gb * 1e9))
+        own |= {"executor": settings.executor, "graphs": cache.graphs}
+        return ModelManager(settings.device, **own), cache
 
     return lambda request: run(Context(*resident()), request)
