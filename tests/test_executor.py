@@ -425,7 +425,10 @@ class Part(Plain):
 def ticks():
     found = {}
     for task in Path("/proc/self/task").iterdir():
-        stat = (task / "stat").read_text().rpartition(")")[2].split()
+        try:
+            stat = (task / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
         found[task.name] = int(stat[11]) + int(stat[12]), int(stat[16])
     return found
 
