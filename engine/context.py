@@ -19,6 +19,7 @@ from engine.checkpoints import hub
 from engine.checkpoints.manager import ModelManager
 from engine.checkpoints.resolve import CLIPS, DETECTORS, fetch
 from engine.diffusion.model import LatentDiffusion
+from engine.diffusion.preview import linear_look
 from engine.diffusion.sampling import Denoise, Noise, StepRule, euler, gaussian, generator, sample
 from engine.diffusion.words import Words
 from engine.requests import EngineError, Frame, Progress
@@ -88,6 +89,11 @@ class Context:
         return self._model is not None
 
     @property
+    def lights(self) -> bool:
+        """Whether the network has a light decoder."""
+        return self.loaded and self.model.resident.light is not None
+
+    @property
     def trouble(self) -> str:
         """What a lack of memory has changed, in words."""
         return self._model.room.trouble if self._model else ""
@@ -138,27 +144,30 @@ class Context:
         return self._remember_own(self.model.encode(x), x)
 
     def encode_each(self, pictures: Sequence[np.ndarray]) -> Tensor:
-        """The same, remembered by content. Each is encoded alone, so that what is remembered already does not change
-        the last bits of the rest."""
-        keys = [(p.shape, images.digest_of(p.tobytes())) for p in pictures]
-        tensors = [images.to_tensor([p]) for p in pictures]
-        found = [
-            self.remember("latent", k, lambda x=x: self.model.encode(x)) for k, x in zip(keys, tensors, strict=True)
-        ]
-        return self._remember_own(torch.cat(found), torch.cat(tensors))
+        """The same, remembered by content: what is new is encoded in one batch."""
+        keys, x = [(p.shape, images.digest_of(p.tobytes())) for p in pictures], images.to_tensor(pictures)
+        known = {key: self.get("latent", key) for key in keys}
+        if new := [key for key, z in known.items() if z is None]:
+            encoded = self.model.encode(x[[keys.index(key) for key in new]])
+            known |= {key: self.put("latent", key, z.clone()) for key, z in zip(new, encoded.split(1), strict=True)}
+        return self._remember_own(torch.cat([known[key] for key in keys]), x)
 
     def _remember_own(self, z: Tensor, x: Tensor) -> Tensor:
         self._own, self._look = (z, x), None
         return z
 
     @torch.no_grad()  # it is called between a method's steps
-    def look(self, latents: Tensor) -> list[Image]:
-        """Small, rough pictures of latents, in a moment; none where there is no memory even for that."""
-        if self._own is None:
+    def look(self, latents: Tensor, light: bool = False) -> list[Image]:
+        """Rough pictures of latents: small ones in a moment, or by the light decoder (`lights`); none where there is no
+        memory even for that."""
+        if light:
+            look = self.model.look
+        elif self._own:
+            look = self._look = self._look or linear_look(*self._own)
+        else:
             return []
         try:
-            self._look = self._look or self.model.previewer(*self._own)
-            return images.to_pictures(self._look(latents))
+            return images.to_pictures(look(latents))
         except EngineError:
             return []
 
