@@ -143,13 +143,15 @@ class Context:
         x = images.to_tensor(pictures)
         return self._remember_own(self.model.encode(x), x)
 
-    def encode_each(self, pictures: Sequence[np.ndarray]) -> Tensor:
-        """The same, remembered by content: what is new is encoded in one batch."""
-        keys, x = [(p.shape, images.digest_of(p.tobytes())) for p in pictures], images.to_tensor(pictures)
-        known = {key: self.get("latent", key) for key in keys}
+    def encode_each(self, pictures: Sequence[np.ndarray], together: bool = False) -> Tensor:
+        """The same, remembered by content. Each is encoded alone, so that what is remembered already does not change
+        the last bits of the rest; or what is new ``together``, remembered apart."""
+        keys = [(p.shape, images.digest_of(p.tobytes()), together) for p in pictures]
+        known, x = {key: self.get("latent", key) for key in keys}, images.to_tensor(pictures)
         if new := [key for key, z in known.items() if z is None]:
-            encoded = self.model.encode(x[[keys.index(key) for key in new]])
-            known |= {key: self.put("latent", key, z.clone()) for key, z in zip(new, encoded.split(1), strict=True)}
+            parts = x[[keys.index(key) for key in new]].split(len(new) if together else 1)
+            encoded = torch.cat([self.model.encode(part) for part in parts]).split(1)
+            known |= {key: self.put("latent", key, z.clone()) for key, z in zip(new, encoded, strict=True)}
         return self._remember_own(torch.cat([known[key] for key in keys]), x)
 
     def _remember_own(self, z: Tensor, x: Tensor) -> Tensor:
@@ -158,16 +160,12 @@ class Context:
 
     @torch.no_grad()  # it is called between a method's steps
     def look(self, latents: Tensor, light: bool = False) -> list[Image]:
-        """Rough pictures of latents: small ones in a moment, or by the light decoder (`lights`); none where there is no
-        memory even for that."""
-        if light:
-            look = self.model.look
-        elif self._own:
-            look = self._look = self._look or linear_look(*self._own)
-        else:
-            return []
+        """Rough pictures of latents, small or by the light decoder (`lights`); none where there is no memory for it."""
+        if self._own and not light:
+            self._look = self._look or linear_look(*self._own)
+        look = self.model.look if light else self._look
         try:
-            return images.to_pictures(look(latents))
+            return images.to_pictures(look(latents)) if look else []
         except EngineError:
             return []
 

@@ -40,7 +40,7 @@ def draw(context: Context, r: DrawRequest) -> Steps:
     key = latents_of(r)
     z = context.get("drawn", key) if live else None  # the hand rests: the same once more, by the other decoder
     if z is None:
-        z = yield from walk_down(context, r, plan, encode(context, layers), weights)
+        z = yield from walk_down(context, r, plan, encode(context, layers, live), weights)
         context.put("drawn", key, z) if live else None
     pictures = images.to_pictures(model.look(z) if r.decoder == "light" else model.decode(z))
     if layers.photo is not None and layers.mask is not None:
@@ -96,10 +96,11 @@ class Drawing:
         return self.where * scales.clamp(max=1)
 
 
-def encode(context: Context, layers: compositing.Layers) -> Drawing:
+def encode(context: Context, layers: compositing.Layers, together: bool = False) -> Drawing:
+    """``together``: what is new of it in one batch, as there is no time to lose while the hand draws."""
     model, names = context.model, ("lines", "colours", "photo")
     shown = {n: p for n in names if (p := getattr(layers, n)) is not None}
-    z = dict(zip(shown, context.encode_each(list(shown.values())).split(1), strict=True))
+    z = dict(zip(shown, context.encode_each(list(shown.values()), together).split(1), strict=True))
     factor, control = model.vae_scale_factor, {}
     if not model.sees_drawings:  # controls see white lines on black, a palette of coarse colours or a soft picture
         if layers.lines is not None:
