@@ -14,8 +14,10 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from time import time
 
 LIMIT = 10**9  # bytes of all graphs
+ABANDONED = 3600  # seconds after which what is unfinished belongs to a process that died
 SUMS = "sums.json"
 
 
@@ -29,6 +31,10 @@ class GraphFiles:
         for other in folder.glob("*") if folder and folder.is_dir() else ():
             if other.name != version and other.is_dir():
                 shutil.rmtree(other, ignore_errors=True)
+        for part in self.folder.glob("part-*") if self.folder else ():
+            with suppress(OSError):  # another process was quicker
+                if abs(time() - part.stat().st_mtime) > ABANDONED:
+                    shutil.rmtree(part, ignore_errors=True)
 
     def get(self, name: str) -> Path | None:
         """Where the whole graph of that name lies; what is not whole is thrown away."""
@@ -66,17 +72,15 @@ class GraphFiles:
         return self.folder / name
 
     def _tidy(self, new: str) -> None:
-        """The least recently used leave until the limit is kept, and what a dead process left unfinished."""
+        """The least recently used leave until the limit is kept."""
         assert self.folder is not None
         found = []
         for place in self.folder.iterdir():
             with suppress(OSError):  # another process was quicker
                 found.append((place.stat().st_mtime, sum(f.stat().st_size for f in place.iterdir()), place))
         over = sum(size for _, size, _ in found) - self.limit
-        newest = max(used for used, *_ in found)
-        for used, size, place in sorted(found):
-            abandoned = place.name.startswith("part-") and newest - used > 3600
-            if abandoned or (over > 0 and place.name != new):
+        for _, size, place in sorted(found):
+            if over > 0 and place.name != new:
                 shutil.rmtree(place, ignore_errors=True)
                 over -= size
 
