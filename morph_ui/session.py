@@ -16,6 +16,7 @@ from time import time
 from typing import Any
 from urllib.parse import quote
 
+from gradio.context import LocalContext
 from PIL.Image import Image
 
 from engine.requests import Cancelled, Done, Event, Frame, Preview
@@ -29,6 +30,15 @@ Cell = dict[str, str]  # a picture of the strip: its "state" (waiting, forming, 
 def visits() -> Path:
     """One folder a visit lies there, its name a secret."""
     return own_folder() / "visits"
+
+
+def visitor() -> str:
+    """Who asks, within a handler: a page or a program by the name that it has for Gradio, one without any by its
+    address; "" elsewhere."""
+    request = LocalContext.request.get(None)
+    if request is None:
+        return ""
+    return request.session_hash or getattr(request.client, "host", None) or ""
 
 
 @dataclass
@@ -69,7 +79,7 @@ class Run:
         """The job's events; `Cancelled` after `stop`. However this ends (a closed tab, an error), so does the job."""
         if self.stopped:
             raise Cancelled
-        self.job = worker.submit(self.request)
+        self.job = worker.submit(self.request, visitor())
         try:
             for event in self.job:
                 if self.stopped:
