@@ -19,8 +19,8 @@ from morph_ui.components.visit import ARRIVE, visit
 from morph_ui.networks import refresh
 from morph_ui.panels import AT_ONCE
 from morph_ui.panels.lasting import arrive
-from morph_ui.session import sweep, visits
 from morph_ui.tabs import draw, edit, interpolate, morph
+from morph_ui.visitors import sweep, visits
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
 HEAD = f"<style>{(Path(__file__).parent / 'studio.css').read_text(encoding='utf8')}</style>"
