@@ -113,7 +113,7 @@ def main() -> None:
         where = f"http://{settings.host}:{settings.port}{settings.root_path}"
         print(f"Chrysalis is at {where}", flush=True)
         own = {"server_name": settings.host, "server_port": settings.port, "root_path": settings.root_path or None}
-        launch(page, app_kwargs={"routes": [health(worker)]}, **own)
+        launch(page, [health(worker)], **own)
     except EngineError as e:
         raise SystemExit(f"error: {e}") from None
     except OSError as e:

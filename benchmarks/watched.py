@@ -102,18 +102,17 @@ def watch() -> Watch:
 
     launch = morph_ui.launch
 
-    def launched(page: Any, **options: Any) -> Any:
+    def launched(page: Any, routes: Any = (), **options: Any) -> Any:
         from starlette.responses import JSONResponse
         from starlette.routing import Route
 
-        def answer(request: Any) -> Any:
+        async def answer(request: Any) -> Any:  # in the loop, where Gradio itself deletes states
             if request.query_params.get("forget"):
                 seen.forget()
             return JSONResponse(seen.told())
 
         seen.blocks = page
-        options.setdefault("app_kwargs", {}).setdefault("routes", []).append(Route("/watched", answer))
-        return launch(page, **options)
+        return launch(page, [*routes, Route("/watched", answer)], **options)
 
     morph_ui.launch = launched
     return seen

@@ -55,15 +55,16 @@ def tidy(blocks: Any, ahead: float = 0.0) -> None:
     """
     states = blocks.state_holder
     for name, state in list(states.session_data.items()):
-        state.config_values.clear()
         silent = (datetime.now() - states.time_last_used.get(name, datetime.min)).total_seconds() + ahead
-        if silent > DAY:
-            states.delete_state(name)  # which forgets what was made, and its files
-        elif state.state_data or not (state.is_closed or silent > GONE):
+        if silent > MINUTE:  # not under an event's feet
+            state.config_values.clear()
+        if silent < DAY and (state.state_data or not (state.is_closed or silent > GONE)):
             continue
         with states.lock:
             states.session_data.pop(name, None)
             states.time_last_used.pop(name, None)
+        for component, value, _ in state.state_components:  # after that, for Gradio's own thread looks through them too
+            component.delete_callback(value)
 
 
 def sweep(older: float = DAY) -> None:

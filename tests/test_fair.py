@@ -8,9 +8,11 @@ from itertools import count
 
 import gradio as gr
 import pytest
-from conftest import ROOT, picture
+from conftest import ROOT, picture, studio_over
 from gradio_client import Client, handle_file
 
+from benchmarks.crowd import png
+from benchmarks.visits import Site, Visitor
 from engine.jobs import worker as module
 from engine.jobs.queue import Limits, Queue
 from engine.jobs.worker import Job, Worker
@@ -53,6 +55,14 @@ def told(job):
     events = iter(job)
     job.reader = events  # or it would be closed here
     return next(e for e in events if isinstance(e, Waiting)).place
+
+
+def until(happens):
+    for _ in range(3000):
+        if happens():
+            return
+        threading.Event().wait(0.01)  # a server in this process is at work
+    raise AssertionError("it did not happen")
 
 
 def read(job):
@@ -241,6 +251,24 @@ def test_the_studio_knows_who_asks():
         page.close()
     assert asked == [clients[0].session_hash, clients[1].session_hash, clients[0].session_hash]
     assert all(asked) and visitor() == ""
+
+
+def test_jobs_that_wait_take_no_place_from_others(gate):
+    """Through HTTP: of Gradio's own places there are more than jobs that may wait."""
+    with studio_over(Worker(gate)) as worker:
+        site = Site(worker.url)
+        event = site.named["edit"]
+        with Visitor(site) as greedy, Visitor(site) as other:
+            data = site.given(event, guide=greedy.upload(png(picture(0, (32, 32)))), seed=7, size=64)
+            for _ in range(42):
+                greedy.join(event, data)
+            other.join(event, data)
+            until(lambda: worker.load == (42, 1))
+            queue = Counter(job.visitor for job in worker._queue.jobs())
+            assert queue == {greedy.hash: 41, other.hash: 1}
+            assert worker._queue.first().visitor == other.hash
+            gate.leave.release(43)
+            until(lambda: worker.load == (0, 0))
 
 
 def test_the_log_has_a_line_a_job_and_no_words_of_it(caplog, gate):
