@@ -29,7 +29,7 @@ ENV HF_HOME=/networks CHRYSALIS_CACHE=/networks/chrysalis HOST=0.0.0.0 PORT=7860
 VOLUME /networks
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s \
-  CMD python -c "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['PORT'], timeout=9)"
+  CMD python -c "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/health', timeout=9)"
 # The first process of a container ignores SIGTERM unless it handles it; Gradio closes the page on SIGINT.
 STOPSIGNAL SIGINT
 CMD ["python", "app.py"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from engine.jobs import worker as jobs
+from engine.jobs.queue import Limits
 from engine.jobs.worker import Worker
 from engine.jobs.zerogpu import ZeroWorker, zero_gpu
 from engine.requests import EngineError, Event, LoadRequest, fields_of
@@ -18,18 +21,25 @@ from engine.requests.settings import Settings, options
 from engine.requests.terminal import spell
 
 OPTIONS = ("host", "port", "root_path", "device", "model", "models", "memory", "workers", "cluster", "executor")
+OPTIONS = (*OPTIONS, "queue", "queue_per_visitor", "job_seconds")
 
 
-def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
+class runner:
     """`engine.jobs.run.runner`, which imports torch: at the first job, in the thread or the process that has it."""
 
-    @functools.cache
-    def run() -> Callable[[Any], Iterator[Event]]:
-        from engine.jobs.run import runner
+    def __init__(self, settings: Settings):
+        self._settings, self._run = settings, None
 
-        return runner(settings)
+    def __call__(self, request: Any) -> Iterator[Event]:
+        if self._run is None:
+            from engine.jobs.run import runner
 
-    return lambda request: run()(request)
+            self._run = runner(self._settings)
+        return self._run(request)
+
+    @property
+    def networks(self) -> list[str]:
+        return self._run.networks if self._run else []
 
 
 def workers(settings: Settings) -> Any:
@@ -42,12 +52,35 @@ def workers(settings: Settings) -> Any:
 
     if zero_gpu():
         return ZeroWorker(runner(replace(settings, device="cuda")), fetch=fetch)
+    limits = Limits(settings.queue, settings.queue_per_visitor, settings.job_seconds)
     if settings.workers > 1 or settings.cluster:
         from engine.jobs.ray import RayWorker
 
         make, gpus = functools.partial(runner, settings), 0 if settings.device == "cpu" else None
-        return RayWorker(make, settings.workers, gpus_each=gpus, address=settings.cluster or None)
-    return Worker(runner(settings), fetch=fetch)
+        return RayWorker(make, settings.workers, gpus_each=gpus, address=settings.cluster or None, limits=limits)
+    return Worker(runner(settings), fetch=fetch, limits=limits)
+
+
+def health(worker: Any) -> Any:
+    """``/health``, for the probe of a container. It is answered while jobs run, and without a password."""
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    from engine.jobs.health import health
+
+    async def answer(_: Any) -> Any:
+        return JSONResponse(health(worker), headers={"Cache-Control": "no-store"})
+
+    return Route("/health", answer)
+
+
+def log() -> None:
+    """A line a job on stderr."""
+    lines, own = logging.StreamHandler(), logging.getLogger(jobs.__name__)
+    lines.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    own.addHandler(lines)
+    own.setLevel(logging.INFO)
+    own.propagate = False
 
 
 def main() -> None:
@@ -61,6 +94,7 @@ def main() -> None:
     try:
         settings = Settings.read(args)
         uploads()
+        log()
         worker = workers(settings)
         from engine.checkpoints.manager import preferred  # it imports torch, and ZeroGPU wants to come before that
         from engine.checkpoints.resolve import missing, resolve
@@ -78,7 +112,8 @@ def main() -> None:
         page = build(worker, settings)
         where = f"http://{settings.host}:{settings.port}{settings.root_path}"
         print(f"Chrysalis is at {where}", flush=True)
-        launch(page, server_name=settings.host, server_port=settings.port, root_path=settings.root_path or None)
+        own = {"server_name": settings.host, "server_port": settings.port, "root_path": settings.root_path or None}
+        launch(page, [health(worker)], **own)
     except EngineError as e:
         raise SystemExit(f"error: {e}") from None
     except OSError as e:

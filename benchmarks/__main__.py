@@ -1,5 +1,5 @@
-"""``python -m benchmarks interpolate|morph|live|parts|draw|quality|correspondence [--json]`` prints a table, and with
---json one object.
+"""``python -m benchmarks interpolate|morph|live|parts|draw|quality|correspondence|soak [--json]`` prints a table, and
+with --json one object.
 
 ``python -m benchmarks device --help`` has arguments of its own.
 """
@@ -19,7 +19,7 @@ def main() -> None:
     if sys.argv[1:2] == ["device"]:  # where there may be no page to import
         sys.exit(import_module("benchmarks.device").main(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=[*BENCHMARKS, "draw", "quality", "correspondence"])
+    parser.add_argument("name", choices=[*BENCHMARKS, "draw", "quality", "correspondence", "soak"])
     parser.add_argument("--model", default="flora", help="a catalogue name or a folder")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; the medians are printed")
@@ -34,6 +34,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=17, help="quality: of every way")
     parser.add_argument("--side", type=int, default=512, help="quality: pixels at which LPIPS looks")
     parser.add_argument("--most", type=int, help="quality: so many pairs only")
+    parser.add_argument("--jobs", type=int, default=60, help="soak: how many")
+    parser.add_argument("--visitors", type=int, default=20, help="soak: at once")
+    parser.add_argument("--minutes", type=float, default=0.0, help="soak: after so many nobody comes any more; 0: all")
+    parser.add_argument("--seed", type=int, default=0, help="soak: of what the visitors do")
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object on the last line")
     args = parser.parse_args()
     if args.name == "quality":
@@ -46,6 +50,10 @@ def main() -> None:
         from benchmarks import ghosting
 
         figures = ghosting.measure(args.model, args.device, args.pairs or ghosting.MARKED)
+    elif args.name == "soak":
+        from benchmarks import soak
+
+        figures = soak.measure(args.model, args.device, args.jobs, args.visitors, args.minutes, args.seed)
     elif args.name == "draw":
         from benchmarks import draw
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from morph_ui.components.visit import ARRIVE, visit
 from morph_ui.networks import refresh
 from morph_ui.panels import AT_ONCE
 from morph_ui.panels.lasting import arrive
-from morph_ui.session import sweep, visits
 from morph_ui.tabs import draw, edit, interpolate, morph
+from morph_ui.visitors import sweep, visits
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
 HEAD = f"<style>{(Path(__file__).parent / 'studio.css').read_text(encoding='utf8')}</style>"
 HEAD += f"<script>{(Path(__file__).parent / 'numbers.js').read_text(encoding='utf8')}</script>"
 SYSTEM = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 READY = "() => { window.chrysalisReady = true; window.dispatchEvent(new Event('chrysalis-ready')); }"
+PLACES = 1000  # far more than may wait (`Settings.queue`); threads begin when they are needed, and end
 TABS = {"Interpolate": interpolate, "Morph": morph, "Draw": draw, "Edit": edit}
 
 
@@ -77,10 +79,13 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
     return page.queue(max_size=64, default_concurrency_limit=None)
 
 
-def launch(page: gr.Blocks, **options: Any) -> Any:
-    """Serves the page with its theme; only a visit's own files can be asked for."""
+def launch(page: gr.Blocks, routes: Sequence[Any] = (), **options: Any) -> Any:
+    """Serves the page with its theme, and ``routes`` beside it; only a visit's own files can be asked for."""
     sweep()
     own = {"allowed_paths": [str(visits())], "max_file_size": "120mb", "footer_links": ["api", "settings"]}
+    own |= {"app_kwargs": {"routes": [*routes]}}
+    # Whatever is asked takes one of these until its end: of 40, the jobs of one visitor could leave none to others.
+    own |= {"max_threads": PLACES}
     quiet = {"run_history": False, "ssr_mode": False, "show_error": True, "quiet": True}
     # Gradio would ask its own page for 3 s and give up, on a busy machine or behind a company's proxy.
     return page.launch(theme=theme(), head=HEAD, _frontend=False, **own, **quiet, **options)

@@ -19,16 +19,11 @@ from urllib.parse import quote
 from PIL.Image import Image
 
 from engine.requests import Cancelled, Done, Event, Frame, Preview
-from engine.requests.files import own_folder
 from engine.requests.finish import Finish
 from engine.vision import video
+from morph_ui.visitors import come, visitor, visits
 
 Cell = dict[str, str]  # a picture of the strip: its "state" (waiting, forming, done) and "src"
-
-
-def visits() -> Path:
-    """One folder a visit lies there, its name a secret."""
-    return own_folder() / "visits"
 
 
 @dataclass
@@ -69,7 +64,7 @@ class Run:
         """The job's events; `Cancelled` after `stop`. However this ends (a closed tab, an error), so does the job."""
         if self.stopped:
             raise Cancelled
-        self.job = worker.submit(self.request)
+        self.job = worker.submit(self.request, visitor())
         try:
             for event in self.job:
                 if self.stopped:
@@ -116,6 +111,9 @@ class Session:
     watchers: int = 0  # of them, pages that look on
     left: float = 0.0  # when the last one went
     owners: int = 1  # pages that have it, or had it until Gradio forgets them
+
+    def __post_init__(self) -> None:
+        come()
 
     def begin(self, request: Any, keep: Collection[int] = (), **own: Any) -> Run:
         """A new run, which ends the one before: every cell waits, but ``keep`` of what was finished stays.
@@ -228,13 +226,6 @@ def told(run: Run, finish: Finish) -> dict[str, Any] | None:
 def address(path: PurePath) -> str:
     """Where the browser finds a file that Gradio serves."""
     return f"gradio_api/file={quote(path.as_posix(), safe='/:')}"
-
-
-def sweep(older: float = 86400) -> None:
-    """Deletes what visits of an earlier start left behind."""
-    for folder in visits().glob("*"):
-        if time() - folder.stat().st_mtime > older:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def data_url(picture: Image, kind: str, **how: Any) -> str:

@@ -11,7 +11,7 @@ from engine.requests import Done, Frame, MatchRequest, Progress
 class Looker(Painter):
     """What is asked for arrows gets one; films a frame for every place."""
 
-    def submit(self, request):
+    def submit(self, request, visitor=""):
         self.jobs.append((Arrows if isinstance(request, MatchRequest) else Drawn)(self, request))
         return self.jobs[-1]
 

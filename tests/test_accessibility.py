@@ -20,7 +20,7 @@ GRADIOS: dict[str, str] = {}
 
 
 class Everybody(Looker):
-    def submit(self, request):
+    def submit(self, request, visitor=""):
         if not isinstance(request, DrawRequest | EditRequest):
             return super().submit(request)
         self.jobs.append(Job(self, request))

@@ -151,7 +151,7 @@ class Painter:
     def __init__(self):
         self.jobs, self.running, self.most, self.steps = [], 0, 0, 16
 
-    def submit(self, request):
+    def submit(self, request, visitor=""):
         self.jobs.append(Job(self, request))
         return self.jobs[-1]
 

@@ -30,7 +30,7 @@ class Maker(Painter):
         self.go = threading.Event()
         self.go.set()
 
-    def submit(self, request):
+    def submit(self, request, visitor=""):
         self.jobs.append(Made(self, request))
         return self.jobs[-1]
 

@@ -92,7 +92,7 @@ class Jobs:
     def __init__(self, *events):
         self.events, self.asked, self.cancelled = events, [], 0
 
-    def submit(self, request):
+    def submit(self, request, visitor=""):
         self.asked.append(request)
         return self
 
@@ -115,7 +115,7 @@ def finished(size=32):
 @pytest.fixture(scope="module")
 def page():
     """The handlers of the Draw tab by name, over a worker that a test may change."""
-    worker = SimpleNamespace(submit=lambda request: worker.jobs.submit(request), jobs=Jobs())
+    worker = SimpleNamespace(submit=lambda request, visitor: worker.jobs.submit(request), jobs=Jobs())
     with gr.Blocks(analytics_enabled=False) as blocks:
         state = draw.build(worker, Settings())
     found = {f.fn.__name__: f for f in blocks.fns.values() if f.fn and f.fn.__name__ in ("follow", "make", "wake")}

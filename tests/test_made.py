@@ -125,7 +125,7 @@ def test_a_frame_of_them_can_be_made_again(session, panel):
     panel.choose(session, SimpleNamespace(index=2))
 
     class Worker:
-        def submit(self, request):
+        def submit(self, request, visitor=""):
             self.request = request
             return self
 

@@ -38,7 +38,7 @@ def test_nonsense_is_refused(path):
 class Hand(Painter):
     """Films get a frame for every place, drawings a colour."""
 
-    def submit(self, request):
+    def submit(self, request, visitor=""):
         self.jobs.append((Drawn if isinstance(request, InterpolateRequest) else Painted)(self, request))
         return self.jobs[-1]
 

@@ -34,7 +34,7 @@ class Scripted:
     def __init__(self, *events):
         self.events, self.cancelled, self.request = events, False, None
 
-    def submit(self, request):
+    def submit(self, request, visitor=""):
         self.request = request
         return self
 

@@ -104,6 +104,11 @@ class ModelManager:
         self.tools = Memo(4 << 30)  # CLIPs and detectors, each larger than all else that is remembered
         self._resident: OrderedDict[str, Resident] = OrderedDict()
 
+    @property
+    def names(self) -> list[str]:
+        """The resident networks, least recently used first."""
+        return list(self._resident)
+
     def load(self, name: str, wants: Sequence[str] = ()) -> LatentDiffusion:
         """The network of that name, folder or file, on the device, with what is wanted beside it."""
         return result(self.loading(name, wants))

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.worker import Run, Worker, receive, send
+from engine.jobs.across import receive, send
+from engine.jobs.queue import Limits
+from engine.jobs.worker import Run, Worker
 from engine.requests import Cancelled, EngineError, Event, Waiting
 
 LOSSES = 2  # actors lost under one job before it is given up
@@ -56,9 +58,12 @@ class Seat:
 
     def __init__(self, hire: Callable[[], Any]):
         self._hire, self.actor, self.closed = hire, hire(), False
+        self.networks: list[str] = []  # the one that it served last, which the actor has; others it may have too
 
     def __call__(self, request: Any) -> Iterator[Event]:
         """Events that came before a loss come again after it. Raises EngineError after `LOSSES` of them."""
+        if model := getattr(request, "model", None):
+            self.networks = [model]
         for _ in range(LOSSES):
             try:
                 yield from receive(self._values(request))
@@ -93,7 +98,7 @@ class Seat:
 
 
 class RayWorker(Worker):
-    """Runs jobs on ``actors`` Ray actors, first come first served, never two at once on one of them.
+    """Runs jobs on ``actors`` Ray actors, visitors in turn, never two at once on one of them.
 
     ``make()`` gives ``run(request)``; it is pickled, and called once in each actor, where its networks stay between
     jobs. A job goes to the free actor that last served its network, if there is one. ``gpus_each`` is the share of a
@@ -104,7 +109,12 @@ class RayWorker(Worker):
     """
 
     def __init__(
-        self, make: Callable[[], Run], actors: int = 1, gpus_each: float | None = None, address: str | None = None
+        self,
+        make: Callable[[], Run],
+        actors: int = 1,
+        gpus_each: float | None = None,
+        address: str | None = None,
+        limits: Limits | None = None,
     ):
         if not isinstance(actors, int) or actors < 1:
             raise EngineError(f"workers must be a whole number from 1, got {actors!r}")
@@ -118,7 +128,7 @@ class RayWorker(Worker):
         # No CPUs are reserved: a share of a machine's cores that Ray finds nowhere would wait for ever.
         device = ray.remote(Device).options(num_cpus=0, num_gpus=gpus_each, scheduling_strategy="SPREAD")
         self._seats = [Seat(lambda: device.remote(made, -(-actors // machines))) for _ in range(actors)]
-        super().__init__(*self._seats)
+        super().__init__(*self._seats, limits=limits)
 
     def close(self) -> None:
         """Ends the actors, and with them their jobs."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -171,14 +170,21 @@ class Bar:
             yield Progress(self.fraction, self.said)
 
 
-def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
+class runner:
     """``run(request)`` over networks and a cache that are made at the first job, in the thread that has it."""
 
-    @cache
-    def resident() -> tuple[ModelManager, Cache]:
-        cache = Cache(settings.cache, int(settings.cache_gb * 1e9))
-        own = {"memory": settings.memory, "paths": settings.paths, "folders": settings.folders}
-        own |= {"executor": settings.executor, "graphs": cache.graphs}
-        return ModelManager(settings.device, **own), cache
+    def __init__(self, settings: Settings):
+        self._settings, self._resident = settings, None
 
-    return lambda request: run(Context(*resident()), request)
+    def __call__(self, request: Any) -> Iterator[Event]:
+        if self._resident is None:
+            s, cache = self._settings, Cache(self._settings.cache, int(self._settings.cache_gb * 1e9))
+            own = {"memory": s.memory, "paths": s.paths, "folders": s.folders}
+            own |= {"executor": s.executor, "graphs": cache.graphs}
+            self._resident = ModelManager(s.device, **own), cache
+        return run(Context(*self._resident), request)
+
+    @property
+    def networks(self) -> list[str]:
+        """Those that are resident."""
+        return self._resident[0].names if self._resident else []

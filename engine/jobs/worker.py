@@ -1,22 +1,22 @@
-"""One thread owns a device. `Worker.submit(request)` gives a `Job`; iterating it gives events.
+"""One thread owns a device. `Worker.submit(request, visitor)` gives a `Job`; iterating it gives events.
 
 `submit` is the whole seam: `engine.jobs.ray` (several devices or machines) and `engine.jobs.zerogpu` (ZeroGPU)
-implement it too, with the same `Job`. What both need to bring events over from another process is at the end.
+implement it too, with the same `Job`.
 """
 
 from __future__ import annotations
 
 import logging
-import pickle
+import secrets
 import threading
-import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, takewhile
+from time import monotonic
 from typing import Any
 
-from engine.requests import Cancelled, Event, Preview, Progress, Waiting
+from engine.jobs.queue import Limits, Overdue, Queue
+from engine.requests import Cancelled, Done, EngineError, Event, Preview, Progress, Waiting
 
 HEARTBEAT = 0.25  # seconds between two `Waiting`s, so that a vanished reader is noticed
 _END = object()
@@ -25,20 +25,31 @@ Fetch = Callable[[Any], Iterator[Progress]]
 
 
 class Job:
-    """One submitted request. Iterate it once; leaving the iteration early cancels it."""
+    """One submitted request. Iterate it once; leaving the iteration early cancels it.
 
-    def __init__(self, request: Any, place: Callable[[Job], int] = lambda job: 0):
-        self.request, self.cancelled = request, False
+    ``place`` says how many jobs are before it, ``leave`` is told when nobody wants it any more."""
+
+    def __init__(
+        self,
+        request: Any,
+        visitor: str = "",
+        place: Callable[[Job], int] = lambda job: 0,
+        leave: Callable[[Job], None] = lambda job: None,
+    ):
+        self.request, self.visitor, self.id, self.cancelled = request, visitor, secrets.token_hex(4), False
         self.model: str | None = getattr(request, "model", None)  # the network that it needs
+        self.size: tuple[int, int] | None = None  # of its first picture, when it is done
+        self.noted = False  # whether the log has it
         self._events: deque[Any] = deque()
         self._ready = threading.Condition()
-        self._place, self._closed = place, False
+        self._place, self._leave, self._closed = place, leave, False
 
     def cancel(self) -> None:
         """Stops the job: at once while it waits, at its next step while it runs."""
         self.cancelled = True
         with self._ready:
             self._ready.notify_all()
+        self._leave(self)
 
     def put(self, event: Any) -> None:
         """For the worker: an event, an error that ends the job, or its end."""
@@ -58,83 +69,111 @@ class Job:
                 with self._ready:
                     if not self._events and not self.cancelled:
                         self._ready.wait(HEARTBEAT)
-                    if self._events:
-                        event = self._events.popleft()
-                    elif self.cancelled:
+                    event = self._events.popleft() if self._events else None
+                if event is None:
+                    if self.cancelled:
                         raise Cancelled
-                    else:
-                        event = Waiting(self._place(self))
+                    event = Waiting(self._place(self))  # not within the lock: this asks for the worker's
                 if event is _END:
                     return
                 if isinstance(event, BaseException):
                     raise event
                 yield event
         finally:
-            self.cancelled = self._closed = True
+            self._closed = True
             self._events.clear()
+            self.cancel()
 
 
 class Worker:
-    """Runs jobs in the order in which they came, each on the first free device, one at a time on each.
+    """Runs jobs, visitors in turn (`Queue`), each on the first free device, one at a time on each.
 
     A device is a callable, ``run(request)``, which gives the events of one job, and a daemon thread that calls it.
     ``fetch(request)`` brings what a job has to download, before it joins the queue and beside jobs that have a device;
     it ends without an event where nothing is to be brought, and soon gives its first one otherwise.
     """
 
-    def __init__(self, *runs: Run, fetch: Fetch | None = None):
+    def __init__(self, *runs: Run, fetch: Fetch | None = None, limits: Limits | None = None):
         self._fetch = fetch or (lambda request: iter(()))
-        self._waiting: deque[Job] = deque()
+        self._queue = Queue(limits)
         self._changed = threading.Condition()
         self._free: dict[int, str | None] = dict.fromkeys(range(len(runs)))  # device → network it last served
-        self._closing = False
+        self._closing, self._runs = False, runs
         for device, run in enumerate(runs):
             threading.Thread(target=self._loop, args=(device, run), daemon=True, name=f"device {device}").start()
 
-    def submit(self, request: Any) -> Job:
-        """Queues a request and returns at once."""
-        job = Job(request, self._place)
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many jobs wait, downloads among them, and how many run."""
+        with self._changed:
+            return len(self._queue), len(self._runs) - len(self._free)
+
+    @property
+    def networks(self) -> list[str]:
+        """Those on its devices, as far as these tell: a run may have ``networks``."""
+        return sorted({name for run in self._runs for name in getattr(run, "networks", ())})
+
+    def submit(self, request: Any, visitor: str = "") -> Job:
+        """Queues a request and returns at once. ``visitor``: whoever sends it; they are served in turn."""
+        job = Job(request, visitor, self._place, self._leave)
         try:
+            with self._changed:
+                self._queue.expect(job)
             events = self._fetch(request)
             whole = chain([next(events)], events)
             threading.Thread(target=self._bring, args=(job, whole), daemon=True, name="fetch").start()
         except StopIteration:  # there is nothing to fetch
             self._join(job)
         except Exception as e:
-            job.put(e)
+            self._give_up(job, e)
         return job
 
     def close(self) -> None:
         """Ends the threads, each at its job's end; jobs that wait are cancelled."""
         with self._changed:
             self._closing = True
-            for job in self._waiting:
-                job.cancel()
+            waiting = self._queue.jobs()
             self._changed.notify_all()
+        for job in waiting:
+            job.cancel()
 
     def _bring(self, job: Job, events: Iterator[Progress]) -> None:
         end = forward(lambda request: takewhile(lambda event: not self._closing, events), job)
-        self._join(job) if end is _END else job.put(end)
+        self._join(job) if end is _END else self._give_up(job, end)
 
     def _join(self, job: Job) -> None:
         with self._changed:
-            if self._closing:
-                job.cancel()
-            self._waiting.append(job)
+            self._queue.join(job)
             self._changed.notify_all()
+        if self._closing:
+            job.cancel()
+
+    def _leave(self, job: Job) -> None:
+        """It is cancelled: if it waits, others have its place at once, and its pictures are let go."""
+        with self._changed:
+            left = self._queue.leave(job)
+            self._changed.notify_all()
+        if left:
+            note(job, Cancelled())
+
+    def _give_up(self, job: Job, error: Any) -> None:
+        """It never gets a device."""
+        with self._changed:
+            self._queue.leave(job)
+        note(job, error)
+        job.put(error)
 
     def _place(self, job: Job) -> int:
         """How many jobs are before this one; 0 while it fetches or runs."""
         with self._changed:
-            if job not in self._waiting:
-                return 0
-            return sum(not j.cancelled for j in takewhile(lambda j: j is not job, self._waiting)) + (not self._free)
+            return self._queue.before(job) + (not self._free) if job in self._queue else 0
 
     def _take(self, device: int) -> Job | None:
         """The next job, when its turn comes and it is for this device; None when the worker closes."""
 
         def mine() -> bool:
-            return bool(self._waiting) and prefer(self._waiting[0].model, self._free) == device
+            job = self._queue.first()
+            return job is not None and prefer(job.model, self._free) == device
 
         with self._changed:
             self._changed.wait_for(lambda: self._closing or mine())
@@ -142,18 +181,21 @@ class Worker:
                 return None
             del self._free[device]
             self._changed.notify_all()  # the job behind it may be for another device
-            return self._waiting.popleft()
+            return self._queue.take()
 
     def _loop(self, device: int, run: Run) -> None:
         last = None
         while (job := self._take(device)) is not None:
-            end: Any = Cancelled()
-            if not job.cancelled:
-                end, last = forward(run, job), job.model or last  # enlarging needs none
+            began = monotonic()
+            end = forward(run, job, self._queue.limits.seconds)
+            last = job.model or last  # enlarging needs none
             with self._changed:
                 self._free[device] = last
+                self._queue.end(job)
                 self._changed.notify_all()
+            note(job, end, monotonic() - began)
             job.put(end)  # only now, so that whoever has read the end finds the device free
+            del job, end  # its pictures, while nothing comes
 
 
 def prefer(model: str | None, free: Mapping[int, str | None]) -> int | None:
@@ -164,15 +206,36 @@ def prefer(model: str | None, free: Mapping[int, str | None]) -> int | None:
     return min(free, key=lambda device: (free[device] != model, free[device] is not None), default=None)
 
 
-def forward(run: Run, job: Job) -> Any:
-    """Gives a job's events to its reader until it ends or is cancelled. Returns its end, which `Job.put` takes."""
+def note(job: Job, end: Any, seconds: float = 0.0) -> None:
+    """The line of a job in the log, once it is over. What it is of (words, pictures, names of files) is not in it."""
+    if job.noted:
+        return
+    job.noted, r = True, job.request
+    size = "x".join(map(str, job.size)) if job.size else getattr(r, "size", None) or "-"
+    outcomes = (Overdue, "overdue"), (Cancelled, "cancelled"), (EngineError, "refused"), (BaseException, "failed")
+    outcome = next((word for kind, word in outcomes if isinstance(end, kind)), "done")
+    what = f"{getattr(r, 'method', '-')} size={size} steps={getattr(r, 'steps', '-')}"
+    logging.getLogger(__name__).info("job=%s method=%s seconds=%.2f outcome=%s", job.id, what, seconds, outcome)
+
+
+def forward(run: Run, job: Job, most: float = 0.0) -> Any:
+    """Gives a job's events to its reader until it ends, is cancelled or has taken the ``most`` seconds (0: no limit).
+
+    Returns its end, which `Job.put` takes."""
+    began = monotonic()
     try:
+        if job.cancelled:
+            return Cancelled()
         events = run(job.request)
         try:
             for event in events:
                 job.put(event)
+                if isinstance(event, Done) and event.frames:
+                    job.size = event.frames[0].size
                 if job.cancelled:
                     return Cancelled()
+                if most and monotonic() - began > most and not isinstance(event, Done):
+                    return Overdue(most)
         finally:
             getattr(events, "close", lambda: None)()
     except BaseException as e:  # whatever it was, the next job must run
@@ -180,32 +243,3 @@ def forward(run: Run, job: Job) -> Any:
             logging.getLogger(__name__).error("a job failed: %s", type(job.request).__name__, exc_info=e)
         return e
     return _END
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An error on its way from another process: itself, if it can be pickled, and its traceback as text."""
-
-    error: BaseException
-    trace: str
-
-
-def send(run: Run, request: Any) -> Generator[Any, None, None]:
-    """There: the events of a request; an error comes as the last value, since no transport hands errors over as is."""
-    try:
-        yield from run(request)
-    except Exception as e:
-        trace = "".join(traceback.format_exception(type(e), e, e.__traceback__))
-        try:
-            pickle.loads(pickle.dumps(e))
-        except Exception:
-            e = RuntimeError(f"{type(e).__name__}: {e}")
-        yield Failure(e, trace)
-
-
-def receive(values: Iterable[Any]) -> Generator[Event, None, None]:
-    """Here: the events of what `send` gave there; raises its error, with the traceback from there as the cause."""
-    for value in values:
-        if isinstance(value, Failure):
-            raise value.error from RuntimeError(f"in the other process:\n{value.trace}")
-        yield value

@@ -1,7 +1,8 @@
 """Hugging Face ZeroGPU behind the worker's seam: the GPU is lent to one call at a time, in a process of that call.
 
 `spaces` must be imported before torch, which it changes: app.py calls `zero_gpu` before it imports `morph_ui` (whose
-pages import torch) or anything of the engine but this file, `engine.jobs.worker` and `engine.requests`, which do not.
+pages import torch) or anything of the engine but this file, `engine.requests`, and `across`, `queue` and `worker` of
+`engine.jobs`, which do not.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from time import monotonic
 from typing import Any
 
-from engine.jobs.worker import Fetch, Job, Run, forward, receive, send
+from engine.jobs.across import receive, send
+from engine.jobs.worker import Fetch, Job, Run, forward, note
 from engine.requests import EngineError, Event, LoadRequest, Waiting
 
 # Seconds, guessed for a slice of an H200 with an SD 1.5 at 512 × 512 in bfloat16. None of them was measured there.
@@ -70,17 +73,30 @@ class ZeroWorker:
             yield from send(run, request)
 
         self._estimate, self._fetch = estimate, fetch or (lambda request: ())
+        self._going = set[Job]()
         self._call = spaces.GPU(duration=estimate)(call)
 
-    def submit(self, request: Any) -> Job:
-        """Starts a call and returns at once."""
-        job = Job(request)
+    networks: tuple[str, ...] = ()  # each call has its own
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """None waits here, and how many calls go on: ZeroGPU does not say which of them have a GPU."""
+        return 0, len(self._going)
+
+    def submit(self, request: Any, visitor: str = "") -> Job:
+        """Starts a call and returns at once; ZeroGPU knows its visitors, and bounds them, itself."""
+        job = Job(request, visitor)
         # The context says who asks: `spaces` finds the visitor's quota, and whether the tab is still open, in it.
         threading.Thread(target=copy_context().run, args=(self._work, job), daemon=True, name="zero").start()
         return job
 
     def _work(self, job: Job) -> None:
-        job.put(forward(self._events, job))
+        began = monotonic()
+        self._going.add(job)
+        end = forward(self._events, job)
+        self._going.discard(job)
+        note(job, end, monotonic() - began)
+        job.put(end)
 
     def _events(self, request: Any) -> Iterator[Event]:
         yield from self._fetch(request)

@@ -28,7 +28,11 @@ VARIABLES = {  # the first that is set counts, where the command line says nothi
     "cache": ("CHRYSALIS_CACHE",),
     "cache_gb": ("CHRYSALIS_CACHE_GB",),
     "executor": ("CHRYSALIS_EXECUTOR",),
+    "queue": ("CHRYSALIS_QUEUE",),
+    "queue_per_visitor": ("CHRYSALIS_QUEUE_PER_VISITOR",),
+    "job_seconds": ("CHRYSALIS_JOB_SECONDS",),
 }
+PUBLIC = {"queue": 64, "queue_per_visitor": 8}  # of a page that others see, where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,9 @@ class Settings:
     executor: Annotated[str, Spec("", "auto: what is fastest here; torch", choices=("auto", "torch"))] = "auto"
     models: Annotated[str, Spec("", f"a folder of your own networks and LoRAs, or several: a{os.pathsep}b")] = ""
     root_path: Annotated[str, Spec("", "where a proxy has the page, as /studio (docs/proxy.md)")] = ""
+    queue: Annotated[int, Spec("", f"jobs that may wait (for others to see: {PUBLIC['queue']}); 0: any", 0)] = 256
+    queue_per_visitor: Annotated[int, Spec("", f"of one visitor ({PUBLIC['queue_per_visitor']}); 0: any", 0)] = 128
+    job_seconds: Annotated[float, Spec("", "that a job may run; 0: as long as it takes", 0)] = 0.0
 
     def __post_init__(self) -> None:
         check(self)
@@ -79,6 +86,7 @@ class Settings:
         if environ.get("SPACE_ID"):
             given.setdefault("host", "0.0.0.0")
         public = hasattr(args, "host") and given.get("host", cls.host) not in LOCAL
+        given = (PUBLIC if public else {}) | given
         if public or "CHRYSALIS_PATHS" in environ:
             given.setdefault("paths", ())
         return cls(**given)

@@ -1,0 +1,80 @@
+"""Who visits, and what is kept of whoever has gone.
+
+Of itself Gradio keeps ten thousand sessions, each of a megabyte and more on this page, and copies of files that it has
+lost sight of: whoever comes here lets go of what others have left.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from time import monotonic, time
+from typing import Any
+
+from gradio.context import LocalContext
+
+from engine.requests.files import own_folder, uploads
+
+MINUTE, DAY = 60.0, 86400.0
+GONE = 600.0  # seconds without a word after which a program, which has no page to close, is not waited for
+_DONE = {"tidy": -DAY, "sweep": -DAY}  # when that was last done
+
+
+def visits() -> Path:
+    """One folder a visit lies there, its name a secret."""
+    return own_folder() / "visits"
+
+
+def visitor() -> str:
+    """Who asks, within a handler: a page or a program by the name that it has for Gradio, one without any by its
+    address; "" elsewhere."""
+    request = LocalContext.request.get(None)
+    if request is None:
+        return ""
+    return request.session_hash or getattr(request.client, "host", None) or ""
+
+
+def come() -> None:
+    """Within a handler: somebody has come. Once a minute, and once an hour, what others have left is let go."""
+    if (blocks := LocalContext.blocks.get(None)) is None:
+        return
+    if monotonic() - _DONE["tidy"] > MINUTE:
+        _DONE["tidy"] = monotonic()
+        tidy(blocks)
+    if monotonic() - _DONE["sweep"] > 60 * MINUTE:
+        _DONE["sweep"] = monotonic()
+        sweep()
+
+
+def tidy(blocks: Any, ahead: float = 0.0) -> None:
+    """Lets go of the sessions that are over: of closed pages once their hour to come back has passed (Gradio has then
+    forgotten what was made), of programs that are silent, and of all that were silent for a day. ``ahead``: as it would
+    be in so many seconds. Of the others go the copies of every widget's settings, for links that are not offered here.
+    """
+    states = blocks.state_holder
+    for name, state in list(states.session_data.items()):
+        silent = (datetime.now() - states.time_last_used.get(name, datetime.min)).total_seconds() + ahead
+        if silent > MINUTE:  # not under an event's feet
+            state.config_values.clear()
+        if silent < DAY and (state.state_data or not (state.is_closed or silent > GONE)):
+            continue
+        with states.lock:
+            states.session_data.pop(name, None)
+            states.time_last_used.pop(name, None)
+        for component, value, _ in state.state_components:  # after that, for Gradio's own thread looks through them too
+            component.delete_callback(value)
+
+
+def sweep(older: float = DAY) -> None:
+    """Deletes what is ``older``, in seconds: visits of an earlier start, uploads and copies of results."""
+    for folder in visits().glob("*"):
+        if time() - folder.stat().st_mtime > older:
+            shutil.rmtree(folder, ignore_errors=True)
+    if uploads().parent != own_folder():
+        return  # they lie where others may have theirs
+    for path in sorted(uploads().rglob("*"), reverse=True):  # what is in a folder before it
+        with suppress(OSError):  # a folder that is not empty, a file that has just gone
+            if time() - path.stat().st_ctime > older:
+                path.rmdir() if path.is_dir() else path.unlink()

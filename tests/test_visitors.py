@@ -1,0 +1,84 @@
+"""What is kept of whoever has gone: sessions of Gradio's real holder, folders and uploads."""
+
+from datetime import datetime, timedelta
+
+import gradio as gr
+import pytest
+from gradio.state_holder import StateHolder
+
+from morph_ui import visitors
+from morph_ui.session import Session
+from morph_ui.visitors import DAY, GONE, sweep, tidy
+
+
+@pytest.fixture
+def page():
+    with gr.Blocks(analytics_enabled=False) as page:
+        page.kept = gr.State(Session(), delete_callback=Session.forget)
+        gr.Textbox("words")
+    StateHolder().set_blocks(page)
+    return page
+
+
+def come(page, name, silent=0.0, session=None, closed=False):
+    """Somebody who has a session of ours where ``session`` is one, and was last heard of so many seconds ago."""
+    state = page.state_holder[name]
+    if session:
+        state[page.kept._id] = session
+    state.is_closed = closed
+    page.state_holder.time_last_used[name] = datetime.now() - timedelta(seconds=silent)
+    return session
+
+
+def test_sessions_go_when_they_are_over_and_not_before(page, tmp_path):
+    here, gone, folder = Session(), Session(), tmp_path / "visit"
+    folder.mkdir()
+    gone.folder = folder
+    come(page, "open", DAY / 2, here)
+    come(page, "closed, may come back", 60, Session(), closed=True)
+    come(page, "closed, forgotten", 60, closed=True)
+    come(page, "program", GONE / 2)
+    come(page, "silent program", GONE * 2)
+    come(page, "silent for a day", DAY * 2, gone)
+    assert page.state_holder["open"].config_values  # a copy of every widget, which nobody asks for
+    come(page, "open", DAY / 2, here)
+    tidy(page)
+    left = page.state_holder.session_data
+    assert {*left} == {"open", "closed, may come back", "program"} == {*page.state_holder.time_last_used}
+    assert left["open"].state_data[page.kept._id] is here and not left["open"].config_values
+    assert not folder.exists() and gone.owners == 0
+    tidy(page, ahead=2 * DAY)
+    assert not page.state_holder.session_data
+
+
+def test_it_is_done_once_a_minute_by_whoever_comes(page, monkeypatch):
+    asked = []
+    monkeypatch.setattr(visitors, "tidy", asked.append)
+    monkeypatch.setattr(visitors, "sweep", lambda: asked.append("files"))
+    monkeypatch.setattr(visitors, "_DONE", {"tidy": -DAY, "sweep": -DAY})
+    Session()  # outside of a handler there is nobody
+    assert asked == []
+    token = visitors.LocalContext.blocks.set(page)
+    Session(), Session()
+    visitors.LocalContext.blocks.reset(token)
+    assert asked == [page, "files"]
+
+
+def test_files_are_swept_by_age_and_only_our_own(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    monkeypatch.setattr(visitors, "own_folder", lambda: own)
+    monkeypatch.setattr(visitors, "uploads", lambda: own / "gradio")
+    for name in ("visits/secret/1", "gradio/digest", "gradio"):
+        (own / name).mkdir(parents=True, exist_ok=True)
+        (own / name / "a.png").write_bytes(b"a")
+    sweep()
+    assert len([*own.rglob("*.png")]) == 3
+    monkeypatch.setattr(visitors, "uploads", lambda: tmp_path / "others")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "theirs.png").write_bytes(b"b")
+    sweep(-1.0)
+    assert [p.name for p in tmp_path.rglob("*.png")] and (tmp_path / "others" / "theirs.png").exists()
+    assert not [*(own / "visits").iterdir()] and (own / "gradio" / "a.png").exists()
+    monkeypatch.setattr(visitors, "uploads", lambda: own / "gradio")
+    sweep(-1.0)
+    assert not [*(own / "gradio").iterdir()]
