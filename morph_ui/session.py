@@ -21,6 +21,7 @@ from PIL.Image import Image
 from engine.requests import Cancelled, Done, Event, Frame, Preview
 from engine.requests.finish import Finish
 from engine.vision import video
+from engine.vision.aside import aside
 from morph_ui.visitors import come, visitor, visits
 
 Cell = dict[str, str]  # a picture of the strip: its "state" (waiting, forming, done) and "src"
@@ -170,7 +171,7 @@ class Session:
         return self.larger is not None and not self.larger.over
 
     def path(self, name: str) -> Path:
-        if self.folder is None:
+        if self.folder is None or not self.folder.is_dir():  # what clears up the system's folder may have taken it
             self.folder = visits() / secrets.token_urlsafe(16)
             self.folder.mkdir(parents=True, mode=0o700)
         return self.folder / name
@@ -181,7 +182,9 @@ class Session:
         exact = hasattr(run.request, "plan")
         path = self.path(f"{run.number}") / f"{name_of(run, i)}.{'png' if exact else 'jpg'}"
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        video.bare(picture).save(path, **({"compress_level": 4} if exact else {"quality": 92}))
+        with aside(path) as part:
+            how = {"format": "PNG", "compress_level": 4} if exact else {"format": "JPEG", "quality": 92}
+            video.bare(picture).save(part, **how)
         return address(path)
 
     def give_up(self) -> None:

@@ -48,6 +48,15 @@ def come() -> None:
         sweep()
 
 
+def stay() -> None:
+    """Within a handler: the hour in which a page that was closed can come back begins anew. Gradio itself counts it
+    from when the page was opened."""
+    request, blocks = LocalContext.request.get(None), LocalContext.blocks.get(None)
+    state = blocks.state_holder.session_data.get(getattr(request, "session_hash", None)) if blocks else None
+    if state is not None:
+        state._state_ttl |= {key: (kept, datetime.now()) for key, (kept, _) in state._state_ttl.items()}
+
+
 def tidy(blocks: Any, ahead: float = 0.0) -> None:
     """Lets go of the sessions that are over: of closed pages once their hour to come back has passed (Gradio has then
     forgotten what was made), of programs that are silent, and of all that were silent for a day. ``ahead``: as it would
@@ -68,13 +77,14 @@ def tidy(blocks: Any, ahead: float = 0.0) -> None:
 
 
 def sweep(older: float = DAY) -> None:
-    """Deletes what is ``older``, in seconds: visits of an earlier start, uploads and copies of results."""
+    """Deletes what is ``older``, in seconds, or of a time to come (a clock was set back): visits of an earlier start,
+    uploads and copies of results."""
     for folder in visits().glob("*"):
-        if time() - folder.stat().st_mtime > older:
+        if abs(time() - folder.stat().st_mtime) > older:
             shutil.rmtree(folder, ignore_errors=True)
     if uploads().parent != own_folder():
         return  # they lie where others may have theirs
     for path in sorted(uploads().rglob("*"), reverse=True):  # what is in a folder before it
         with suppress(OSError):  # a folder that is not empty, a file that has just gone
-            if time() - path.stat().st_ctime > older:
+            if abs(time() - path.stat().st_ctime) > older:
                 path.rmdir() if path.is_dir() else path.unlink()

@@ -1,12 +1,14 @@
 """What is kept of whoever has gone: sessions of Gradio's real holder, folders and uploads."""
 
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 from gradio.state_holder import StateHolder
 
 from morph_ui import visitors
+from morph_ui.panels.lasting import Lasting
 from morph_ui.session import Session
 from morph_ui.visitors import DAY, GONE, sweep, tidy
 
@@ -49,6 +51,21 @@ def test_sessions_go_when_they_are_over_and_not_before(page, tmp_path):
     assert not folder.exists() and gone.owners == 0
     tidy(page, ahead=2 * DAY)
     assert not page.state_holder.session_data
+
+
+def test_a_page_may_come_back_for_an_hour_after_its_last_job(page):
+    """However long it was open."""
+    session = come(page, "open", 0, Session())
+    state = page.state_holder["open"]
+    state._state_ttl[page.kept._id] = None, datetime.now() - timedelta(hours=3)
+    state.is_closed = True
+    gone = [expired for _, _, expired in state.state_components]
+    request = visitors.LocalContext.request.set(SimpleNamespace(session_hash="open"))
+    token = visitors.LocalContext.blocks.set(page)
+    assert [*Lasting(session, iter([{}]))] == [{}]
+    visitors.LocalContext.blocks.reset(token)
+    visitors.LocalContext.request.reset(request)
+    assert (gone, [expired for _, _, expired in state.state_components]) == ([True], [False])
 
 
 def test_it_is_done_once_a_minute_by_whoever_comes(page, monkeypatch):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -71,7 +71,7 @@ def limit(device: torch.device, asked: float = 0.0) -> int:
         total = torch.cuda.get_device_properties(index).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, asked * GB / total) if asked else 1.0, index)
     else:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        total = psutil.virtual_memory().total // 2
     return int(min(asked * GB, total) if asked else total)
 
 
