@@ -9,7 +9,8 @@ from pathlib import PurePath
 from typing import Annotated, Any, ClassVar
 
 from engine.requests.errors import EngineError
-from engine.requests.spec import Spec, check, fields_of, hidden, number, settle
+from engine.requests.numbers import number
+from engine.requests.spec import Spec, check, fields_of, hidden, settle
 
 SLOWEST, FASTEST, USUAL = 1, 60, 8  # frames a second
 LONGEST = 300  # seconds

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 from engine.requests.errors import EngineError
 from engine.requests.files import lies, typed
-from engine.requests.spec import Field, Spec, check, fields_of, number, pictures_of
+from engine.requests.numbers import number
+from engine.requests.spec import Field, Spec, check, fields_of, pictures_of
 
 ROOT = re.compile(r"(/(?!\.{1,2}(/|$))[\w.~-]+)+", re.ASCII)
 LOCAL = ("127.0.0.1", "localhost", "::1")
