@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from engine.requests.errors import EngineError
-from engine.requests.files import lies, typed
+from engine.requests.files import lies, typed, unreadable
 from engine.requests.numbers import number
 from engine.requests.spec import Field, Spec, check, fields_of, pictures_of
 
@@ -29,7 +29,11 @@ VARIABLES = {  # the first that is set counts, where the command line says nothi
     "cache": ("CHRYSALIS_CACHE",),
     "cache_gb": ("CHRYSALIS_CACHE_GB",),
     "executor": ("CHRYSALIS_EXECUTOR",),
+    "auth": ("CHRYSALIS_AUTH",),
 }
+SHORTEST, LONGEST = 8, 1000  # letters of a password
+PASSWORD = "USER:FILE, whose file holds the password: asked for before the page, the API and all files; who listens on"
+PASSWORD += " the way reads it where there is no https, and it keeps nobody out who may read your files"
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,38 @@ class Settings:
     executor: Annotated[str, Spec("", "auto: what is fastest here; torch", choices=("auto", "torch"))] = "auto"
     models: Annotated[str, Spec("", f"a folder of your own networks and LoRAs, or several: a{os.pathsep}b")] = ""
     root_path: Annotated[str, Spec("", "where a proxy has the page, as /studio (docs/proxy.md)")] = ""
+    auth: Annotated[str, Spec("", PASSWORD)] = ""
 
     def __post_init__(self) -> None:
         check(self)
         if self.root_path and not ROOT.fullmatch(self.root_path):
             raise EngineError(f"root_path must be a path as /studio, without / at its end, got {self.root_path[:80]!r}")
+        _ = self.login
         for folder in self.folders:
             kind, why = lies(folder)
             if kind != "folder" or why:
                 raise EngineError(f"models must be a folder, got {folder!r}, which {why or f'is a {kind}'}")
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """The name and the password that visitors have to give; None where everybody may come. EngineError for a file
+        in which there is none."""
+        if not self.auth:
+            return None
+        user, _, file = (part.strip() for part in self.auth.partition(":"))
+        if not user or not file:
+            raise EngineError(f"auth must be USER:FILE, a name and a file that holds the password, got {self.auth!r}")
+        if why := unreadable(place := typed(file)):
+            raise EngineError(f"auth must be USER:FILE, got a file {file!r}, which {why}")
+        try:
+            with open(place, encoding="utf-8-sig") as opened:
+                password = opened.read(4 * LONGEST).strip("\r\n")
+        except (OSError, ValueError):
+            raise EngineError(f"auth must name a file of text in UTF-8, got {file!r}, which is none") from None
+        if not SHORTEST <= len(password) <= LONGEST or re.search(r"[\r\n\0]", password):
+            got = "an empty file" if not password.strip() else "several lines" if "\n" in password else "another"
+            raise EngineError(f"password must be one line of {SHORTEST} to {LONGEST} letters, got {got} in {file!r}")
+        return user, password
 
     @property
     def folders(self) -> tuple[str, ...]:
