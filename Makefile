@@ -43,7 +43,7 @@ system:
 # What is known of holes in what is installed. It asks an index outside, so no test waits for it; its tool has a place
 # of its own, and never comes into the studio's.
 advisories: .venv/installed .venv/advisories
-	.venv/advisories/bin/pip-audit --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+	.venv/advisories/bin/pip-audit --strict --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
 .venv/advisories:
 	$(PYTHON) -m venv $@

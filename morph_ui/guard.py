@@ -53,18 +53,27 @@ class Guard:
         path = scope["path"]
         if found := FILE.search(path):
             if found[1] == "proxy" or ELSEWHERE.match(found[2]) or ELSEWHERE.match(unquote(found[2])):
-                await refuse(send, 403, "file must be one of this studio, got an address of elsewhere")
+                await self.refuse(send, 403, "file must be one of this studio, got an address of elsewhere")
             else:
                 await self.app(scope, receive, _harmless(send))
             return
         most, told = (UPLOAD if SENT.search(path) else BODY), dict(scope["headers"]).get(b"content-length", b"")
         sent = int(told) if told.isdigit() and len(told) < 20 else 0
         if sent > most:
-            await refuse(send, 413, f"what is sent must be at most {most // 1_000_000} MB, got {sent // 1_000_000}")
+            await self.refuse(
+                send, 413, f"what is sent must be at most {most // 1_000_000} MB, got {sent // 1_000_000}"
+            )
         elif most == UPLOAD and (why := _no_room(sent)):
-            await refuse(send, 507, why)
+            await self.refuse(send, 507, why)
         else:
             await self.app(scope, _counted(receive, most), send)
+
+    async def refuse(self, send: Send, status: int, text: str) -> None:
+        """Answers with a sentence."""
+        body = f"{text[0].upper()}{text[1:]}.".encode()
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": body})
 
 
 def _counted(receive: Receive, most: int) -> Receive:
@@ -111,17 +120,10 @@ def _no_room(sent: int) -> str:
     return ""
 
 
-async def refuse(send: Send, status: int, text: str) -> None:
-    body = f"{text[0].upper()}{text[1:]}.".encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _fetched(url: str, cache_dir: str) -> str:
-    raise gr.Error("File must be uploaded here, got an address of elsewhere.", print_exception=False)
-
-
 def stay() -> None:
     """Has Gradio fetch nothing for visitors: it would bring whatever lies at an address that they name."""
-    processing_utils.async_ssrf_protected_download = _fetched
+
+    async def fetched(url: str, cache_dir: str) -> str:
+        raise gr.Error("File must be uploaded here, got an address of elsewhere.", print_exception=False)
+
+    processing_utils.async_ssrf_protected_download = fetched

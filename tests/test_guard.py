@@ -3,6 +3,8 @@
 import http.server
 import json
 import os
+import pickle
+import shutil
 import socket
 import threading
 import time
@@ -10,14 +12,21 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
+import torch
 from conftest import picture, studio_over
+from diffusers import T2IAdapter
 from gradio.utils import get_upload_folder
 from test_easel import Painter
 
 import app
+from engine.checkpoints import load
+from engine.checkpoints.resolve import resolve
 from engine.requests import EngineError
 from engine.requests.settings import Settings
+from engine.vision.annotators import lines
+from engine.vision.keypoints.detectors import STARTS
 from morph_ui import guard
 from morph_ui.session import Session, visits
 
@@ -214,6 +223,50 @@ def test_json_of_any_depth_is_answered(studio_here):
         got = httpx.post(f"{studio_here.api}/call/edit", content=body, headers={"Content-Type": "application/json"})
         assert got.status_code < 600 and b"Traceback" not in got.content
     assert json.loads(httpx.get(f"{studio_here.url}config").content)["title"] == "Chrysalis"
+
+
+# ---- pickles
+
+
+class Evil:
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.place),)
+
+
+def test_no_pickle_runs_and_none_is_read_but_the_catalogues(tiny, tmp_path, monkeypatch):
+    ran, net = tmp_path / "ran", shutil.copytree(tiny, tmp_path / "net")
+    evil, unet = pickle.dumps(Evil(ran)), net / "unet"
+    for ending in ("bin", "fp16.bin"):
+        for weights in unet.glob("diffusion*"):
+            weights.unlink()
+        (unet / f"diffusion_pytorch_model.{ending}").write_bytes(evil)
+        for read in (lambda: resolve(str(net)).needs(), lambda: load.read(net, torch.float32, "net")):
+            with pytest.raises(
+                EngineError, match=r"must have .safetensors in the folder unet, got .*bin, which may run"
+            ):
+                read()
+    for name, kind in (("ControlNetHED.pth", "hed"), ("sk_model.pth", "lineart")):
+        (tmp_path / name).write_bytes(evil)
+        with pytest.raises(EngineError, match="must be weights of"):
+            lines(np.zeros((64, 64, 3), np.uint8), kind, [tmp_path / name] * (1 + (kind == "lineart")))
+    (tmp_path / "body_pose_model.pth").write_bytes(evil)
+    with pytest.raises(EngineError, match="must be OpenPose's weights"):
+        STARTS["openpose"]([tmp_path / "body_pose_model.pth"], "cpu")
+    monkeypatch.setattr("engine.checkpoints.hub.cache", lambda: tmp_path)  # one of the catalogue's own
+    listed = tmp_path / "models--TencentARC--t2iadapter_color_sd14v1" / "snapshots" / "x"
+    listed.mkdir(parents=True)
+    (listed / "config.json").write_text('{"_class_name": "T2IAdapter"}')
+    (listed / "diffusion_pytorch_model.bin").write_bytes(evil)
+    with pytest.raises(EngineError, match="must be whole, got parts that cannot be read"):  # by torch: weights_only
+        load.module(listed, torch.float32)
+    torch.save(T2IAdapter(3, [8, 8], 1, 8, "full_adapter").state_dict(), listed / "diffusion_pytorch_model.bin")
+    own = {"channels": [8, 8], "num_res_blocks": 1, "downscale_factor": 8, "adapter_type": "full_adapter"}
+    (listed / "config.json").write_text(json.dumps({"_class_name": "T2IAdapter", "in_channels": 3} | own))
+    assert load.module(listed, torch.float32).config.in_channels == 3
+    assert not ran.exists()
 
 
 # ---- a password

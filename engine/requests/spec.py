@@ -187,9 +187,14 @@ def check(request: Any) -> None:
     for field in fields_of(type(request)).values():
         if (value := getattr(request, field.name)) is None and field.default is None:
             continue
-        _plain(field.name, field.type, field.spec, value)
-        for text in value if isinstance(value, tuple) else (value,):
-            _readable(field.name, text, FILE if field.spec.group == "hidden" and field.type is str else LONGEST)
+        judge(field, value)
+
+
+def judge(field: Field, value: Any) -> None:
+    """EngineError for what a plain field may not hold; of a list only that it is one."""
+    _plain(field.name, field.type, field.spec, value)
+    for text in value if isinstance(value, tuple) else (value,):
+        _readable(field.name, text, FILE if field.spec.group == "hidden" and field.type is str else LONGEST)
 
 
 def _picture(name: str, mode: str, value: Any) -> None:
