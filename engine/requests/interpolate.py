@@ -215,5 +215,5 @@ def seeds(values: Iterable[Any], ways: int) -> tuple[int, ...]:
         raise EngineError(f"seeds must be at most {ways}, one a way from picture to picture, got {len(found)}")
     for s in found:
         if isinstance(s, bool) or not isinstance(s, int | float) or s % 1 or not 0 <= s < 2**32:
-            raise EngineError(f"seeds must be whole numbers from 0 to {2**32 - 1}, got {str(s)[:40]}")
+            raise EngineError(f"seeds must be whole numbers from 0 to {2**32 - 1}, got {shown(s, 40, str)}")
     return tuple(int(s) for s in found)
