@@ -28,7 +28,7 @@ def read(text: str, called: Callable[[str, str | None], str]) -> str:
 def shown(value: Any, most: int = 60, how: Callable[[Any], str] = repr) -> str:
     """Any value, as the end of a sentence has it: one line that can be printed."""
     try:
-        return text if (text := how(value)[:most]).isprintable() else repr(text)
+        return text if (text := how(value)[:most]).isprintable() and text.strip() else repr(text)
     except Exception:  # a number of thousands of digits, lists within themselves
         return f"a {type(value).__name__} that cannot be written"
 

@@ -138,7 +138,9 @@ def settle(request: type, values: Mapping[str, Any]) -> dict[str, Any]:
     3.0 is 3, a list a tuple, text one line for each or a number. EngineError for a name that it does not have."""
     declared, out = _declared(request), dict(values)
     if unknown := [n for n in values if n not in declared]:
-        raise EngineError(f"settings must be fields of {request.method}, got {', '.join(unknown)[:80]}")
+        raise EngineError(
+            f"settings must be fields of {request.method}, got {shown(', '.join(map(str, unknown)), 80, str)}"
+        )
     for name, value in out.items():
         kind = declared[name].type
         if kind in (int, float) and isinstance(value, str):
