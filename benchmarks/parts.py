@@ -43,7 +43,7 @@ def calls(net: LatentDiffusion, rows: int) -> dict[str, tuple[Tensor, ...]]:
         "decode": (latents.to(**like),),
         "text 0": (torch.randint(9, 90, (rows, net.max_tokens), device=net.device),),
     }
-    return found | ({"look": (latents.to(net.dtype),)} if own.taesd is not None else {})
+    return found | ({"look": (latents.to(net.dtype),)} if own.light is not None else {})
 
 
 def timed(device: torch.device, fn: Callable[[], Any]) -> float:

@@ -263,6 +263,9 @@ def test_live_follows_the_hand_and_rests(browser, painter):
         stroke(page, box, (100, 100), (300, 120), (280, 300), (120, 280))
         says(page, "draw", "A picture of 64 × 64")  # the hand rests: the full render
         assert jobs[0].live and not jobs[-1].live  # and before it the few steps
+        few = [job.request for job in jobs if job.live]
+        assert few[-1].decoder == "full" and {r.decoder for r in few} == {"light", "full"}
+        assert few[-1].strokes.tobytes() == few[-2].strokes.tobytes()  # the hand was still: the same once more
         # Ten fast strokes: the newest wins, and the page comes to rest again, with the last of them.
         first = len(jobs)
         for i in range(10):
@@ -278,7 +281,7 @@ def test_live_follows_the_hand_and_rests(browser, painter):
             until(page, lambda: not jobs[-1].live and painter.running)
             whole, so_far = jobs[-1], len(jobs)
             go_on()
-            until(page, lambda: any(job.live for job in jobs[so_far:]))
+            until(page, lambda since=so_far: any(job.live for job in jobs[since:]))
             assert whole.cancelled and painter.most == 1
         assert jobs[-1].request.realism == 0.5
         # Stop ends the following; the drawing and the last picture stay.

@@ -3,6 +3,7 @@ room is wanted for others."""
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -143,19 +144,27 @@ class ModelManager:
                 return
 
     def _read(self, choice: Choice) -> Resident:
-        tiny, half = (choice.here(kind) for kind in ("preview", "vae"))
+        half = choice.here("vae")
         # An artist's own file may hold a VAE of its own.
         parts = load.read(choice.folder(), self.dtype, choice.name, half if choice.entry else None)
         for lora, strength in choice.loras:
             load.merge(parts, place(lora), strength, choice.name)
-        taesd = None
-        if self.device.type != "cpu" and tiny:
-            taesd = load.module(tiny, self.dtype).eval().requires_grad_(False)
-        rate = choice.lora_rate
-        how = {"lora_rate": rate, "taesd": taesd, "executor": self.executor}
+        how = {"lora_rate": choice.lora_rate, "light": self._light(choice, parts.vae), "executor": self.executor}
         own = Resident(parts, self.device, self.dtype, choice.name, choice.family, **how)
         own.settle(self.limit)
         return own
+
+    def _light(self, choice: Choice, vae: Any) -> Any:
+        """The light decoder beside the network, or off the CPU its family's; None where there is none that can be used.
+
+        (Stable Diffusion's takes longer on a CPU than a look is worth.)
+        """
+        found = choice.beside("light") or (choice.here("preview") if self.device.type != "cpu" else None)
+        try:
+            return load.light(found, self.dtype, vae, choice.name) if found else None
+        except EngineError as e:
+            logging.getLogger(__name__).warning("%s; the whole decoder shows everything", e)
+            return None
 
     def _equip(self, own: Resident, kind: str, found: Path) -> None:
         """Puts beside the network what a request wants of its family."""

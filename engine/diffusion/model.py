@@ -85,6 +85,19 @@ class LatentDiffusion:
 
         return self.with_pictures(one, z)
 
+    def look(self, z: Tensor) -> Tensor:
+        """The same by the light decoder (AutoencoderTiny), rougher in a fraction of the time, where there is one."""
+        light = self.resident.light
+        if light is None:
+            return self.decode(z)
+        self.resident.need("unet")  # which it waits with
+
+        def one(first: int, rows: Tensor) -> Tensor:
+            rows = (rows / light.config.scaling_factor).to(self.dtype, memory_format=channels_last)
+            return self._run("look", rows).float()
+
+        return self.room.chunk(one, (z,), self.resident.plan.pictures, "pictures")
+
     def _run(self, part: str, *given: Tensor) -> Tensor:
         (out, *_), who = self.resident.run(part, *given)
         self.answered[who] += len(out)
@@ -134,32 +147,6 @@ class LatentDiffusion:
     def null_latent(self, size: tuple[int, int]) -> Tensor:
         """Φ, the missing condition: (1, C, h, w) latent of mid-grey for a latent ``size`` (h, w)."""
         return self.resident.null_latent(size, self.encode)
-
-    def previewer(self, z: Tensor, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """A cheap look at latents: the linear map from latents to colours that fits these pictures best.
-
-        ``z`` (B, C, h, w) and ``x`` (B, 3, H, W) are the job's own pictures; the map gives soft (B, 3, 4h, 4w). Ridge
-        least squares, milliseconds, on any network; decoding every step would cost more than the steps. A network
-        with a tiny decoder beside it (TAESD) looks with that, (B, 3, H, W).
-        """
-        taesd, interpolate = self.resident.taesd, torch.nn.functional.interpolate
-        if taesd is not None:
-
-            def one(first: int, rows: Tensor) -> Tensor:
-                return self._run("look", rows.to(self.dtype) / taesd.config.scaling_factor).float()
-
-            return lambda latents: self.room.chunk(one, (latents,), self.resident.plan.pictures, "pictures")
-        small = interpolate(x.float().cpu(), z.shape[2:], mode="area")
-        target = small.permute(0, 2, 3, 1).flatten(0, 2)
-        source = torch.cat([z.float().cpu().permute(0, 2, 3, 1).flatten(0, 2), torch.ones(len(target), 1)], 1)
-        gram = source.T @ source + 0.02 * len(target) * torch.eye(source.shape[1])
-        weights = torch.linalg.solve(gram, source.T @ target)  # (C + 1, 3)
-
-        def look(latents: Tensor) -> Tensor:
-            colours = (latents.float().cpu().permute(0, 2, 3, 1) @ weights[:-1] + weights[-1]).permute(0, 3, 1, 2)
-            return interpolate(colours, scale_factor=4, mode="bicubic")
-
-        return look
 
     # ------------------------------------------------------------------------------------------------ denoising
 
