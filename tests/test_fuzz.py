@@ -74,7 +74,7 @@ def made(request, values):
     except EngineError as e:
         said = str(e)
         assert " must " in said and "\n" not in said and len(said) < 1000, said
-        said.encode() and plainly(e).encode()
+        assert said.encode() and plainly(e).encode()
         return None
 
 
