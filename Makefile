@@ -5,7 +5,7 @@ BIN = .venv/bin
 # Two processes of tests, a file at a time, in the order of tests/conftest.py.
 TWO = -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test check install system clean
+.PHONY: run test check install system advisories clean
 
 run: install
 	$(BIN)/python app.py --port $(PORT)
@@ -39,6 +39,15 @@ system:
 	@command -v chromium >/dev/null && command -v ffprobe >/dev/null || \
 	  { SUDO=$$(test "$$(id -u)" = 0 || echo sudo); $$SUDO apt-get update -qq && \
 	    $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium ffmpeg >/dev/null; }
+
+# What is known of holes in what is installed. It asks an index outside, so no test waits for it; its tool has a place
+# of its own, and never comes into the studio's.
+advisories: .venv/installed .venv/advisories
+	.venv/advisories/bin/pip-audit --strict --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+
+.venv/advisories:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet "pip-audit>=2.9"
 
 clean:
 	rm -rf .venv

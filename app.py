@@ -21,7 +21,7 @@ from engine.requests.settings import Settings, options
 from engine.requests.terminal import spell
 
 OPTIONS = ("host", "port", "root_path", "device", "model", "models", "memory", "workers", "cluster", "executor")
-OPTIONS = (*OPTIONS, "queue", "queue_per_visitor", "job_seconds")
+OPTIONS = (*OPTIONS, "queue", "queue_per_visitor", "job_seconds", "auth")
 
 
 class runner:
@@ -113,6 +113,7 @@ def main() -> None:
         where = f"http://{settings.host}:{settings.port}{settings.root_path}"
         print(f"Chrysalis is at {where}", flush=True)
         own = {"server_name": settings.host, "server_port": settings.port, "root_path": settings.root_path or None}
+        own |= {"auth": settings.login} if settings.login else {}
         launch(page, [health(worker)], **own)
     except EngineError as e:
         raise SystemExit(f"error: {e}") from None

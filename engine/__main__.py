@@ -191,7 +191,11 @@ def list_models(args: argparse.Namespace) -> int:
         if name in tools:
             needs = [(tools[name].about, tools[name].source)]
         else:
-            needs = resolve(name, settings.paths, settings.folders).needs([k for k in kinds.split(",") if k])
+            choice, wants = resolve(name, settings.paths, settings.folders), [k for k in kinds.split(",") if k]
+            known = {*choice.extras, *CLIPS, *DETECTORS}
+            if odd := [k for k in wants if k not in known]:
+                raise EngineError(f"fetch must name what {name} may have, {', '.join(sorted(known))}, got {odd[0]!r}")
+            needs = choice.needs(wants)
         for event in fetch(missing(needs)):
             _show(event)
     for e, here in available():

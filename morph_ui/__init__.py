@@ -9,6 +9,7 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves the machine
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from engine.requests import EngineError
 from engine.requests.files import uploads
@@ -17,6 +18,7 @@ from morph_ui.api import enlarging, filming
 from morph_ui.components.help import help_keys
 from morph_ui.components.history import history
 from morph_ui.components.visit import ARRIVE, visit
+from morph_ui.guard import Guard, stay
 from morph_ui.networks import refresh
 from morph_ui.panels import AT_ONCE
 from morph_ui.panels.lasting import arrive
@@ -82,8 +84,9 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
 def launch(page: gr.Blocks, routes: Sequence[Any] = (), **options: Any) -> Any:
     """Serves the page with its theme, and ``routes`` beside it; only a visit's own files can be asked for."""
     sweep()
+    stay()
     own = {"allowed_paths": [str(visits())], "max_file_size": "120mb", "footer_links": ["api", "settings"]}
-    own |= {"app_kwargs": {"routes": [*routes]}}
+    own |= {"app_kwargs": {"routes": [*routes], "middleware": [Middleware(Guard)]}}
     # Whatever is asked takes one of these until its end: of 40, the jobs of one visitor could leave none to others.
     own |= {"max_threads": PLACES}
     quiet = {"run_history": False, "ssr_mode": False, "show_error": True, "quiet": True}

@@ -48,7 +48,7 @@ def come() -> None:
         sweep()
 
 
-def stay() -> None:
+def linger() -> None:
     """Within a handler: the hour in which a page that was closed can come back begins anew. Gradio itself counts it
     from when the page was opened."""
     request, blocks = LocalContext.request.get(None), LocalContext.blocks.get(None)

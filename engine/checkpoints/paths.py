@@ -10,13 +10,15 @@ from engine.checkpoints import hub
 from engine.checkpoints.whole import entries
 from engine.requests.files import typed
 
+LONGEST = 200  # letters of a path that a sentence tells
+
 
 def may_open(path: Path, paths: Sequence[str] | None) -> bool:
     """Whether files may be named there."""
     try:
         place = Path(path).resolve()
         place.exists()
-    except (OSError, ValueError):  # what can be no path: too long, or with characters that no path has
+    except (OSError, ValueError, RuntimeError):  # too long, with characters that no path has, a link to itself
         return False
     return paths is None or any(f and place.is_relative_to(Path(typed(f)).resolve()) for f in paths)
 
@@ -24,7 +26,8 @@ def may_open(path: Path, paths: Sequence[str] | None) -> bool:
 def shown(text: str) -> str:
     """A path as it may be told: where the person's own folder lies is nobody's business."""
     home = str(Path("~").expanduser())
-    return text if home == "/" else text.replace(home, "~")
+    told = text if home == "/" else text.replace(home, "~")
+    return told if len(told) <= LONGEST else f"{told[:LONGEST]}…"
 
 
 def pickled(name: str) -> str:

@@ -46,14 +46,18 @@ def prediction(path: Path, family: str, about: dict[str, str]) -> str:
 
 def _parameterization(file: Path) -> str:
     """What a YAML file in any of its styles and encodings says of it, with tabs or without; "" if nothing."""
+    seen = set[int]()
 
     def find(value: Any) -> str:
+        if id(value) in seen:  # YAML may name a list again and again, and within itself
+            return ""
+        seen.add(id(value))
         if isinstance(value, dict) and "parameterization" in value:
             return str(value["parameterization"]).lower()
         inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         return next(filter(None, map(find, inside)), "")
 
-    block = file.read_bytes()
+    block = file.read_bytes()[: 1 << 20]
     wide = "utf-16-be" if block.startswith((b"\xfe\xff", b"\0")) else "utf-16-le"
     text = block.decode(wide if b"\0" in block[:4] else "utf8", errors="replace").removeprefix("\ufeff")
     try:

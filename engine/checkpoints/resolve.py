@@ -26,6 +26,7 @@ __all__ = ["ANNOTATORS", "CATALOGUE", "CLIPS", "DETECTORS", "FAMILIES"]  # which
 REPOS = {r.rpartition("/")[2]: e.name for e in reversed(CATALOGUE.values()) if e.source for r in e.source.repos}
 NETWORKS = REPOS | {n: n for n in CATALOGUE}
 OWN = {n: n for n in LORAS}
+MOST = 16  # LoRAs on a network
 NEAR = 5  # of the artist's own LoRAs that a refusal names
 # What is distilled to few steps, as it is called; "step00004000" is how trainers number what they save.
 DISTILLED = r"turbo|lightning|hyper[-_ ]?(sd|xl)|dmd2"
@@ -148,6 +149,8 @@ def resolve(name: str, paths: Sequence[str] | None = None, folders: Sequence[str
     own = None if entry else library.place(first, folders)
     if entry is None:
         _check(first := str(own or first), None if own else paths)
+    if len(more) > MOST:
+        raise EngineError(f"model must have at most {MOST} LoRAs, got {len(more)}")
     loras = [(LORAS[n], 1.0) for n in entry.loras] if entry else []
     return Choice(" + ".join(parts), entry or Path(first), (*loras, *(_lora(text, paths, folders) for text in more)))
 

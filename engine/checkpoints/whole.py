@@ -9,6 +9,8 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.checkpoints import hub
+from engine.checkpoints.catalogue import FAMILIES
 from engine.requests import EngineError
 
 AGAIN = "download it again"
@@ -62,6 +64,9 @@ def check_weights(folder: Path, name: str) -> None:
     found = weights(folder)
     if found is None or not found.files:
         raise EngineError(f"model {name} must have weights in the folder {folder.name}, got none")
+    if not found.safe and not _listed(folder):
+        got = f"{found.files[0].name}, which may run code when it is read; convert it"
+        raise EngineError(f"model {name} must have .safetensors in the folder {folder.name}, got {got}")
     for file in found.files:
         if not file.is_file():
             raise EngineError(f"model {name} must have {folder.name}/{file.name}, got none; {AGAIN}")
@@ -70,6 +75,14 @@ def check_weights(folder: Path, name: str) -> None:
             header(file, said)
         elif (other := _begins(file)) and not other.startswith("a pickle"):
             raise EngineError(f"{said} must be whole, got {other}")
+
+
+def _listed(folder: Path) -> bool:
+    """Whether it is of the hub, of a repository of the catalogue that has nothing but a pickle, which is read as mere
+    tensors (weights_only)."""
+    sources = [extra.source for extras in FAMILIES.values() for extra in extras.values() if extra.source.pickled]
+    places = [hub.cache() / f"models--{repo.replace('/', '--')}" for source in sources for repo in source.repos]
+    return any(folder.absolute().is_relative_to(place.absolute()) for place in places)
 
 
 def header(source: bytes | Path, name: str) -> dict[str, Any]:

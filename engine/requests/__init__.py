@@ -15,8 +15,9 @@ from engine.requests.interpolate import SCHEMES, InterpolateRequest
 from engine.requests.load import LoadRequest
 from engine.requests.match import MatchRequest
 from engine.requests.morph import MOST, MorphRequest
+from engine.requests.numbers import number
 from engine.requests.pose import DETECTORS, PoseRequest
-from engine.requests.spec import Field, Request, Spec, fields_of, make, new_seed, number, pictures_of, settle
+from engine.requests.spec import Field, Request, Spec, fields_of, make, new_seed, pictures_of, settle
 
 METHODS: dict[str, Any] = {
     r.method: r for r in (InterpolateRequest, MorphRequest, DrawRequest, EditRequest, EnlargeRequest, PoseRequest)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from PIL.Image import Image
 
-from engine.requests.errors import EngineError
+from engine.requests.errors import EngineError, shown
 from engine.requests.spec import Request, Spec
 
 SCALES = {2: "×2", 4: "×4"}
@@ -23,7 +23,7 @@ class Room:
 
     def __init__(self, scale: Any):
         if scale not in list(SCALES):
-            raise EngineError(f"scale must be one of {', '.join(map(str, SCALES))}, got {scale!r}")
+            raise EngineError(f"scale must be one of {', '.join(map(str, SCALES))}, got {shown(scale)}")
         self.scale, self.count, self.held = scale, 0, 0.0
 
     def take(self, size: tuple[int, int]) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar
 
-from engine.requests.errors import EngineError
-from engine.requests.spec import Spec, check, fields_of, hidden, number, settle
+from engine.requests.errors import EngineError, shown
+from engine.requests.numbers import number
+from engine.requests.spec import Spec, check, fields_of, hidden, settle
 
 SLOWEST, FASTEST, USUAL = 1, 60, 8  # frames a second
 LONGEST = 300  # seconds
@@ -105,7 +106,7 @@ def check_fps(fps: Any, form: str = "mp4") -> None:
     most = RATES.get(form, FASTEST)
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not SLOWEST <= fps <= most:
         where = f" in {FORMATS[form]}" if form in RATES else ""
-        raise EngineError(f"fps must be from {SLOWEST} to {most}{where}, got {str(fps)[:40]}")
+        raise EngineError(f"fps must be from {SLOWEST} to {most}{where}, got {shown(fps, 40, str)}")
 
 
 def check_each(name: str, values: tuple[Any, ...], low: float, high: float, what: str) -> None:
@@ -113,7 +114,9 @@ def check_each(name: str, values: tuple[Any, ...], low: float, high: float, what
     for value in values:
         ok = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
         if value is not None and not ok:
-            raise EngineError(f"{name} must be numbers from {low:g} to {high:g}, one a {what}, got {str(value)[:40]}")
+            raise EngineError(
+                f"{name} must be numbers from {low:g} to {high:g}, one a {what}, got {shown(value, 40, str)}"
+            )
 
 
 def several(value: Any) -> tuple[Any, ...]:

@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar
 from PIL.Image import Image
 
 from engine.requests import points, shared
-from engine.requests.errors import EngineError
+from engine.requests.errors import EngineError, shown
+from engine.requests.numbers import number
 from engine.requests.pose import DETECTORS
-from engine.requests.spec import Request, Spec, advanced, hidden, number
+from engine.requests.spec import Request, Spec, advanced, hidden
 
 SCHEMES = {
     "branch": "frame by frame, from the middle (the usual one)",
@@ -158,8 +159,9 @@ class InterpolateRequest(Request):
             raise EngineError(f"`low` must not be above `high`, got `low` {self.low:g} and `high` {self.high:g}")
         for name in ("picks", "reseeds"):
             for pair in getattr(self, name):
-                if len(pair) != 2 or not 0 < pair[0] < self.total - 1 or not pair[0] % (self.frames - 1) or pair[1] < 0:
-                    raise EngineError(f"{name} must be pairs of an inner frame and a number, got {pair!r}")
+                whole = isinstance(pair, tuple) and len(pair) == 2 and all(type(n) is int for n in pair)
+                if not whole or not 0 < pair[0] < self.total - 1 or not pair[0] % (self.frames - 1) or pair[1] < 0:
+                    raise EngineError(f"{name} must be pairs of an inner frame and a number, got {shown(pair)}")
 
     @property
     def pictures(self) -> tuple[Image, ...]:
@@ -213,5 +215,5 @@ def seeds(values: Iterable[Any], ways: int) -> tuple[int, ...]:
         raise EngineError(f"seeds must be at most {ways}, one a way from picture to picture, got {len(found)}")
     for s in found:
         if isinstance(s, bool) or not isinstance(s, int | float) or s % 1 or not 0 <= s < 2**32:
-            raise EngineError(f"seeds must be whole numbers from 0 to {2**32 - 1}, got {str(s)[:40]}")
+            raise EngineError(f"seeds must be whole numbers from 0 to {2**32 - 1}, got {shown(s, 40, str)}")
     return tuple(int(s) for s in found)

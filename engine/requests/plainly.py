@@ -4,7 +4,7 @@ import re
 from functools import cache
 
 from engine.requests import METHODS, EngineError, MatchRequest, fields_of
-from engine.requests.errors import MARK
+from engine.requests.errors import read
 from engine.requests.finish import Finish
 from engine.requests.spec import Spec
 
@@ -22,8 +22,8 @@ def _specs() -> dict[str, list[Spec]]:
 
 def plainly(error: EngineError) -> str:
     """Its sentence, with a full stop: “Wander at least” must not be above “Wander at most”, got 0.6 and 0.5."""
-    text = FIRST.sub(r"`\1`", error.args[0]) if error.args else ""
-    text = MARK.sub(lambda m: _called(m[1], m[2]), text)
+    text = read(error.args[0] if error.args else "", _called)
+    text = FIRST.sub(lambda m: _called(m[1], None), text)
     return re.sub(r"^“?\w", lambda m: m[0].upper(), text) + "."
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Annotated, Any
 
-from engine.requests.errors import EngineError
+from engine.requests.errors import EngineError, shown
 from engine.requests.spec import advanced, hidden
 
 Point = tuple[float, float, float, float]
@@ -60,7 +60,7 @@ def nested(value: Any) -> Points:
     joints = [value] if flat else value
     for joint in joints:
         if not isinstance(joint, list | tuple):
-            raise EngineError(f"points must be a list a joint, got {str(joint)[:40]}")
+            raise EngineError(f"points must be a list a joint, got {shown(joint, 40, str)}")
     return tuple(tuple(tuple(p) if isinstance(p, list | tuple) else p for p in joint) for joint in joints)
 
 
@@ -75,10 +75,10 @@ def check(points: Points, joints: int, pictures: int) -> Points:
         for i, p in enumerate(joint, 1):
             numbers = isinstance(p, tuple) and all(type(v) in (int, float) for v in p)
             if not numbers or len(p) != 4:
-                raise EngineError(f"points must be four numbers x0, y0, x1, y1, got {str(p)[:40]} {where}")
+                raise EngineError(f"points must be four numbers x0, y0, x1, y1, got {shown(p, 40, str)} {where}")
             if not all(0 <= v <= 1 for v in p):  # a NaN is not between anything
-                shown = ", ".join(f"{v:g}" for v in p)
-                raise EngineError(f"points must lie in the pictures, from 0 to 1, got {shown} as point {i} {where}")
+                at = ", ".join(f"{v:g}" for v in p)
+                raise EngineError(f"points must lie in the pictures, from 0 to 1, got {at} as point {i} {where}")
         for (i, p), (j, q) in combinations(enumerate(joint, 1), 2):
             if fault := folds(p, q):
                 raise EngineError(f"points {i} and {j} {where} must {fault}")

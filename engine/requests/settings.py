@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from engine.requests.errors import EngineError
-from engine.requests.files import lies, typed
-from engine.requests.spec import Field, Spec, check, fields_of, number, pictures_of
+from engine.requests.files import lies, typed, unreadable
+from engine.requests.numbers import number
+from engine.requests.spec import Field, Spec, check, fields_of, pictures_of
 
 ROOT = re.compile(r"(/(?!\.{1,2}(/|$))[\w.~-]+)+", re.ASCII)
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -31,8 +32,12 @@ VARIABLES = {  # the first that is set counts, where the command line says nothi
     "queue": ("CHRYSALIS_QUEUE",),
     "queue_per_visitor": ("CHRYSALIS_QUEUE_PER_VISITOR",),
     "job_seconds": ("CHRYSALIS_JOB_SECONDS",),
+    "auth": ("CHRYSALIS_AUTH",),
 }
 PUBLIC = {"queue": 64, "queue_per_visitor": 8}  # of a page that others see, where nothing else is said
+SHORTEST, LONGEST = 8, 1000  # letters of a password
+PASSWORD = "USER:FILE, whose file holds the password: asked for before the page, the API and all files; who listens on"
+PASSWORD += " the way reads it where there is no https, and it keeps nobody out who may read your files"
 
 
 @dataclass(frozen=True)
@@ -56,15 +61,38 @@ class Settings:
     queue: Annotated[int, Spec("", f"jobs that may wait (for others to see: {PUBLIC['queue']}); 0: any", 0)] = 256
     queue_per_visitor: Annotated[int, Spec("", f"of one visitor ({PUBLIC['queue_per_visitor']}); 0: any", 0)] = 128
     job_seconds: Annotated[float, Spec("", "that a job may run; 0: as long as it takes", 0)] = 0.0
+    auth: Annotated[str, Spec("", PASSWORD)] = ""
 
     def __post_init__(self) -> None:
         check(self)
         if self.root_path and not ROOT.fullmatch(self.root_path):
             raise EngineError(f"root_path must be a path as /studio, without / at its end, got {self.root_path[:80]!r}")
+        _ = self.login
         for folder in self.folders:
             kind, why = lies(folder)
             if kind != "folder" or why:
                 raise EngineError(f"models must be a folder, got {folder!r}, which {why or f'is a {kind}'}")
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """The name and the password that visitors have to give; None where everybody may come. EngineError for a file
+        in which there is none."""
+        if not self.auth:
+            return None
+        user, _, file = (part.strip() for part in self.auth.partition(":"))
+        if not user or not file:
+            raise EngineError(f"auth must be USER:FILE, a name and a file that holds the password, got {self.auth!r}")
+        if why := unreadable(place := typed(file)):
+            raise EngineError(f"auth must be USER:FILE, got a file {file!r}, which {why}")
+        try:
+            with open(place, encoding="utf-8-sig") as opened:
+                password = opened.read(4 * LONGEST).strip("\r\n")
+        except (OSError, ValueError):
+            raise EngineError(f"auth must name a file of text in UTF-8, got {file!r}, which is none") from None
+        if not SHORTEST <= len(password) <= LONGEST or re.search(r"[\r\n\0]", password):
+            got = "an empty file" if not password.strip() else "several lines" if "\n" in password else "another"
+            raise EngineError(f"password must be one line of {SHORTEST} to {LONGEST} letters, got {got} in {file!r}")
+        return user, password
 
     @property
     def folders(self) -> tuple[str, ...]:

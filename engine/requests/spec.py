@@ -17,9 +17,14 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from PIL.Image import Image
 
-from engine.requests.errors import EngineError
+from engine.requests.errors import EngineError, shown
 from engine.requests.files import named
+from engine.requests.numbers import number
 from engine.requests.phrases import WORDS, told
+
+LONGEST = 10_000  # letters of a text
+FILE = 1 << 20  # the same where it is a file's (keypoints)
+SAID = {str: "text", bool: "true or false", tuple: "a list"}
 
 
 @dataclass(frozen=True)
@@ -128,27 +133,14 @@ def new_seed() -> int:
     return random.SystemRandom().randrange(2**32)
 
 
-def number(text: str, whole: bool = False) -> Any:
-    """A number as people write it: 7, 0.7, 0,7 or 7e3; what is none, or may be two, stays text: 1,000 (and 1.000 where
-    a ``whole`` one is asked for), 1_000, 1 000."""
-    text = text.strip()
-    plain = text.replace("−", "-").replace(",", ".")
-    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", plain, re.IGNORECASE):
-        return text
-    if (whole or "," in text) and re.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}", plain):
-        return text
-    try:
-        return float(plain) if re.search("[.eE]", plain) else int(plain)
-    except ValueError:  # a whole number of thousands of digits
-        return text
-
-
 def settle(request: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Loose values from a page, a file or a caller as the request wants them: a seed that is empty or -1 is a new one,
     3.0 is 3, a list a tuple, text one line for each or a number. EngineError for a name that it does not have."""
     declared, out = _declared(request), dict(values)
     if unknown := [n for n in values if n not in declared]:
-        raise EngineError(f"settings must be fields of {request.method}, got {', '.join(unknown)[:80]}")
+        raise EngineError(
+            f"settings must be fields of {request.method}, got {shown(', '.join(map(str, unknown)), 80, str)}"
+        )
     for name, value in out.items():
         kind = declared[name].type
         if kind in (int, float) and isinstance(value, str):
@@ -157,7 +149,8 @@ def settle(request: type, values: Mapping[str, Any]) -> dict[str, Any]:
             out[name] = int(value)
         elif kind is tuple:
             lines: Any = value.splitlines() if isinstance(value, str) else value or ()
-            out[name] = tuple(tuple(v) if isinstance(v, list) else v for v in lines)
+            if isinstance(lines, list | tuple):  # what is none, the request refuses
+                out[name] = tuple(tuple(v) if isinstance(v, list) else v for v in lines)
     if "seed" in declared and out.get("seed") in (None, "", -1):
         out["seed"] = new_seed()
     return out
@@ -185,6 +178,7 @@ def check(request: Any) -> None:
     for field in pictures_of(type(request)).values():
         value, spec = getattr(request, field.name), field.spec
         if field.type is tuple:
+            _plain(field.name, tuple, spec, value)
             if not spec.low <= len(value) <= spec.high:
                 raise EngineError(f"{field.name} must be {spec.low:g} to {spec.high:g}, got {len(value) or 'none'}")
             for i, p in enumerate(value, 1):
@@ -193,10 +187,16 @@ def check(request: Any) -> None:
             _picture(spec.label if spec.layer == "RGB" else field.name, spec.layer, value)
             _layer(request, field, value, sizes)
     for field in fields_of(type(request)).values():
-        value = getattr(request, field.name)
-        _plain(field.name, field.type, field.spec, value)
-        for text in value if isinstance(value, tuple) else (value,):
-            _readable(field.name, text)
+        if (value := getattr(request, field.name)) is None and field.default is None:
+            continue
+        judge(field, value)
+
+
+def judge(field: Field, value: Any) -> None:
+    """EngineError for what a plain field may not hold; of a list only that it is one."""
+    _plain(field.name, field.type, field.spec, value)
+    for text in value if isinstance(value, tuple) else (value,):
+        _readable(field.name, text, FILE if field.spec.group == "hidden" and field.type is str else LONGEST)
 
 
 def _picture(name: str, mode: str, value: Any) -> None:
@@ -223,8 +223,11 @@ def _layer(request: Any, field: Field, value: Image, sizes: dict[str, tuple[int,
         raise EngineError(f"{field.name} must have the proportions of {first}, {w0} × {h0}, got {w} × {h}")
 
 
-def _readable(name: str, text: Any) -> None:
-    """Refuses half characters, which come of text in another encoding and can be written nowhere."""
+def _readable(name: str, text: Any, most: int) -> None:
+    """Refuses what would take for ever, and half characters, which come of text in another encoding and can be written
+    nowhere."""
+    if isinstance(text, str) and len(text) > most:
+        raise EngineError(f"{name} must be text of at most {most} letters, got {len(text)}")
     if isinstance(text, str) and re.search("[\0\ud800-\udfff]", text):
         raise EngineError(f"{name} must be text in UTF-8, got {text[:40]!r}")
 
@@ -232,11 +235,11 @@ def _readable(name: str, text: Any) -> None:
 def _plain(name: str, kind: type, spec: Spec, value: Any) -> None:
     if spec.choices:
         if not isinstance(value, kind) or value not in spec.choices:
-            raise EngineError(f"{name} must be one of {', '.join(map(str, spec.choices))}, got {value!r}")
+            raise EngineError(f"{name} must be one of {', '.join(map(str, spec.choices))}, got {shown(value)}")
     elif kind in (int, float):
         ok = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
         if not ok or not spec.low <= value <= spec.high:  # a NaN is not between anything
             what = "a whole number" if kind is int else "a number"
-            raise EngineError(f"{name} must be {what} {spec.span}, got {str(value)[:40]}")
-    elif kind in (str, bool) and not isinstance(value, kind):
-        raise EngineError(f"{name} must be {'text' if kind is str else 'true or false'}, got {value!r}")
+            raise EngineError(f"{name} must be {what} {spec.span}, got {shown(value, 40, str)}")
+    elif kind in SAID and not isinstance(value, kind):
+        raise EngineError(f"{name} must be {SAID[kind]}, got {shown(value)}")

@@ -21,7 +21,7 @@ from PIL import Image
 from engine.requests import EngineError, EnlargeRequest
 from engine.requests.enlarge import Room
 from engine.requests.files import FILMS, PICTURES, lies
-from engine.vision import reading, video
+from engine.vision import containers, reading, video
 
 HEAVY = 400  # megabytes of one file in a zip: 40 megapixels of 16 bits
 UNSAID = 2  # a film's colour space
@@ -113,7 +113,7 @@ def _picture(source: str | Path | bytes, name: str, found: Found) -> Image.Image
 
 def _zip(path: Path, found: Found) -> Iterator[Image.Image]:
     try:
-        with zipfile.ZipFile(path) as z:
+        with containers.archive(path) as z:
             inside = {str(PurePosixPath(i.filename)): i for i in z.infolist() if not i.is_dir()}
             names = _ordered(inside)
             found.leave_out(_others(inside), path)
@@ -129,7 +129,7 @@ def _zip(path: Path, found: Found) -> Iterator[Image.Image]:
 
 def _film(path: Path, found: Found) -> Iterator[Image.Image]:
     try:
-        with path.open("rb") as file, av.open(file) as film:
+        with containers.film(path) as film:
             stream = film.streams.video[0]
             found.rate = found.rate or float(stream.average_rate or 0)
             if film.streams.audio:

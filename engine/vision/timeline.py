@@ -67,7 +67,7 @@ class Times:
 def keys_of(settings: dict[str, Any], frames: int) -> list[int]:
     """Which of the drawn frames are the person's own pictures, by the settings that made them; else the ends."""
     n, each = settings.get("keyframes"), settings.get("frames")
-    if isinstance(n, int) and isinstance(each, int) and n > 1 and each > 1:
+    if isinstance(n, int) and isinstance(each, int) and 1 < n <= frames and each > 1:
         keys = [i * (each - 1) for i in range(n)]
         if frames == keys[-1] + (each - 1 if settings.get("loop") else 1):
             return keys

@@ -21,10 +21,12 @@ from PIL.PngImagePlugin import PngInfo
 
 from engine.requests import EngineError, Frame
 from engine.requests.finish import FASTEST, SLOWEST, USUAL, check_fps, check_size
+from engine.vision import containers
 from engine.vision.aside import aside, passing
 
 TAG = "chrysalis"
-SETTINGS = 1_000_000  # bytes of settings in a zip, at most
+SETTINGS = 1_000_000  # letters of settings in a file, at most
+OURS = ("PNG", "GIF", "WEBP")  # the pictures that carry them, as Pillow calls them
 DESCRIPTION = 270  # the EXIF tag in which a WebP has its settings
 # How a film's colours are stored: so that every player shows the same, a film says it.
 BT709: dict[str, Any] = {"format": "yuv420p", "dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
@@ -230,20 +232,22 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     text: Any = None
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as z:
+            with containers.archive(path) as z:
                 if z.getinfo("settings.json").file_size > SETTINGS:
                     raise ValueError
                 text = z.read("settings.json").decode()
         elif path.suffix.lower() in (".mp4", ".m4v", ".mov", ".webm"):
-            with path.open("rb") as file, av.open(file) as film:
+            with containers.film(path) as film:
                 text = film.metadata.get("comment") or film.metadata.get("COMMENT")
         else:
-            with Image.open(path) as image:
+            with Image.open(path, formats=OURS) as image:
+                if image.width * image.height > containers.LARGEST * 1e6:
+                    raise ValueError
                 image.load()
                 text = image.info.get(TAG) or image.info.get("comment") or image.getexif().get(DESCRIPTION)
-        settings = json.loads(text)
+        settings = json.loads(text) if len(text) <= SETTINGS else None
     except BROKEN:
         settings = None
     if not isinstance(settings, dict) or "method" not in settings:
-        raise EngineError(f"settings must be inside a PNG, MP4 or zip made here, got {path.name}, which holds none")
+        raise EngineError(f"settings must be inside a PNG, MP4 or zip made here, got {path.name[:80]} without")
     return settings

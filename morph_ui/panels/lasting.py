@@ -21,7 +21,7 @@ from gradio.components import Component
 
 from engine.requests import EngineError
 from morph_ui.session import Session
-from morph_ui.visitors import stay
+from morph_ui.visitors import linger
 
 COUNTING = Lock()
 GRACE = 60.0  # seconds for which a job goes on when the last page that saw it has gone
@@ -58,7 +58,7 @@ class Lasting:
         session.going = [g for g in session.going if not g.over] + [self]
 
     def __iter__(self) -> Iterator[Updates]:
-        stay()
+        linger()
         with COUNTING:
             self.session.watchers += 1
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from engine.requests import EngineError
+from engine.requests import METHODS, EngineError, told
 from engine.requests.files import named
 from engine.vision import video
 from morph_ui.components.visit import here, remember
@@ -79,7 +79,9 @@ def read_settings(method: str, path: str) -> dict[str, Any]:
     """The settings inside a file of ours. EngineError if there are none, or if they are of another method."""
     settings = video.read_settings(path)
     if settings["method"] != method:
-        raise EngineError(f"settings must be of {method.title()}, got those of {str(settings['method']).title()}")
+        got = str(settings["method"])[:40].title()
+        raise EngineError(f"settings must be of {method.title()}, got those of {got}")
+    told.check(METHODS[method], settings)
     return settings
 
 
