@@ -11,7 +11,7 @@ from conftest import ROOT
 
 MODELS = {"torch", "diffusers", "transformers", "safetensors"}
 LOW = {"engine.requests", "engine.diffusion", "engine.checkpoints", "engine.vision"}
-SEEN = ("images", "reading", "video", "film", "timeline", "sources", "drawing", "annotators", "keypoints")
+SEEN = ("aside", "images", "reading", "video", "film", "timeline", "sources", "drawing", "annotators", "keypoints")
 PAGE = {
     "engine.requests",
     "engine.checkpoints.resolve",
