@@ -265,7 +265,6 @@ def test_live_follows_the_hand_and_rests(browser, painter):
         assert jobs[0].live and not jobs[-1].live  # and before it the few steps
         few = [job.request for job in jobs if job.live]
         assert few[-1].decoder == "full" and {r.decoder for r in few} == {"light", "full"}
-        assert few[-1].strokes.tobytes() == few[-2].strokes.tobytes()  # the hand was still: the same once more
         # Ten fast strokes: the newest wins, and the page comes to rest again, with the last of them.
         first = len(jobs)
         for i in range(10):
