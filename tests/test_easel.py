@@ -275,8 +275,8 @@ def test_live_follows_the_hand_and_rests(browser, painter):
         assert len(jobs) - first < 30 and painter.most == 1
         # The hand goes on: the full render ends at once, and the new stroke is followed. So does a slider.
         slide, painter.steps = page.get_by_label("Realism").first.fill, 60  # time to come between, on a busy machine
-        for go_on in (lambda: stroke(page, box, (200, 60), (260, 60)), lambda: slide("0.5")):
-            stroke(page, box, (300, 60), (360, 60))
+        for y, go_on in ((60, lambda: stroke(page, box, (200, 60), (260, 60))), (90, lambda: slide("0.5"))):
+            stroke(page, box, (300, y), (360, y))  # where nothing was: what changes nothing is not drawn again
             until(page, lambda: not jobs[-1].live and painter.running)
             whole, so_far = jobs[-1], len(jobs)
             go_on()
