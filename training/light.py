@@ -1,0 +1,142 @@
+"""flora's light decoder: diffusers' AutoencoderTiny (TAESD's shape), which shows what moves at a quarter of the cost.
+
+It learns what the whole decoder makes of latents of photographs, of drawings in few steps, and of what a network takes
+a noisy latent for (which is what previews show). Nothing else is true of it, so no judge is wanted: L1, slopes of the
+error, the slopes' energy, and the error in the large, for the whole picture takes its place without a jump in colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderTiny
+from torch import Tensor
+
+from engine.checkpoints.manager import ModelManager
+from engine.diffusion.guidance import Conditioning
+from engine.diffusion.model import LatentDiffusion
+from training.critics import energy, slopes
+from training.data import SIDE, arrays, photographs, picture_of, pixels, rows, split
+from training.loop import CUDA, DEVICE, FLORA, WORK, Run, Weights, record, spent
+from training.measures import psnr, slope_ratio
+from training.samples import decode, encode, noise, walk
+
+WIDTH, BLOCKS = 32, (8, 4, 1, 0)  # channels, blocks at 32 × 32, 64 × 64 …: 3.95 GFLOP a 256 × 256 picture
+CROP, RIM = 20, 2  # latents' side; what a crop's own border falsifies is not counted
+PHOTOS, DRAWN, GUESSED = 900, 400, 400  # pictures to learn from
+VAL = 32  # of each kind, to measure
+AVERAGE = 4000  # crops
+
+
+def build() -> AutoencoderTiny:
+    """1.0 MB in bf16. Its encoder is as small as the format allows: nobody asks it."""
+    own = {"encoder_block_out_channels": (16,) * 4, "num_encoder_blocks": (0, 0, 1, 2)}
+    shape = {"decoder_block_out_channels": (WIDTH,) * 4, "num_decoder_blocks": BLOCKS}
+    return AutoencoderTiny(latent_channels=4, scaling_factor=1.0, **own, **shape)
+
+
+def seen(net: LatentDiffusion, photos: np.ndarray, kind: str, key: int) -> Tensor:
+    """Latents (B, 4, h, w) of unit variance as the studio meets them, of photographs (B, H, W, 3).
+
+    ``kind``: "photo"; "drawn", in few steps from the photographs' lines and colours; "guessed", x0 of a noisy latent.
+    """
+    if kind == "photo":
+        return encode(net, photos)
+    words = net.embed([""])
+    if kind == "guessed":
+        rng, z = np.random.default_rng(key), encode(net, photos)
+        sigma = float(rng.choice(net.schedule.sigmas(25)[1:-1]))
+        return net.denoiser([Conditioning(words)])(z + sigma * noise(net, len(z), key), sigma)
+    lines, paint = (encode(net, np.stack([picture_of(k, key, p) for p in photos])) for k in ("sketch", "strokes"))
+    sigmas = net.few_step_sigmas()
+    with net.resident.weights_for("live"):
+        x = paint + sigmas[0] * noise(net, len(paint), key)
+        return walk(net, x, sigmas, [Conditioning(words, concat_latents=torch.cat([lines, paint], 1))])
+
+
+@torch.no_grad()
+def pairs(part: str, counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Latents (N, 4, h, w) float16, the whole decoder's pictures of them (N, H, W, 3), and their kinds; made once."""
+    path, kinds = WORK / f"light-{part}.npz", [k for k, n in counts.items() for _ in range(n)]
+    if not path.exists():
+        net, block = ModelManager(DEVICE.type).load(str(FLORA)), photographs()
+        among = split(rows(), part)
+        chosen = np.random.default_rng(1).choice(among, len(kinds), replace=len(kinds) > len(among))
+        z, x = zip(*made(net, block, chosen, kinds), strict=True)
+        np.savez(path.with_suffix(".part.npz"), z=np.concatenate(z), x=np.concatenate(x))
+        path.with_suffix(".part.npz").replace(path)
+    with np.load(path) as kept:
+        return kept["z"], kept["x"], kinds
+
+
+def made(
+    net: LatentDiffusion, block: np.ndarray, chosen: np.ndarray, kinds: list[str]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    size = 64 if CUDA else 4
+    for i in range(0, len(kinds), size):
+        Run.bar.set_description_str(f"light, {i} of {len(kinds)}")
+        i % 100 or print(i, flush=True)
+        z = seen(net, block[chosen[i : i + size]], kinds[i], i).half()
+        yield z.cpu().numpy(), decode(net, z.float())
+
+
+def crops(z: np.ndarray, x: np.ndarray, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Crops of latents (count, 4, `CROP`, `CROP`) and of their pictures (count, 3, 8·`CROP`, 8·`CROP`)."""
+    f, out = SIDE // z.shape[-1], []
+    for i in rng.integers(0, len(z), count):
+        a, b = rng.integers(0, z.shape[-1] + 1 - CROP, 2)
+        part = x[i, f * a : f * (a + CROP), f * b : f * (b + CROP)]
+        out.append((z[i, :, a : a + CROP, b : b + CROP].astype(np.float32), part))
+    latents, pictures = zip(*out, strict=True)
+    return torch.from_numpy(np.stack(latents)).to(DEVICE), pixels(np.stack(pictures)).to(DEVICE)
+
+
+def losses(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    rim = 8 * RIM
+    x, y = (t[..., rim:-rim, rim:-rim] for t in (x, y))
+    large = (F.avg_pool2d(x - y, 16)).abs().mean()
+    told = {"l1": (x - y).abs().mean(), "slopes": slopes(x - y), "energy": (energy(x) - energy(y)).abs().mean()}
+    return told | {"large": large}
+
+
+@torch.no_grad()
+def check(model: AutoencoderTiny, z: np.ndarray, x: np.ndarray, kinds: list[str]) -> None:
+    """Notes, by kind, PSNR in dB to the whole decoder's pictures, the slopes in theirs, and the mean colours' error."""
+    latents = torch.from_numpy(z.astype(np.float32)).to(DEVICE)
+    y = np.concatenate([arrays(model.decode(part).sample) for part in latents.split(8)])
+    for kind in dict.fromkeys(kinds):
+        of = np.array([k == kind for k in kinds])
+        colour = np.abs(x[of].mean((1, 2), dtype=np.float64) - y[of].mean((1, 2), dtype=np.float64)).mean()
+        told = {"psnr": round(psnr(x[of], y[of]), 2), "slopes": round(slope_ratio(x[of], y[of]), 3)}
+        record(f"light, {kind}", **told, colour=round(float(colour), 2))
+
+
+def train(minutes: float, batch: int = 8, lr: float = 1.5e-3, total: float = 0.0) -> None:
+    """Distils the *exported* decoder into ``FLORA/light``; it resumes. ``total``: as of the other steps."""
+    counts = {"photo": PHOTOS, "drawn": DRAWN, "guessed": GUESSED}
+    z, x, _ = pairs("train", counts)
+    val, run = pairs("val", dict.fromkeys(counts, VAL)), Run("light", "light", minutes, total)
+    model = build().to(DEVICE, memory_format=torch.channels_last)
+    weights = Weights(list(model.parameters()), lr, (AVERAGE,), dtype=torch.float32)
+    if run.state:
+        weights.load(run.state["w"])
+    rng = np.random.default_rng(run.steps)
+    for _ in run.until(lambda: {"w": weights.state()}):
+        latents, pictures = crops(z, x, batch, rng)
+        told = losses(pictures, model.decode(latents).sample)
+        told["encoder"] = (model.encode(pictures).latents - latents).abs().mean()
+        (told["l1"] + 0.5 * told["slopes"] + told["energy"] + told["large"] + 0.1 * told["encoder"]).backward()
+        rate = lr * min(1, (run.steps + 1) / 100) * run.cosine(0.02)
+        weights.step(rate, batch, run.samples)
+        run.count(batch, lr=rate, **told)
+        if run.steps % 1000 == 0:
+            weights.show(AVERAGE)
+            check(model, *val)
+            weights.show(None)
+    weights.show(AVERAGE)
+    check(model, *val)
+    model.to(torch.bfloat16).save_pretrained(FLORA / "light")
+    spent("light", run.samples, run.seconds)
