@@ -17,7 +17,7 @@ from engine.requests.files import uploads
 from engine.requests.settings import Settings, options
 from engine.requests.terminal import spell
 
-OPTIONS = ("host", "port", "device", "model", "models", "memory", "workers", "cluster")
+OPTIONS = ("host", "port", "root_path", "device", "model", "models", "memory", "workers", "cluster")
 
 
 def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
@@ -76,8 +76,9 @@ def main() -> None:
 
     try:
         page = build(worker, settings)
-        print(f"Chrysalis is at http://{settings.host}:{settings.port}", flush=True)
-        launch(page, server_name=settings.host, server_port=settings.port)
+        where = f"http://{settings.host}:{settings.port}{settings.root_path}"
+        print(f"Chrysalis is at {where}", flush=True)
+        launch(page, server_name=settings.host, server_port=settings.port, root_path=settings.root_path or None)
     except EngineError as e:
         raise SystemExit(f"error: {e}") from None
     except OSError as e:

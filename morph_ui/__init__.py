@@ -13,23 +13,33 @@ from engine.requests import EngineError
 from engine.requests.files import uploads
 from engine.requests.settings import Settings
 from morph_ui.api import enlarging, filming
-from morph_ui.components.visit import visit
+from morph_ui.components.help import help_keys
+from morph_ui.components.history import history
+from morph_ui.components.visit import ARRIVE, visit
 from morph_ui.networks import refresh
-from morph_ui.session import Session, sweep, visits
+from morph_ui.panels import AT_ONCE
+from morph_ui.panels.lasting import arrive
+from morph_ui.session import sweep, visits
 from morph_ui.tabs import draw, edit, interpolate, morph
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
 HEAD = f"<style>{(Path(__file__).parent / 'studio.css').read_text(encoding='utf8')}</style>"
 HEAD += f"<script>{(Path(__file__).parent / 'numbers.js').read_text(encoding='utf8')}</script>"
 SYSTEM = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
+READY = "() => { window.chrysalisReady = true; window.dispatchEvent(new Event('chrysalis-ready')); }"
 TABS = {"Interpolate": interpolate, "Morph": morph, "Draw": draw, "Edit": edit}
 
 
 def theme() -> gr.themes.Base:
-    """Quiet greys and one green; the system's own fonts, so that nothing is fetched."""
+    """Quiet greys and one green, all of them read easily (4.5 : 1); the system's own fonts: nothing is fetched."""
     fonts = {"font": SYSTEM, "font_mono": ("ui-monospace", "monospace")}
     base = gr.themes.Base(primary_hue="emerald", neutral_hue="stone", radius_size="lg", **fonts)
-    return base.set(button_primary_text_color="white", block_label_text_weight="500", block_title_text_weight="500")
+    primary = {"button_primary_background_fill": "*primary_700", "button_primary_background_fill_hover": "*primary_800"}
+    primary |= {f"{name}_dark": value for name, value in primary.items()} | {"button_primary_text_color": "white"}
+    quiet = {"body_text_color_subdued": "*neutral_600", "body_text_color_subdued_dark": "*neutral_400"}
+    quiet |= {"input_placeholder_color": "*neutral_500", "input_placeholder_color_dark": "*neutral_400"}
+    weights = {"block_label_text_weight": "500", "block_title_text_weight": "500"}
+    return base.set(color_accent="*primary_700", **primary, **quiet, **weights)
 
 
 def folders() -> None:
@@ -49,18 +59,21 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
     settings = settings or Settings.read()
     folders()
     with gr.Blocks(title="Chrysalis", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
-        gr.HTML("<header><b>Chrysalis</b><span>one picture becomes another</span></header>", elem_id="title")
-        visit()
+        gr.HTML("<header><b>Chrysalis</b></header>", elem_id="title", apply_default_css=False)
+        names, states = [title.lower() for title in TABS], []
+        seen = visit(names)
         with gr.Tabs():
             for title, tab in TABS.items():
                 with gr.Tab(title, id=title.lower()):
-                    state = tab.build(worker, settings)
-                # Set once by an event, or Gradio would never delete it when the visit is over.
-                own = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-                page.load(Session, outputs=state, **own)
+                    states.append(tab.build(worker, settings))
+        # Set once by an event, or Gradio would never delete it when the visit is over.
+        arrived = page.load(arrive(names), seen, [*states, seen], js=ARRIVE, **AT_ONCE)
+        arrived.then(None, js=READY, **AT_ONCE)
+        history(*(tab.R for tab in TABS.values()))
         enlarging(worker)
         filming()
         refresh(page, settings)
+        help_keys()
     return page.queue(max_size=64, default_concurrency_limit=None)
 
 
@@ -69,4 +82,5 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
     sweep()
     own = {"allowed_paths": [str(visits())], "max_file_size": "120mb", "footer_links": ["api", "settings"]}
     quiet = {"run_history": False, "ssr_mode": False, "show_error": True, "quiet": True}
-    return page.launch(theme=theme(), head=HEAD, **own, **quiet, **options)
+    # Gradio would ask its own page for 3 s and give up, on a busy machine or behind a company's proxy.
+    return page.launch(theme=theme(), head=HEAD, _frontend=False, **own, **quiet, **options)

@@ -55,7 +55,7 @@ def api(
                 yield {outs["report"]: told(event)}
             yield {outs[n]: value for n, value in results(session).items() if n in outs}
         except Exception as e:
-            raise gr.Error(sentence(e), print_exception=False) from None
+            raise gr.Error(sentence(e, names=True), print_exception=False) from None
         finally:
             session.forget()  # Gradio has copied what it serves
 
@@ -139,7 +139,7 @@ def enlarging(worker: Any) -> None:
             files = film and str(film), made.paths, str(session.path("detail.png"))
             yield dict(zip(outs.values(), (*files, report), strict=True))
         except Exception as e:
-            raise gr.Error(sentence(e), print_exception=False) from None
+            raise gr.Error(sentence(e, names=True), print_exception=False) from None
         finally:
             session.forget()
 
@@ -172,7 +172,7 @@ def filming() -> None:
                 yield {outs["report"]: told(Progress(part, "writing the film"))}
             yield {outs["film"]: str(path), outs["report"]: film.report | {"notes": [*notes, *film.notes]}}
         except Exception as e:
-            raise gr.Error(sentence(e), print_exception=False) from None
+            raise gr.Error(sentence(e, names=True), print_exception=False) from None
         finally:
             session.forget()
 

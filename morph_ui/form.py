@@ -1,6 +1,7 @@
 """The widgets of a request, made from what its fields declare, and what they hold as a request again."""
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,47 +11,53 @@ from gradio.components import Component
 
 from engine.requests import Field, fields_of, new_seed, settle
 from engine.requests.settings import Settings
+from engine.requests.shared import BEFORE
 from morph_ui.networks import Network, guidance_of
 from morph_ui.panels import AT_ONCE, Updates
 
 FINE = 0.001  # numbers of smaller steps are typed, not slid
 # What suits a network is a table by its name; LoRAs and the label of the menu are left out of that.
 SUITABLE = "model => ({})[(model || '').split(' + ')[0].split(' · ')[0]] ?? 7.5"
+# What a tab is about, in rows; the other settings fold.
+MAIN = {
+    "interpolate": (("low", "high"),),
+    "morph": (("tier", "frames"), ("loop", "reschedule", "exact_ends")),
+    "draw": (("realism", "sketch_scale", "stroke_scale"),),
+    "edit": (("strength",),),
+}
 
 
 class Form:
-    """Built inside the caller's column: words, *Make* with *Stop* and the seed, the settings; what is seldom touched
-    goes ``beside``, if that is given. ``places``: the groups, for what a tab has of its own; ``wants``: what its jobs
-    ask for beside the network."""
+    """Built inside the caller's column: words, *Make* with *Stop* and the seed. What matters most comes below them, or
+    into ``main``; all the rest folds below that, or in ``more``. ``places``: the groups, for what a tab has of its own;
+    ``wants``: what its jobs ask for beside the network; ``seed``: what it begins with."""
 
-    def __init__(self, request: Any, settings: Settings, beside: BlockContext | None = None, wants: Any = ()):
+    def __init__(
+        self,
+        request: Any,
+        settings: Settings,
+        main: BlockContext | None = None,
+        more: BlockContext | None = None,
+        wants: Any = (),
+        seed: int = 7,
+    ):
         self.request, self.tab, self.fields, self.settings = request, request.method, fields_of(request), settings
         self.widgets: dict[str, Component] = {}
         self.inputs: dict[str, Component] = {}  # what else the handler of Make is given, by name
         self.places: dict[str, BlockContext] = {}
         self.start = {n: f.default for n, f in self.fields.items()} | request.presets[request.preset]
-        self.start |= {"seed": 7, "model": settings.model or self.start["model"]}
+        self.start |= {"seed": seed, "model": settings.model or self.start["model"]}
         self.suits = guidance_of(request)
         if self.suits:
             self.start["guidance"] = self.suits.get(self.start["model"].split(" + ")[0], 7.5)
         self._rows("words")
         self._act()
-        with gr.Group(elem_id=f"{self.tab}-settings", elem_classes="settings") as self.places[""]:
-            if not beside:
-                self._presets()
-            self._rows("")
-        with beside or nullcontext():
-            if beside:
-                with gr.Group(elem_classes="settings") as self.places["results"]:
-                    self._rows("results")
-                    self._presets()
-            for group in ("advanced", "poses"):
-                if any(f.spec.group == group for f in self.fields.values()):
-                    how = {"open": False, "elem_id": f"{self.tab}-{group}", "elem_classes": "advanced"}
-                    with gr.Accordion(group.title(), **how) as self.places[group]:
-                        self._rows(group)
-            self.network = Network(self.tab, self.start["model"], settings, wants)
-            self.widgets["model"] = self.network.box
+        own = {"elem_id": f"{self.tab}-settings", "elem_classes": "settings main"}
+        with main or nullcontext(), gr.Group(**own) as self.places[""]:
+            self._presets()
+            self._row(*MAIN[self.tab])
+        with more or nullcontext():
+            self._more(wants)
         self._wire()
 
     @property
@@ -68,19 +75,25 @@ class Form:
 
     def load(self, settings: dict[str, Any]) -> Updates:
         """The widgets as settings of a file say; what an older file lacks is as it was then, files are not in it."""
-        known = {n: None if f.type is tuple else settings.get(n, f.default) for n, f in self.fields.items()}
+        known = {
+            n: None if f.type is tuple else settings.get(n, BEFORE.get(n, f.default)) for n, f in self.fields.items()
+        }
         return {c: known[n] for n, c in self.widgets.items()} | {self.preset: None}
 
     def _rows(self, group: str) -> None:
         """The widgets of a group, in rows as they are declared to lie beside each other."""
-        rows: list[list[Field]] = []
+        rows: list[list[Field]] = []  # but for what is there already
         for f in self.fields.values():
-            if f.spec.group == group:
+            if f.spec.group == group and f.name not in self.widgets:
                 rows += [] if f.spec.beside and rows else [[]]
                 rows[-1].append(f)
+        self._row(*rows)
+
+    def _row(self, *rows: Sequence[str | Field]) -> None:
+        """Widgets in rows, of fields or of their names."""
         for row in rows:
             with gr.Row() if len(row) > 1 else nullcontext():
-                for f in row:
+                for f in (self.fields[f] if isinstance(f, str) else f for f in row):
                     self.widgets[f.name] = widget(f, self.start[f.name], f"{self.tab}-{f.name.replace('_', '-')}")
 
     def _act(self) -> None:
@@ -94,9 +107,23 @@ class Form:
                 dice = gr.Button("⚂", elem_id=f"{self.tab}-dice", **small)
         dice.click(new_seed, outputs=seed, **AT_ONCE)
 
+    def _more(self, wants: Any) -> None:
+        """All that is seldom touched, in one fold."""
+        with gr.Accordion("More", open=False, elem_id=f"{self.tab}-advanced", elem_classes="advanced"):
+            self.network = Network(self.tab, self.start["model"], self.settings, wants)
+            self.widgets["model"] = self.network.box
+            with gr.Group(elem_classes="settings") as self.places["results"]:
+                self._rows("results")
+                self._rows("")
+                self._rows("advanced")
+            if any(f.spec.group == "poses" for f in self.fields.values()):
+                how = {"open": False, "elem_id": f"{self.tab}-poses", "elem_classes": "advanced"}
+                with gr.Accordion("Poses", **how) as self.places["poses"]:
+                    self._rows("poses")
+
     def _presets(self) -> None:
-        first, label = self.request.preset, "Preset"
-        self.preset = gr.Radio(list(self.request.presets), label=label, value=first, elem_id=f"{self.tab}-preset")
+        first, own = self.request.preset, {"elem_id": f"{self.tab}-preset", "elem_classes": "presets"}
+        self.preset = gr.Radio(list(self.request.presets), label="Preset", value=first, **own)
 
     def _wire(self) -> None:
         """Presets set their fields in the browser: at once, whatever is pressed next. Guidance follows the network."""
@@ -126,7 +153,8 @@ def widget(field: Field, value: Any, elem_id: str) -> Component:
     if kind is bool:
         return gr.Checkbox(value, **how)
     if kind is str and not spec.choices:
-        return gr.Textbox(value, placeholder=spec.help, lines=1, **how)
+        words = {"elem_classes": "words"} if spec.group == "words" else {}
+        return gr.Textbox(value, placeholder=spec.help, lines=1, **words, **how)
     how |= {"value": value, "info": spec.help or None}
     if spec.choices:
         return gr.Dropdown(spec.labels, **how)

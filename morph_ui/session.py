@@ -37,7 +37,8 @@ class Run:
 
     request: Any = None
     number: int = 0
-    kind: str = "make"  # or of live drawing
+    id: str = field(default_factory=lambda: secrets.token_hex(12))  # by which a browser knows that it has it
+    kind: str = "make"  # or of live drawing, or "ready": made earlier
     keep: Collection[int] = ()  # places of frames that stay from the run before
     first: int = 0  # the place of the request's first frame
     frames: dict[int, Frame] = field(default_factory=dict)
@@ -52,8 +53,10 @@ class Run:
     ratio: float = 1.0  # width over height
     selected: int | None = None
     done: Done | None = None
+    at: float = 0.0  # when it was, in seconds since 1970
     over: bool = False
     stopped: bool = False
+    left: bool = False  # stopped because its page had gone
     job: Any = None
 
     def stop(self) -> None:
@@ -85,7 +88,7 @@ class Run:
                 self.frames[i] = event
                 self.cells[i] = {"state": "done", "src": source(self, i, event.picture)}
         elif isinstance(event, Done):
-            self.done = event
+            self.done, self.at = event, time()
             whole = {k: v for k, v in event.settings.items() if k != "plan"}
             for i, own in enumerate(event.settings.get("plan", ())):  # of a sheet, the settings of that one picture
                 self.made[i + self.first] = whole | {k: v for k, v in ONE.items() if k in whole} | own
@@ -108,6 +111,11 @@ class Session:
     live: Any = None  # live drawing's own
     larger: Run | None = None  # the enlarging of what is shown, the newest
     folder: Path | None = None
+    shown: dict[Any, Any] = field(default_factory=dict)  # what its page shows of its jobs, for one that comes after it
+    going: list[Any] = field(default_factory=list)  # jobs on their way (`morph_ui.panels.lasting`)
+    watchers: int = 0  # of them, pages that look on
+    left: float = 0.0  # when the last one went
+    owners: int = 1  # pages that have it, or had it until Gradio forgets them
 
     def begin(self, request: Any, keep: Collection[int] = (), **own: Any) -> Run:
         """A new run, which ends the one before: every cell waits, but ``keep`` of what was finished stays.
@@ -115,6 +123,7 @@ class Session:
         ``own``: other values of `Run`; its ``labels`` are added to the kept ones.
         """
         self.stop()
+        self.shown.clear()
         self.number, self.larger = self.number + 1, None
         old = {n: {i: v for i, v in getattr(self.kept, n).items() if i in keep} for n in KEPT}
         old["labels"] |= own.pop("labels", {})
@@ -137,7 +146,7 @@ class Session:
         values = {"run": self.number, "cells": [cell | run.cells.get(i, {}) for i, cell in own.items()]}
         values |= {"ratio": run.ratio, "before": run.before, "newest": run.first, "working": not run.over}
         values |= {"done": run.done is not None, "loop": bool(getattr(run.request, "loop", False))}
-        values |= {"example": run.example, "label": run.label}
+        values |= {"example": run.example, "label": run.label, "made": told(run, self.finish)}
         return values | {"columns": getattr(run.request, "columns", 0)}
 
     def halt(self) -> None:
@@ -169,13 +178,24 @@ class Session:
         return self.folder / name
 
     def save(self, run: Run, i: int, picture: Image) -> str:
-        """Writes a picture for the browser; gives its address."""
-        path = self.path(f"{run.number}-{i:04d}.jpg")
-        video.bare(picture).save(path, "JPEG", quality=92)
+        """Writes a picture for the browser, under a name that says what it is; gives its address. Single pictures are
+        written without loss, frames of a film as JPEG."""
+        exact = hasattr(run.request, "plan")
+        path = self.path(f"{run.number}") / f"{name_of(run, i)}.{'png' if exact else 'jpg'}"
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        video.bare(picture).save(path, **({"compress_level": 4} if exact else {"quality": 92}))
         return address(path)
 
+    def give_up(self) -> None:
+        """Nobody has come back."""
+        self.run.left = True
+        self.stop()
+
     def forget(self) -> None:
-        """Stops the visit's job and deletes its files."""
+        """Stops the visit's job and deletes its files, when the last page that had them is forgotten."""
+        self.owners -= 1
+        if self.owners > 0:
+            return
         self.stop()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -183,6 +203,26 @@ class Session:
 
 
 KEPT = ("frames", "cells", "labels", "made")
+
+
+def name_of(run: Run, i: int) -> str:
+    """What a picture of a run is called in files: chrysalis-morph-seed7-frame4, counted from 1 as on the page."""
+    request, several = run.request, run.request.total > 1 or run.first
+    if not hasattr(request, "plan"):
+        return f"chrysalis-{request.method}-seed{request.seed}-frame{i + 1}"
+    own = request.plan()[i - run.first]
+    return f"chrysalis-{request.method}-seed{own.get('seed', request.seed)}{f'-{i + 1}' * bool(several)}"
+
+
+def told(run: Run, finish: Finish) -> dict[str, Any] | None:
+    """What the browser keeps of a finished run: the settings that make it again, of single pictures each its own, and
+    how long it took. None of few steps at a stroke, and of what was not made here."""
+    if not (run.over and run.done) or run.kind in ("live", "ready") or run.example:
+        return None
+    each = {i: run.made[i] for i in sorted(run.made) if i >= run.first}
+    settings = run.done.settings | ({} if each else {"film": finish.told})
+    own = {"id": run.id, "method": run.request.method, "settings": settings, "each": each}
+    return own | {"seconds": round(run.done.seconds, 2), "at": run.at}
 
 
 def address(path: PurePath) -> str:

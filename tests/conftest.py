@@ -115,18 +115,20 @@ def browser():
 
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        own, calm = browser.new_page, {"reduced_motion": "reduce"}  # a film that plays takes a core of its own here
+        browser.new_page = lambda **how: own(**calm | how)
         yield browser
         browser.close()
 
 
 @contextmanager
-def studio_over(worker):
+def studio_over(worker, **options):
     """The studio over a stand-in for the worker, in this process, at the ``url`` that this gives it."""
     from engine.requests.settings import Settings
     from morph_ui import build, launch
 
     page = build(worker, Settings())
-    _, worker.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1")
+    _, worker.url, _ = launch(page, prevent_thread_lock=True, server_name="127.0.0.1", **options)
     yield worker
     page.close()
 

@@ -181,7 +181,8 @@ BOTH = {"sketch": LINES, "strokes": PAINT, "steps": 5, "size": 64, "prompt": "a 
 STEERED = BOTH | {"model": "epsilon", "sketch_scale": 2.0, "stroke_scale": 2.0}
 HALF = BOTH | {"realism": 0.4}
 LOCAL = {"sketch": LINES, "strokes": DAB, "photo": TULIP, "steps": 6, "size": 64, "around": 8, "feather": 4}
-EDIT = {"guide": PAINTING, "strength": 0.6, "steps": 12, "size": 64}
+LOCAL["match"] = False  # what is recorded is older; tests/test_light.py has it
+EDIT = {"guide": PAINTING, "strength": 0.6, "steps": 12, "size": 64, "match": False}
 MASKED = EDIT | {"guide": DAISY, "mask": MASK, "strength": 0.8}
 
 # A kind of request, its fields, and what changes in a second request to the same manager, whose pictures count; that

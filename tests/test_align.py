@@ -102,7 +102,7 @@ def test_what_of_the_points_is_not_followed_is_said(models, ask):
     none = done(models, ask("interpolate", align="points"))
     assert none.notes == ("from picture 1 to 2 there are no points, so nothing moves there",)
     off = done(models, ask("interpolate", points=(SOME,)))
-    assert off.notes == ("the points move nothing while align is off",)
+    assert off.notes == ("the points move nothing while Move parts (align) is off",)
     cut = ask("interpolate", align="points", points=(((0.01, 0.5, 0.5, 0.5), *SOME),), fit="crop")
     assert done(models, cut).notes == ("1 of 4 points from picture 1 to 2 lie in what the frame leaves out",)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from gradio.utils import get_upload_folder
-from PIL import Image
+from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 
 from engine.requests import EngineError
@@ -93,7 +93,35 @@ class Canvas:
         self.root.locator(f"[data-tool={name}]").click()
 
     def layer(self, name, part=".name"):
+        if part == ".clear":
+            self.more(name)
         self.root.locator(f".layer[data-layer={name}] {part}").click()
+
+    def more(self, name):
+        """Opens what folds in a layer's row."""
+        self.root.locator(f".layer[data-layer={name}] summary").click()
+
+    def slide(self, name, value):
+        """Moves a slider and lets it go."""
+        self.set(name, value)
+        self.root.locator(f"input.{name}").dispatch_event("change")
+
+    def click(self, x, y, *modifiers):
+        for key in modifiers:
+            self.page.keyboard.down(key)
+        self.page.mouse.click(*self.xy(x, y))
+        for key in modifiers:
+            self.page.keyboard.up(key)
+
+    def key(self, press):
+        """A key that is pressed where the pointer is: over the canvas."""
+        self.root.locator(".surface").hover()
+        self.page.keyboard.press(press)
+
+    def masked(self):
+        """The mask that Python reads, (H, W) 0 … 255."""
+        mask = self.made().mask
+        return np.zeros((512, 512), int) if mask is None else np.asarray(mask.getchannel("A"), int)
 
     def drop(self, path):
         self.root.locator("input.pick-file").set_input_files(path)
@@ -300,6 +328,7 @@ def test_a_photograph_becomes_lines_and_a_saved_drawing_opens_again(c, tmp_path)
     seen = c.made()
     w, h = seen.size
     assert seen.photo.size >= (w, h) and max(w, h) == 512 and abs(w / h - ratio) < 0.01 and seen.sketch is None
+    c.more("photo")
     c.act("fromphoto")
     expect(c.root.locator(".say")).to_have_text("", timeout=20_000)
     seen = c.made()
@@ -308,6 +337,7 @@ def test_a_photograph_becomes_lines_and_a_saved_drawing_opens_again(c, tmp_path)
     assert seen.strokes.getchannel("A").getextrema() == (255, 255) and 4 <= len(seen.strokes.getcolors()) <= 24
     c.act("undo")
     assert c.made().sketch is None
+    c.more("photo")
     c.root.locator("select.kind").select_option("lineart")
     c.act("fromphoto")
     expect(c.root.locator(".say")).to_contain_text(
@@ -366,6 +396,119 @@ def elsewhere(c):
     assert square.photo.info[NOTE] == "of the photograph the middle 50 % is shown"
     c.act("undo")
     assert c.made().size == (512, 256)
+
+
+def overlap(mask, shape):
+    """Intersection over union of a mask and a shape that is known."""
+    return np.minimum(mask, shape).sum() / np.maximum(mask, shape).sum()
+
+
+def test_a_click_chooses_a_part_and_the_mask_is_turned_grown_and_softened(c):
+    shapes = Image.new("RGBA", (512, 512))
+    pen = ImageDraw.Draw(shapes)
+    pen.ellipse((70, 70, 230, 230), (217, 47, 69, 255))
+    pen.ellipse((130, 130, 170, 170), (247, 208, 56, 255))  # a flower has a middle
+    pen.rectangle((300, 280, 440, 420), (63, 98, 201, 255))
+    block = io.BytesIO()
+    shapes.save(block, "PNG")
+    given = {"strokes": "data:image/png;base64," + base64.b64encode(block.getvalue()).decode()}
+    c.root.evaluate("(e, detail) => e.dispatchEvent(new CustomEvent('chrysalis-open', { detail }))", given)
+    expect(c.root.locator("[data-act=undo]")).to_be_enabled()
+    y, x = np.mgrid[:512, :512]
+    disc, square = (
+        255 * (np.hypot(x - 150, y - 150) <= 80.5),
+        255 * ((x >= 300) & (x <= 440) & (y >= 280) & (y <= 420)),
+    )
+    ground = 255 - disc - square
+    c.page.keyboard.press("s")
+    c.click(150, 100)
+    flower = c.masked()
+    assert overlap(flower, disc) > 0.98 and np.minimum(flower, ground).sum() < 255 * 600
+    c.click(480, 60)  # a new one in its place: the ground
+    assert overlap(c.masked(), ground) > 0.98
+    c.act("undo")
+    assert (c.masked() == flower).all()
+    c.click(370, 350, "Shift")
+    both = c.masked()
+    assert overlap(both, disc + square) > 0.98
+    c.click(150, 100, "Alt")
+    assert overlap(c.masked(), square) > 0.97
+    c.root.locator("[data-mode=add]").click()  # as fingers do it
+    c.click(150, 150)
+    assert overlap(c.masked(), disc + square) > 0.97
+    c.root.locator("[data-mode=sub]").click()
+    c.click(370, 350)
+    assert overlap(c.masked(), disc) > 0.97
+    c.root.locator("[data-mode=new]").click()
+    c.click(150, 150)
+    whole = c.masked()
+    assert overlap(whole, disc) > 0.97
+    c.key(",")  # less than that: the middle alone, in the place of the whole
+    assert overlap(c.masked(), 255 * (np.hypot(x - 150, y - 150) <= 20.5)) > 0.9
+    c.key(".")
+    assert (c.masked() == whole).all()
+    c.key("Shift+I")
+    assert (c.masked() == 255 - whole).all()
+    c.act("undo")
+    for by in (12, -12):
+        c.slide("grow", by)
+        grown = c.masked()
+        assert overlap(grown, 255 * (np.hypot(x - 150, y - 150) <= 80.5 + by)) > 0.98, by
+        c.act("undo")  # one step
+    look = "s => s.getContext('2d').getImageData(236 / 512 * s.width, 150 / 512 * s.height, 1, 1).data[1]"
+    green = c.root.locator(".surface canvas").evaluate(look)
+    c.set("feather", 20)  # seen while it is moved
+    c.page.wait_for_timeout(200)
+    assert c.root.locator(".surface canvas").evaluate(look) < green - 10
+    c.slide("feather", 30)
+    soft = c.masked()[150]
+    assert soft[150] == 255 and soft[150 + 128] == 0 and (np.diff(soft[150:300]) <= 0).all()
+    assert 110 < soft[230] < 145 and len(set(soft[215:246])) > 20
+    c.slide("grow", 10)  # what is soft stays soft
+    assert c.masked()[150, 240] == pytest.approx(soft[230], abs=12)
+    for _ in range(2):
+        c.act("undo")
+    assert (c.masked() == whole).all() and c.root.locator("input.feather").input_value() == "0"
+    ropes(c, x, y)
+
+
+def ropes(c, x, y):
+    """What a line encloses is filled: of a mask in its place, of a layer beside what is there."""
+    c.key("l")
+    triangle = Image.new("L", (512, 512))
+    ImageDraw.Draw(triangle).polygon(((300, 60), (460, 60), (460, 220)), 255)
+    triangle = np.asarray(triangle, int)
+    c.drag((300, 60), (460, 60), (460, 220))
+    assert overlap(c.masked(), triangle) > 0.97
+    c.page.keyboard.down("Alt")
+    c.drag((400, 40), (480, 40), (480, 240), (400, 240))
+    c.page.keyboard.up("Alt")
+    assert overlap(c.masked(), triangle * (x < 400)) > 0.93
+    before = c.made().strokes
+    c.layer("strokes")
+    c.set("colour", "#8c5bb5")
+    c.drag((300, 60), (460, 60), (460, 220))
+    after = c.made().strokes
+    assert after.getpixel((440, 100)) == (0x8C, 0x5B, 0xB5, 255) and after.getpixel((370, 350)) == (63, 98, 201, 255)
+    c.act("undo")
+    assert c.made().strokes.tobytes() == before.tobytes()
+    c.key("s")
+    surface = c.root.locator(".surface")
+    surface.focus()
+    for key in ("ArrowUp", *["Shift+ArrowUp"] * 4, *["Shift+ArrowLeft"] * 4, "Enter"):  # to (128, 128) by keys alone
+        c.page.keyboard.press(key)
+    assert overlap(c.masked(), 255 * (np.hypot(x - 150, y - 150) <= 80.5)) > 0.97
+    told = c.page.evaluate("window.chrysalisKeys.filter(k => k.where === 'Canvas')")
+    assert len(told) == 1 and ["L", "lasso"] in told[0]["keys"]
+    for tool in c.root.locator("[data-tool]").all():
+        assert tool.get_attribute("aria-label") and tool.get_attribute("aria-pressed") in ("true", "false")
+    c.key("b")  # what paints goes back to the layer of before
+    expect(c.root.locator(".layer.active")).to_have_attribute("data-layer", "strokes")
+    colours = c.root.get_by_role("radiogroup", name="Colour")
+    colours.get_by_role("radio", name="rose").focus()
+    c.page.keyboard.press("ArrowRight")
+    expect(colours.get_by_role("radio", name="pink")).to_have_attribute("aria-checked", "true")
+    assert c.root.locator("input.colour").input_value() == "#f48fb0"
 
 
 def test_live_during_a_stroke_and_rest_after_it(c):

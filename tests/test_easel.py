@@ -228,6 +228,7 @@ def until(page, happens):
 @pytest.mark.slow
 def test_draw_an_example_and_on_to_edit(browser, studio):
     with opened(browser, studio, "Draw") as (page, _):
+        page.locator("#draw-viewer .example-badge button").click(timeout=LONG)
         page.locator("#draw-make").click()
         says(page, "draw", "must hold something drawn, got nothing")
         page.locator("#draw-examples button").nth(2).click()
@@ -310,6 +311,7 @@ def test_live_follows_the_hand_and_rests(browser, painter):
 @pytest.mark.slow
 def test_edit_a_photograph_around_its_paint_and_bisect(browser, painter):
     with opened(browser, painter.url, "Edit") as (page, _):
+        page.locator("#edit-viewer .example-badge button").click(timeout=LONG)
         page.locator("#edit-make").click()
         says(page, "edit", "must hold a painting or a photograph, got nothing")
         page.locator("#edit-canvas input[type=file]").first.set_input_files(PHOTO)

@@ -259,7 +259,7 @@ def test_previews_are_of_the_frames_between(models, ask, quick, monkeypatch):
     assert seen == set(range(9))  # the pictures at once, the rest while it is drawn
 
 
-@pytest.mark.parametrize("until", ["noise", "drawing"])
+@pytest.mark.parametrize("until", ["finding", "drawing"])
 def test_stopped_anywhere_the_network_is_as_it_was(models, ask, until):
     unet, context = models.load(ask().model).unet, Context(models)
     job = run(context, ask())

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 from playwright.sync_api import expect
-from test_easel import LONG, opened, says, settled, show_tab, stroke, until
+from test_easel import LONG, opened, settled, show_tab, stroke, until
 
 pytestmark = pytest.mark.slow
 ROSE, DAISY = (ROOT / "assets/examples" / f for f in ("rose-22325299158.webp", "daisy-2520369272.webp"))
@@ -254,25 +254,6 @@ def test_two_tabs_keep_two_drawings(browser, painter):
         top = drawn(page, painter).sketch.getchannel("A").getbbox()[1]
         assert abs(top - (100 + 200 * i) * 512 / box["width"]) < 20, i
     context.close()
-
-
-def test_a_reload_keeps_the_pictures_and_says_what_became_of_the_job(browser, painter):
-    page = browser.new_page(viewport={"width": 1320, "height": 1000})
-    page.goto(painter.url)
-    expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
-    files = (("r.png", "image/png", flat("red")), ("b.png", "image/png", flat("blue")))
-    give(page, "drop", "#interpolate-a", *files)
-    expect(page.locator("#interpolate-b img")).to_be_visible(timeout=LONG)
-    asked = []
-    page.on("dialog", lambda d: (asked.append(d.type), d.accept()))
-    page.locator("#interpolate-make").click()
-    says(page, "interpolate", "painting")
-    page.reload()
-    expect(page.locator("#interpolate-a img")).to_be_visible(timeout=LONG)
-    expect(page.locator("#interpolate-b img")).to_be_visible(timeout=LONG)
-    assert asked == ["beforeunload"]
-    expect(page.locator("body")).to_contain_text(re.compile("reload"), timeout=LONG)
-    page.close()
 
 
 def test_a_reload_says_which_pictures_are_gone(browser, painter):

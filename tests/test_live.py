@@ -106,7 +106,7 @@ def page():
     with gr.Blocks(analytics_enabled=False) as blocks:
         state = draw.build(worker, Settings())
     found = {f.fn.__name__: f for f in blocks.fns.values() if f.fn and f.fn.__name__ in ("follow", "make", "wake")}
-    (pad,) = (c for c in found["follow"].inputs if isinstance(c, gr.HTML))
+    (pad,) = (c for c in found["follow"].inputs if c.elem_id == "draw-canvas")
     plain = {c: c.value for c in found["follow"].inputs if c not in (state, pad)}
 
     def call(name, session, value, *events):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -30,6 +29,7 @@ from morph_ui import session as visit
 
 OURS = [ROOT / "app.py", *(p for place in ("engine", "morph_ui", "training") for p in (ROOT / place).rglob("*.py"))]
 TEXT = {"read_text", "write_text"}
+MADE = InterpolateRequest(picture(0), picture(1), seed=7)
 
 
 # ---- encodings
@@ -338,8 +338,11 @@ def test_pictures_leave_without_what_their_files_told(tmp_path):
             video.save_png(opened, tmp_path / "b.png", {"method": "edit"})
             own = visit.Session()
             own.folder = tmp_path
-            own.save(SimpleNamespace(number=1), 0, opened.convert("RGB"))
-            blocks = (tmp_path / "b.png").read_bytes(), (tmp_path / "1-0000.jpg").read_bytes()
+            own.save(visit.Run(MADE, 1), 0, opened.convert("RGB"))
+            blocks = (
+                (tmp_path / "b.png").read_bytes(),
+                (tmp_path / "1/chrysalis-interpolate-seed7-frame1.jpg").read_bytes(),
+            )
             assert opened.info.get("exif") or kind == "PNG"  # the picture itself is as it was
         for block in (*blocks, visit.inline(opened).encode()):
             assert not [w for w in (b"a camera", b"at home", b"a profile", b"GPS") if w in block], kind
@@ -560,8 +563,10 @@ def test_addresses_of_frames_are_quoted(tmp_path):
     own = visit.Session()
     own.folder = tmp_path / "a #1%20 b?ü"
     own.folder.mkdir()
-    address = own.save(SimpleNamespace(number=3), 0, picture(0))
-    assert address.endswith("/a%20%231%2520%20b%3F%C3%BC/3-0000.jpg") and address.startswith("gradio_api/file=/")
+    address = own.save(visit.Run(MADE, 3), 0, picture(0))
+    assert address.endswith(
+        "/a%20%231%2520%20b%3F%C3%BC/3/chrysalis-interpolate-seed7-frame1.jpg"
+    ) and address.startswith("gradio_api/file=/")
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ def test_a_click_shows_them_at_once_with_files_that_say_how_they_were_made(sessi
     assert len({c["src"] for c in value["cells"]}) == 9
     assert run.request == made.request_of(entry(2)["settings"], PAIRS[2]) and len(run.done.frames) == 9
     assert out[panel.make]["visible"] and not out[panel.stop]["visible"]
-    for words in ("Made earlier with flora, the preset draft and seed 7; press Make", "cross-fade"):
+    for words in ("Made earlier with flora, the preset draft and seed 7; press Make", "cross-fade, at"):
         assert words in out[panel.status]
     for form in ("mp4", "drawn"):  # made when they are asked for
         *_, out = panel.finish.writer(panel, form)(session, *[b.value for b in panel.finish.boxes.values()])

@@ -233,7 +233,7 @@ def test_a_second_run_starts_at_once_and_gives_the_same(models, ask, cache):
     assert same(first[-1].frames, second[-1].frames)
     inner = 3 * 6 + 9 * 6  # three frames, and the quick look's nine
     assert second[-1].evaluations == inner < first[-1].evaluations
-    assert any("LoRAs are known" in e.doing for e in second if isinstance(e, Progress))
+    assert any("are known already" in e.doing for e in second if isinstance(e, Progress))
 
 
 def test_a_broken_entry_is_made_again(make, ask, cache):
@@ -261,7 +261,7 @@ def test_a_downloaded_lora_brought_back_gives_the_same_pictures(make, ask, tmp_p
 # ----------------------------------------------------------------------------------------------------------- bad luck
 
 
-@pytest.mark.parametrize("until", ["fitting", "noise", "again", "looking where", "drawing the frames"])
+@pytest.mark.parametrize("until", ["learning", "noise", "again", "looking where", "drawing the frames"])
 def test_stopped_anywhere_the_network_is_as_it_was(models, ask, until):
     unet, context = models.load(ask().model).unet, Context(models)
     before = unet.attn_processors

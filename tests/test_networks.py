@@ -45,6 +45,7 @@ def page(hub, browser, tmp_path_factory):
         page.on("pageerror", lambda e: page.errors.append(str(e)))
         page.goto(address)
         expect(page.locator("#interpolate-make")).to_be_visible(timeout=WAIT)
+        page.click("#interpolate-advanced > button")  # More
         for box, file in (("#interpolate-a", ROSE), ("#interpolate-b", DAISY)):
             page.set_input_files(f"{box} input[type=file]", file)
             expect(page.locator(f"{box} img")).to_be_visible(timeout=WAIT)
@@ -70,7 +71,7 @@ def test_the_menu_says_what_is_here_and_what_would_be_fetched(page):
     note = page.locator("#interpolate-network-note")
     expect(note).to_contain_text("CreativeML OpenRAIL-M", timeout=WAIT)
     expect(note).to_contain_text("The first job with it fetches sd15, quick previews")
-    expect(page.locator("#interpolate-settings input[aria-label*='Guidance']").first).to_have_value("7.5")
+    expect(page.locator("#interpolate-advanced input[aria-label*='Follow the words']").first).to_have_value("7.5")
 
 
 def test_a_download_is_stopped_and_goes_on_where_it_was(page, hub):
@@ -110,7 +111,7 @@ def test_keypoints_from_files_are_shown_dragged_and_steer(page, tmp_path):
     joint.nth(4).focus()
     page.keyboard.press("ArrowRight")  # one hundredth of the picture
     page.keyboard.press("Tab")
-    expect(page.locator("#interpolate-pose input")).to_have_value("by the skeletons below", timeout=WAIT)
+    expect(page.locator("#interpolate-pose input")).to_have_value("as the skeletons below say", timeout=WAIT)
     page.locator("#interpolate-make").click()
     expect(status(page)).to_contain_text("9 frames", timeout=WAIT)
     with page.expect_download() as download:

@@ -17,7 +17,7 @@ PLAYER = "#interpolate-player"
 @pytest.fixture
 def page(browser, studio):
     """A visit with a film of nine frames, made earlier."""
-    page = browser.new_page(viewport={"width": 1320, "height": 1000})
+    page = browser.new_page(viewport={"width": 1320, "height": 1000}, reduced_motion="no-preference")
     errors = []
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.goto(studio)
@@ -68,7 +68,7 @@ def test_the_player_and_the_files_follow_every_box(page, tmp_path):
     fill(page, "trim", "25,75")
     lasts(page, "0.63")
     fill(page, "trim", "75,25")
-    expect(page.locator("#interpolate-status")).to_contain_text("Trim must be two percentages", timeout=LONG)
+    expect(page.locator("#interpolate-status")).to_contain_text("“Part” must be two percentages", timeout=LONG)
     lasts(page, "0.63")  # it stays
     fill(page, "trim", "")
     fill(page, "hold", 1)
@@ -88,7 +88,7 @@ def test_the_player_and_the_files_follow_every_box(page, tmp_path):
 def test_a_smoother_film_is_filled_and_shown(page, tmp_path):
     fill(page, "duration", 2)
     fill(page, "fps", 24)
-    expect(page.locator("#interpolate-status")).to_contain_text("Fps must be left out", timeout=LONG)
+    expect(page.locator("#interpolate-status")).to_contain_text("“Frames a second” must be left out", timeout=LONG)
     page.check("#interpolate-smooth input")
     between = f"document.querySelector('{PLAYER} .big').src"
     page.wait_for_function(f"() => /[0-9]-[0-9]+[.][0-9]+[.]jpg$/.test({between})", timeout=LONG)

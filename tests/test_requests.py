@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from engine.requests import (
     settle,
 )
 from engine.requests.finish import Finish
+from engine.requests.plainly import plainly
 from engine.requests.settings import Settings, document, options
 
 A, B = picture(0), picture(1)
@@ -70,6 +72,41 @@ def test_every_field_is_said_to_be_something_and_every_preset_is_a_request():
         for values in request.presets.values():
             request(**GIVEN[method] | values)
         assert not request.presets or request.preset in request.presets
+
+
+JARGON = re.compile("DDIM|DDPM|CFG|CLIP|LPIPS|DIFT|AdaIN|LoRA|latent|denois|lerp|diffusion|inversion|ControlNet|[ληβ]")
+
+
+def test_what_artists_read_has_no_terms_of_the_method():
+    """They are in `Spec.term`, which the page has in tooltips. Files are called LoRAs everywhere."""
+    for request in (*METHODS.values(), Finish):
+        for f in fields_of(request).values():
+            read = [f.spec.label, f.spec.help, *(str(label) for label, _ in f.spec.labels)]
+            words = " ".join(read).replace("Stable Diffusion", "")
+            found = JARGON.findall(words) if f.name not in ("model", "loras") else []
+            assert not found or f.spec.group == "hidden", (f.name, found)
+            assert all(part in f.spec.about for part in (f.spec.label, f.spec.help, f.spec.term))
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "page"),
+    [
+        (
+            {"low": 0.7, "high": 0.3},
+            "low must not be above high",
+            "“Wander at least” must not be above “Wander at most”",
+        ),
+        ({"guidance": 30}, "guidance must be a number", "“Follow the words” must be a number from 0 to 20, got 30."),
+        ({"steps": 1}, "steps must be a whole number", "Steps must be a whole number from 4 to 500, got 1."),
+        ({"scheme": "did", "sampler": "live"}, "sampler must be ddim for the scheme did, got 'live'", "got “quick”."),
+        ({"scheme": "`x`"}, "scheme must be one of", "“Way of mixing” must be one of"),
+    ],
+)
+def test_a_page_calls_fields_as_it_shows_them(given, name, page):
+    with pytest.raises(EngineError) as error:
+        InterpolateRequest(A, B, **given)
+    again = pickle.loads(pickle.dumps(error.value))  # as it comes from another process
+    assert name in str(again) and page in plainly(again) and "`" not in str(again) + plainly(again)
 
 
 @pytest.mark.parametrize(

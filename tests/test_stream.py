@@ -117,9 +117,10 @@ def test_progress_alone_keeps_the_page_awake(session, panel, monkeypatch):
     assert len(updates) >= 20
 
 
-def test_leaving_cancels(session, panel):
+def test_leaving_a_stroke_cancels(session, panel):
+    """A job that was asked for by Make goes on for a while (test_lasting)."""
     worker = Scripted(*frames(0, 4, 2), done())
-    updates = show(worker, session, REQUEST, panel)
+    updates = show(worker, session, REQUEST, panel, kind="live")
     next(updates), next(updates)
     updates.close()
     assert worker.cancelled
@@ -171,7 +172,7 @@ def test_the_player_shows_what_the_file_will_be(session, panel):
         assert float(stream.frames / stream.average_rate) == pytest.approx(3, abs=0.001)
     assert settle(session, *boxes(panel, **how)) == panel.still
     wrong = settle(session, *boxes(panel, **how, trim="80,20"))
-    assert "Trim must be two percentages" in wrong[panel.status] and panel.screen not in wrong
+    assert "“Part” must be two percentages" in wrong[panel.status] and panel.screen not in wrong
     assert session.finish.duration == 3  # it stays as it was
 
 
@@ -307,7 +308,10 @@ def test_loras_are_offered_and_a_loop_is_not_turned_back(session, panel):
         assert z.namelist() == ["lora-1.safetensors"]
     with av.open(str(taken(session, panel, "mp4", there_and_back=True))) as film:
         assert film.streams.video[0].frames == 8  # a loop closes itself
-    for words in ("1.00 times as long as a cross-fade", "steps ± 20%", "0.5 of its steps off"):
+    for words in (
+        "1.0 times as much as a cross-fade, at a fairly even pace (± 20%)",
+        "0.5 of a frame&#x27;s change off",
+    ):
         assert words in last[panel.status]
     assert json.loads(last[panel.screen])["loop"] is True
 
@@ -316,7 +320,7 @@ def test_nothing_odd_is_said_of_a_way_between_two_like_pictures():
     quality = {"length": 2.58, "variance": 0.01, "ends": 0.0, "fade_length": 0.01, "fade_variance": 0.0}
     for other, more in ((0, ", for the pictures are nearly the same"), (1, "")):
         made = Done((picture(0), picture(2), picture(other)), {}, 2.0, 10, quality=quality)
-        assert measures(made) == [f"The way is far longer than a cross-fade's{more}"]
+        assert measures(made) == [f"It changes far more than a cross-fade{more}"]
 
 
 def test_many_previews_are_few_updates(session, panel):

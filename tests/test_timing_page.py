@@ -31,7 +31,9 @@ def test_a_picture_rests_and_a_way_is_quick_as_was_said(page, looker, tmp_path):
     expect(lasts).to_have_text("6.82 s", timeout=LONG)
     way.fill("soon")
     way.blur()
-    expect(page.locator("#morph-status")).to_contain_text("Durations must be numbers from 0.01 to 300", timeout=LONG)
+    expect(page.locator("#morph-status")).to_contain_text(
+        "“Time of each way” must be numbers from 0.01 to 300", timeout=LONG
+    )
     way.fill("0.5")
     way.blur()
     with page.expect_download(timeout=LONG) as download:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from engine.checkpoints import hub, kinds, library
@@ -25,6 +26,7 @@ __all__ = ["ANNOTATORS", "CATALOGUE", "CLIPS", "DETECTORS", "FAMILIES"]  # which
 REPOS = {r.rpartition("/")[2]: e.name for e in reversed(CATALOGUE.values()) if e.source for r in e.source.repos}
 NETWORKS = REPOS | {n: n for n in CATALOGUE}
 OWN = {n: n for n in LORAS}
+NEAR = 5  # of the artist's own LoRAs that a refusal names
 # What is distilled to few steps, as it is called; "step00004000" is how trainers number what they save.
 DISTILLED = r"turbo|lightning|hyper[-_ ]?(sd|xl)|dmd2"
 DISTILLED_LORAS = r"xl[-_ ]?(turbo|lightning)|(lightning|dmd2|hyper[-_ ]?(sd|xl)).*?\d[-_ ]?steps?(?!\d)"
@@ -183,19 +185,32 @@ def _lora(text: str, paths: Sequence[str] | None, folders: Sequence[str]) -> tup
     path, at = own or Path(name), ""
     if name not in LORAS and not (own and own.suffix.lower() == ".safetensors"):
         if not may_open(name, paths):
-            at = pickled(name)
+            at = pickled(name) or _meant(path, paths, folders)
         elif path.is_dir():
             path = next((f for n in FOLDERS if (f := path / n).is_file()), path)
             at = "" if path.is_file() else ", a folder without one"
         elif not path.is_file():
-            at = f", which is {'a network' if name in CATALOGUE else 'not there'}{meant(path, OWN, paths)}"
+            at = f", which is {'a network' if name in CATALOGUE else 'not there'}{_meant(path, paths, folders)}"
         elif path.suffix.lower() != ".safetensors":
             at = pickled(name) or ", a file of another kind"
         if at or not may_open(name, paths):
-            raise EngineError(f"LoRA must be one of {', '.join(LORAS)} or a .safetensors file, got {shown(name)!r}{at}")
+            there = ", ".join(_loras(name, folders))
+            raise EngineError(f"LoRA must be one of {there} or a .safetensors file, got {shown(name)!r}{at}")
     if not isinstance(weight, int | float) or not -4 <= weight <= 4:
         raise EngineError(f"strength of {path.name} must be a number from -4 to 4, got {strength or 'none'}")
     return LORAS.get(name, path), float(weight)
+
+
+def _loras(near: str, folders: Sequence[str]) -> list[str]:
+    """What LoRAs there are; of many of the artist's own those whose names are nearest."""
+    own = [o.name for o in library.found(folders) if o.lora and not o.why]
+    close = sorted(own, key=lambda name: -SequenceMatcher(None, near.lower(), name.lower()).ratio())[:NEAR]
+    return [*LORAS, *close, *([f"… ({len(own)} of your own)"] if len(own) > NEAR else [])]
+
+
+def _meant(path: Path, paths: Sequence[str] | None, folders: Sequence[str]) -> str:
+    own = [o.name for o in library.found(folders) if o.lora]
+    return meant(path, OWN | {n: name for name in own for n in (name, Path(name).stem)}, paths)
 
 
 def _folder(path: Path) -> Path:

@@ -21,6 +21,7 @@ from engine.diffusion.residency import Resident
 from engine.diffusion.sampling import Denoise
 from engine.diffusion.words import Words, read, unread
 from engine.requests import EngineError
+from engine.requests.phrases import plain
 
 channels_last = torch.channels_last
 
@@ -104,14 +105,14 @@ class LatentDiffusion:
     def embed(self, prompts: Sequence[str], negatives: Sequence[str] = ()) -> Words:
         """Texts → their words, rows of ``prompts`` first. An empty negative is zeros for networks that learnt it so.
 
-        What goes beyond the network's length is left out (see `unread`).
+        Brackets weigh (`engine.requests.phrases`). What goes beyond the network's length is left out (see `unread`).
         """
         texts = [*prompts, *negatives]
         self.resident.need("text")
         words = read(self.resident.readers, texts, self.max_tokens, self.device)
         if not self.resident.zero_negative:
             return words
-        shown = torch.tensor([i < len(prompts) or bool(t) for i, t in enumerate(texts)], device=self.device)
+        shown = torch.tensor([i < len(prompts) or bool(plain(t)) for i, t in enumerate(texts)], device=self.device)
         return words.map(lambda t: t * shown.view(-1, *[1] * (t.ndim - 1)))
 
     def unread(self, prompts: Sequence[str]) -> list[str]:

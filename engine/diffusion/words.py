@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from engine.diffusion import geometry
+from engine.requests import phrases
+
+FLAT = 0.02  # the share of their deviation that a mean of embeddings must have; Stable Diffusion's has about .1
 
 
 @dataclass(frozen=True)
@@ -70,21 +73,52 @@ class Words:
 
 def read(readers: Sequence[tuple[Any, Any]], texts: Sequence[str], length: int, device: torch.device) -> Words:
     """Texts by one (tokenizer, encoder), its last layer; or by two, SDXL's: the layers before their last ones side by
-    side, and the pooled words of the second. Tokens beyond ``length`` are left out."""
-    seen = []
+    side, and the pooled words of the second. Tokens beyond ``length`` are left out; what is `phrases.weighted` weighs
+    on each encoder's own tokens (`weigh`), and leaves the whole text, the pooled words, as it is."""
+    parts, seen, out = [phrases.weighted(text) for text in texts], list[Tensor](), None
     for tokenizer, encoder in readers:
-        how: dict[str, Any] = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-        ids = tokenizer(list(texts), max_length=length, **how).input_ids
-        seen.append(encoder(ids.to(device), output_hidden_states=len(readers) > 1))
-    if len(readers) == 1:
-        return Words(seen[0].last_hidden_state.float())
-    return Words(torch.cat([s.hidden_states[-2].float() for s in seen], 2), seen[-1].text_embeds.float())
+        ids, weights = tokens(tokenizer, parts, length)
+        out = encoder(ids.to(device), output_hidden_states=len(readers) > 1)
+        own = out.last_hidden_state if len(readers) == 1 else out.hidden_states[-2]
+        seen.append(own.float() if weights is None else weigh(own.float(), weights.to(device)))
+    return Words(torch.cat(seen, 2), out.text_embeds.float() if len(readers) > 1 else None)
+
+
+def tokens(tokenizer: Any, texts: Sequence[Sequence[tuple[str, float]]], length: int) -> tuple[Tensor, Tensor | None]:
+    """Texts in weighted parts → ids (B, length) and a weight for each, (B, length); None where all are 1.
+
+    Parts of other weights are read one by one, as A1111 does: a weight ends a word."""
+    whole = ["".join(part for part, _ in parts) for parts in texts]
+    ids = tokenizer(whole, max_length=length, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    weights = torch.ones(ids.shape)
+    for i, parts in enumerate(texts):
+        if all(w == 1 for _, w in parts):
+            continue
+        read = tokenizer([part for part, _ in parts], add_special_tokens=False).input_ids
+        own = [(t, w) for row, (_, w) in zip(read, parts, strict=True) for t in row][: length - 2]
+        row = [tokenizer.bos_token_id, *(t for t, _ in own), tokenizer.eos_token_id]
+        ids[i] = torch.tensor(row + [tokenizer.pad_token_id] * (length - len(row)))
+        weights[i, 1 : len(own) + 1] = torch.tensor([w for _, w in own])
+    return ids, None if bool((weights == 1).all()) else weights
+
+
+def weigh(embeds: Tensor, weights: Tensor) -> Tensor:
+    """Embeddings (B, L, D) times a weight for each token (B, L), brought back to their own mean a text, as A1111's web
+    UI does (modules/sd_emphasis.py, *Original*, which says of it that it prevents artefacts).
+
+    Where there is hardly a mean (flora's is .003 of the deviation), or weights turn it over, it is left (*No norm*)."""
+    out = embeds * weights[..., None]
+    own, new = (t.mean((1, 2), keepdim=True) for t in (embeds, out))
+    ratio = own / new
+    sound = (own.abs() > FLAT * embeds.square().mean((1, 2), keepdim=True).sqrt()) & (ratio > 0.25) & (ratio < 4)
+    changed = (weights != 1).any(1).view(-1, 1, 1)
+    return torch.where(changed, torch.where(sound, out * ratio, out), embeds)
 
 
 def unread(tokenizer: Any, name: str, length: int, prompts: Sequence[str]) -> list[str]:
     """Notes on what of the prompts the network ``name`` does not read: ends beyond its ``length`` in tokens, words in
     unknown letters."""
-    out = list[str]()
+    prompts, out = [phrases.plain(p) for p in prompts], list[str]()
     long = {p: len(tokenizer(p).input_ids) - length for p in prompts}
     said = "the prompt “{}…” is {} tokens too long for {}; its end was left out"
     out += [said.format(p[:20], n, name) for p, n in long.items() if n > 0]

@@ -39,6 +39,7 @@ from engine.requests import (
     Preview,
     Progress,
 )
+from engine.requests.phrases import spoken
 from engine.requests.settings import Settings
 from engine.vision import images
 
@@ -72,6 +73,7 @@ def run(context: Context, request: Any) -> Iterator[Event]:
 
     EngineError for what the person can mend, a lack of memory among it.
     """
+    asked, request = request, spoken(request)
     started, bar = perf_counter(), Bar(plan(request), context)
     steps = _steps(context, request)
     output = None
@@ -90,7 +92,7 @@ def run(context: Context, request: Any) -> Iterator[Event]:
     finally:
         steps.close()
     yield Progress(1.0, "done")
-    settings, size = request.settings() | dict(output.settings), output.frames[0].size if output.frames else None
+    settings, size = asked.settings() | dict(output.settings), output.frames[0].size if output.frames else None
     if size:
         settings |= dict(zip(("width", "height"), size, strict=True))
     notes = [*images.notes(request, size), *output.notes]

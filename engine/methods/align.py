@@ -101,7 +101,7 @@ def find(
     out = Alignment(size)
     if r.align == "off":
         if any(r.points):
-            out.notes.append("the points move nothing while align is off")
+            out.notes.append("the points move nothing while Move parts (align) is off")
         return out
     points = [*r.points, *[()] * (len(joints) - len(r.points))]
     seen: list[Tensor] = []
@@ -134,7 +134,7 @@ def said(r: Any, where: str, given: int, inside: int, whole: Warp, base: Warp | 
         out.append(f"the one point {where} moves the picture as a whole")
     if base is not None:
         moving = 0.0 if base.trust is None else float(base.trust.mean())
-        text = f"{where} the network is sure of {moving:.0%} of the picture"
+        text = f"{where} the network knows where {moving:.0%} of the picture goes"
         out.append(text if moving else f"{where} the pictures show nothing that the network finds in both")
     if inside and whole.share < 1:
         text = f"the points {where} are followed by {whole.share:.0%} only, for they would fold the picture"

@@ -53,7 +53,9 @@ def draw(context: Context, r: DrawRequest) -> Steps:
         z = yield from walk(denoise, x, sigmas, doing, range(len(plan)), step)
     pictures = images.to_pictures(model.decode(z))
     if layers.photo is not None and layers.mask is not None:
-        pictures = compositing.paste(pictures, layers.photo, layers.mask, r.feather)
+        pictures = compositing.paste(
+            pictures, layers.photo, layers.mask, r.feather, layers.painted if r.match else None
+        )
     for i, picture in enumerate(pictures):
         yield Frame(i, picture)
     quality = {} if live else layers.measure(pictures[0])  # while the hand draws nobody reads figures

@@ -20,6 +20,8 @@ from engine.diffusion.sampling import ancestral, euler, generator, masked_step
 from engine.requests import EditRequest, Frame
 from engine.vision import compositing, images
 
+SAME = 8  # levels: a guide that was saved by another program is not the photograph to the last bit
+
 
 def edit(context: Context, r: EditRequest) -> Steps:
     """`Frame`s of the guide made real, one for every seed, in one batch."""
@@ -32,7 +34,8 @@ def edit(context: Context, r: EditRequest) -> Steps:
     else:
         pictures = [Image.fromarray(guide)] * r.count
     if mask is not None:
-        pictures = compositing.paste(pictures, photo, mask, r.feather)
+        painted = np.abs(guide.astype(np.int16) - photo).max(2) > SAME if r.match else None
+        pictures = compositing.paste(pictures, photo, mask, r.feather, painted)
     for i, picture in enumerate(pictures):
         yield Frame(i, picture)
     away = np.asarray(pictures[0], np.float32) / 255 - guide.astype(np.float32) / 255

@@ -113,7 +113,7 @@ def way(job: Job, k: int, places: Sequence[float], t: Table, cells: Sequence[int
     words = job.words[[a] * n].lerp(job.words[[b] * n], w)
     share = torch.tensor([beta_quantile(p, t.beta) for p in places])
     row = Conditioning(words, attention_weights=torch.stack([1 - share, share], 1))
-    rows, doing = [row], f"finding the noise of way {k + 1}" if job.legs > 1 else "finding the noise of the way"
+    rows, doing = [row], f"finding way {k + 1}" if job.legs > 1 else "finding the way"
     up = {s: rule(t.up, i, steps) for i, s in enumerate(sigmas[-2::-1])}
     with attention.steer(model, up):
         for state in sampling.invert(model.denoiser(rows), x, sigmas[::-1], t.iterations):

@@ -98,7 +98,7 @@ def embed(
     if fitted is None:
         x, rows = images.to_tensor(ends), 4 if r.guidance != 1 else 2
         steps = invert_text(context.model, x, words, r.invert_steps, r.invert_rate, r.guidance, r.seed)
-        doing = "fitting the words to the pictures, step {} of {} (loss {:.3f})"
+        doing = "fitting the words to the pictures, step {} of {} (error {:.3f})"
         fitted = yield from relay(steps, lambda s: Advance(doing.format(s[0], r.invert_steps, s[1]), fits=rows))
         context.put("text", key, fitted)
     return fitted
@@ -194,7 +194,7 @@ def join(path: Path, joining: list[list[int]], stream: int, entry: Callable) -> 
         x |= {i: entry(n, i, x, a[n], b[n]) for i in frames}
         ids, part = sorted(x), sigmas[r.steps - 1 - depths[n] : r.steps - depths[n + 1]]
         for group in (ids[i : i + share] for i in range(0, len(ids), share)):
-            doing = f"noise level {n + 1} of {len(joining)}"
+            doing = f"mixing, level {n + 1} of {len(joining)}"
             out = yield from path.denoise(torch.cat([x[i] for i in group]), group, part, doing)
             x |= dict(zip(group, out.split(1), strict=True))
     yield from path.decode(x)

@@ -133,10 +133,10 @@ def fit(job: Job) -> Generator[Advance, None, None]:
             job.notes += [note] if note else []
         elif found := context.get("lora", job.lora_key(k)):
             stacks[k] = LoraStack.unflatten(found, model.device)
-            yield Advance("LoRAs are known", fits=r.lora_steps * r.lora_draws)
+            yield Advance("your pictures are known already", fits=r.lora_steps * r.lora_draws)
         else:
             missing.append(k)
-    doing = "fitting LoRAs, step {} of at most {} (error {:.3f})"
+    doing = "learning your pictures, step {} of at most {} (error {:.3f})"
     for now in (missing[i : i + TOGETHER] for i in range(0, len(missing), TOGETHER)):
         how = r.lora_steps, r.lora_rank, job.rate, r.seed, r.lora_draws, r.lora_patience
         steps, rows = lora.fit(model, job.z[now], job.words[now], *how), r.lora_draws * len(now)

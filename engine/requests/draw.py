@@ -19,14 +19,15 @@ SHEETS = {
     "stroke-realism": "colours × realism, 3 × 3",
     "ladder": "a ladder of realism",
 }
-COMBINES = {"joint": "together: 1 and 1 is the network that sees both", "sum": "sum of three rows (the paper's)"}
+COMBINES = {"joint": "together", "sum": "one after the other, added up (the paper's)"}
 REFINES = {
     "auto": "as suits the network",
-    "noised": "on the noised picture (the paper's)",
-    "clean": "on the clean picture in mind",
-    "start": "at the start: colours under noise",
-    "off": "off: realism does nothing",
+    "noised": "while it still is noise (the paper's)",
+    "clean": "on the picture it has in mind",
+    "start": "at the start: it begins with your colours",
+    "off": "not at all",
 }
+REFINE = "low-pass refinement of x_t or of the predicted x_0; SDEdit's start"
 _AXES = {
     "sketch": ("sketch_scale", (0.0, 1.0, 2.0)),
     "stroke": ("stroke_scale", (0.0, 1.0, 2.0)),
@@ -56,24 +57,33 @@ class DrawRequest(Request):
     mask: shared.MASK = None
     prompt: shared.PROMPT = ""
     seed: shared.SEED = 0
-    realism: Annotated[float, Spec("Realism", "0 keeps the drawing, 1 only its mean colour", 0, 1, 0.05)] = 0.8
-    sketch_scale: Annotated[float, Spec("Lines", "how strictly; 0 leaves them out", 0, 3, 0.1)] = 1.0
-    stroke_scale: Annotated[float, Spec("Colours", "how strictly; 0 leaves them out", 0, 3, 0.1, beside=True)] = 1.0
+    realism: Annotated[float, Spec("Realism", "0 keeps your drawing, 1 only its average colour", 0, 1, 0.05)] = 0.8
+    sketch_scale: Annotated[
+        float, Spec("Lines", "how strictly; 0 leaves them out", 0, 3, 0.1, term="sketch guidance scale")
+    ] = 1.0
+    stroke_scale: Annotated[
+        float, Spec("Colours", "how strictly; 0 leaves them out", 0, 3, 0.1, beside=True, term="stroke guidance scale")
+    ] = 1.0
     count: shared.COUNT = 1
-    sheet: Annotated[str, results("Sheet", "the same seed at several scales", choices=SHEETS, beside=True)] = "none"
+    sheet: Annotated[str, results("Sheet", "one seed at several settings", choices=SHEETS, beside=True)] = "none"
     negative: shared.NEGATIVE = ""
-    steps: Annotated[int, advanced("Steps", "from noise to picture; live: at most 4", 1, 1000, 1)] = 24
+    steps: Annotated[int, advanced("Steps", "more: finer and slower; quick: at most 4", 1, 1000, 1)] = 24
     guidance: Annotated[float, replace(shared.GUIDANCE, group="advanced", beside=True)] = 3.0
     sampler: shared.SAMPLER = "ddim"
-    combine: Annotated[str, advanced("Lines and colours", "how both guide; the paper has sum", choices=COMBINES)] = (
-        "joint"
+    combine: Annotated[
+        str, advanced("Lines and colours lead", "the picture", choices=COMBINES, term="joint or three-row guidance")
+    ] = "joint"
+    refine: Annotated[str, advanced("Realism acts", "when it pulls to the drawing", choices=REFINES, term=REFINE)] = (
+        "auto"
     )
-    refine: Annotated[str, advanced("Realism acts", "where it pulls to the drawing", choices=REFINES)] = "auto"
-    k: Annotated[int, advanced("Keep more", "of the drawing's detail (the paper's k)", 0, 64, 1)] = 0
-    free: Annotated[float, advanced("Free at the end", "share of the steps without it", 0, 1, 0.05, beside=True)] = 0.2
+    k: Annotated[int, advanced("Keep more", "of the drawing's detail", 0, 64, 1, term="the paper's k")] = 0
+    free: Annotated[
+        float, advanced("Free at the end", "share of the steps that leave the drawing", 0, 1, 0.05, beside=True)
+    ] = 0.2
     around: Annotated[int, advanced("Around the drawing", "pixels of a photograph that may change", 0, 256, 1)] = 16
     feather: shared.FEATHER = 8
-    eta: Annotated[float, advanced("Fresh noise (η)", "0 is DDIM, 1 the paper's", 0, 1, 0.05)] = 0.0
+    match: shared.MATCH = True
+    eta: Annotated[float, shared.CHANCE] = 0.0
     size: shared.SIZE = 0
     model: shared.MODEL = "flora"
 
@@ -83,7 +93,7 @@ class DrawRequest(Request):
         "live": {"steps": 2, "sampler": "live", "combine": "joint", "eta": 0.0, "guidance": 1.0},
         "draft": {"steps": 12, "sampler": "ddim", "combine": "joint", "eta": 0.0},
         "standard": {"steps": 24, "sampler": "ddim", "combine": "joint", "eta": 0.0},
-        "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "eta": 1.0, "free": 0.0},
+        "paper": {"steps": 250, "sampler": "ddim", "combine": "sum", "eta": 1.0, "free": 0.0, "match": False},
     }
 
     def __post_init__(self) -> None:
@@ -96,18 +106,18 @@ class DrawRequest(Request):
         if self.sheet != "none":
             self._check_sheet()
         if self.sampler == "live" and self.eta:
-            raise EngineError(f"eta must be 0 with the sampler live, got {self.eta:g}")
+            raise EngineError(f"`eta` must be 0 with the `sampler` `sampler=live`, got {self.eta:g}")
 
     def _check_sheet(self) -> None:
         if self.count > 1:
-            raise EngineError(f"count must be 1 with a sheet, which has a seed of its own, got {self.count}")
+            raise EngineError(f"`count` must be 1 with a sheet, which has a seed of its own, got {self.count}")
         axes = {"realism"} if self.sheet == "ladder" else set(self.sheet.split("-"))
         lines, colours = ((layer or self.photo) is not None for layer in (self.sketch, self.strokes))
         lacking = {"realism": "" if colours and self.refine != "off" else "colours, and refine on"}
         lacking |= {"sketch": "" if lines else "lines", "stroke": "" if colours else "colours"}
         for axis, need in lacking.items():
             if axis in axes and need:
-                what = f"sheet must vary what the drawing has, got {self.sheet} where {axis} needs {need}"
+                what = f"`sheet` must vary what the drawing has, got `sheet={self.sheet}` where {axis} needs {need}"
                 raise EngineError(what)
 
     @property

@@ -10,7 +10,7 @@ from PIL.Image import Image
 from engine.requests import shared
 from engine.requests.spec import Request, Spec, advanced, results
 
-NOISES = {"fresh": "fresh at every step", "frozen": "one for all steps (the published code)"}
+NOISES = {"fresh": "fresh noise at every step", "frozen": "one noise for all (the published code)"}
 USEFUL = (0.3, 0.6)  # strengths that suit a reasonable guide (the paper, §4; methods.md §4.3)
 
 
@@ -30,17 +30,21 @@ class EditRequest(Request):
     mask: shared.MASK = None
     prompt: shared.PROMPT = ""
     seed: shared.SEED = 0
-    strength: Annotated[float, Spec("Strength", "0 gives your picture back, 1 forgets it", 0, 1, 0.01)] = 0.5
+    strength: Annotated[float, Spec("Strength", "0 gives your picture back, 1 forgets it", 0, 1, 0.01, term="t0")] = 0.5
     count: shared.COUNT = 1
-    repeats: Annotated[int, results("Rounds", "the result goes round again (K)", 1, 10, 1, beside=True)] = 1
+    repeats: Annotated[int, results("Rounds", "the result goes in again", 1, 10, 1, beside=True, term="K")] = 1
     negative: shared.NEGATIVE = ""
-    steps: Annotated[int, advanced("Steps", "of the whole noise; a strength of .5 walks half", 2, 1000, 1)] = 50
+    steps: Annotated[
+        int,
+        advanced("Steps", "more: finer and slower", 2, 1000, 1, term="of the whole noise; strength .5 walks half"),
+    ] = 50
     guidance: Annotated[float, replace(shared.GUIDANCE, group="advanced", beside=True)] = 3.0
     around: Annotated[int, advanced("Around the paint", "pixels of a photograph that may change", 0, 256, 1)] = 24
     feather: shared.FEATHER = 8
-    eta: Annotated[float, advanced("Fresh noise (η)", "0 deterministic, 1 the paper's", 0, 1, 0.05)] = 0.0
+    match: shared.MATCH = True
+    eta: Annotated[float, shared.CHANCE] = 0.0
     size: shared.SIZE = 0
-    noise: Annotated[str, advanced("Noise of the kept part", "where a mask keeps it", choices=NOISES)] = "fresh"
+    noise: Annotated[str, advanced("The kept part gets", "where a mask keeps it", choices=NOISES)] = "fresh"
     model: shared.MODEL = "flora"
 
     method: ClassVar = "edit"
@@ -48,7 +52,7 @@ class EditRequest(Request):
     presets: ClassVar = {
         "draft": {"steps": 24, "repeats": 1, "eta": 0.0},
         "standard": {"steps": 50, "repeats": 1, "eta": 0.0},
-        "paper": {"steps": 1000, "repeats": 3, "eta": 1.0, "noise": "frozen"},
+        "paper": {"steps": 1000, "repeats": 3, "eta": 1.0, "noise": "frozen", "match": False},
     }
 
     def plan(self) -> list[dict[str, Any]]:

@@ -36,13 +36,19 @@ class Finish:
     (`engine.vision.flow`).
     """
 
-    duration: Annotated[float, Spec("Seconds", "of the whole film; 0: as many as it takes", 0, LONGEST)] = 0.0
-    fps: Annotated[float, Spec("Frames a second", "0: 8; of a smoother film 60", 0, FASTEST, beside=True)] = 0.0
-    hold: Annotated[float, Spec("Hold", "seconds on each picture", 0, 60)] = 0.0
-    holds: Annotated[tuple[float | None, ...], hidden("", "the same, one a picture: 0,1,0.5,2")] = ()
-    durations: Annotated[tuple[float | None, ...], hidden("", "seconds of each way between pictures: 2,4,1")] = ()
-    trim: Annotated[str, Spec("Part", "of the way, in percent: 20,80", beside=True)] = ""
-    smooth: Annotated[bool, Spec("smoother film", "frames between the drawn ones, by optical flow")] = False
+    duration: Annotated[float, Spec("Seconds", "of the whole film; empty or 0: as many as it takes", 0, LONGEST)] = 0.0
+    fps: Annotated[
+        float, Spec("Frames a second", "empty or 0: 8, smoother 60", 0, FASTEST, beside=True, term="fps")
+    ] = 0.0
+    hold: Annotated[float, Spec("Hold", "seconds on each of your pictures", 0, 60)] = 0.0
+    holds: Annotated[tuple[float | None, ...], hidden("hold of each picture", "in seconds: 0,1,0.5,2")] = ()
+    durations: Annotated[
+        tuple[float | None, ...], hidden("time of each way", "from picture to picture, in seconds: 2,4,1")
+    ] = ()
+    trim: Annotated[str, Spec("Part", "of the way, in percent: 20,80", beside=True, term="trim")] = ""
+    smooth: Annotated[bool, Spec("smoother film", "more frames between those that were drawn", term="optical flow")] = (
+        False
+    )
     ease: Annotated[bool, Spec("ease in and out", "slower near each picture", beside=True)] = False
     there_and_back: Annotated[bool, Spec("there and back", "it returns to the first picture", beside=True)] = False
     loop: Annotated[bool, hidden("loop", "the last frame goes on to the first")] = False
@@ -60,13 +66,13 @@ class Finish:
             for name, value in (("duration", self.duration), ("fps", not self.smooth and self.fps)):
                 if value:
                     raise EngineError(
-                        f"{name} must be left out where every way has its own duration, got {value:g} and "
+                        f"`{name}` must be left out where every way has its own duration, got {value:g} and "
                         f"{', '.join(f'{d:g}' for d in self.durations)}"
                     )
         if self.fps and self.duration and not self.smooth:
             raise EngineError(
-                f"fps must be left out where a duration is given, unless smooth is on, got fps {self.fps:g} and "
-                f"duration {self.duration:g}"
+                "`fps` must be left out where a duration is given, unless `smooth` is on, got "
+                f"`fps` {self.fps:g} and `duration` {self.duration:g}"
             )
         _ = self.part
 

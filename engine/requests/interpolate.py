@@ -15,22 +15,28 @@ from engine.requests.pose import DETECTORS
 from engine.requests.spec import Request, Spec, advanced, hidden, number
 
 SCHEMES = {
-    "branch": "add noise, mix, denoise (the paper's own)",
-    "did": "denoise, mix, denoise",
-    "did-independent": "denoise, mix, denoise; noise not shared",
-    "interpolate-denoise": "mix noisy, denoise",
-    "interpolate": "mix only, no diffusion",
+    "branch": "frame by frame, from the middle (the usual one)",
+    "did": "half drawn, mixed, then finished",
+    "did-independent": "the same, each end by its own chance",
+    "interpolate-denoise": "all mixed at once, then drawn",
+    "interpolate": "only mixed: nothing is invented",
 }
 PICKERS = {
-    "smoothest": "the smoothest way",
-    "first": "none, the first",
-    "clip": "CLIP, by words",
-    "clip-small": "a smaller CLIP, by words",
+    "smoothest": "smoothest on the way",
+    "first": "the first",
+    "clip": "nearest to the words",
+    "clip-small": "nearest, judged faster",
 }
-POSES = {"off": "off", "given": "by the skeletons below"} | DETECTORS
+POSES = {"off": "no", "given": "as the skeletons below say"} | DETECTORS
 KEEPS = {"largest": "the largest person", "all": "everybody, matched"}
 posed = partial(Spec, group="poses")
-MIXES = ("clean", "slerp", "lerp")
+SCHEDULES = {"linear": "evenly", "convex": "near the middle", "concave": "near your pictures"}
+MIXES = {"clean": "before the noise", "slerp": "in the noise, as strong", "lerp": "in the noise, plainly"}
+WALK = "denoising steps over the whole noise; a frame walks its share"
+TABLE = "schemes of the paper's Table 1; branch is its own: noised, mixed, denoised"
+LEVELS, TRIES = "noise schedule over the levels", "candidates; one fewer at finer levels"
+MIXED, RATE = "of clean latents, or of noisy ones by slerp or lerp", "learning rate of textual inversion"
+LOW, HIGH = "noise of the finest frames, as a share", "noise of the middle frame, as a share"
 Pairs = tuple[tuple[int, int], ...]
 MOST_MORE, MOST_FRAMES = 10, 600  # pictures after the first two; frames of the whole
 
@@ -54,41 +60,63 @@ class InterpolateRequest(Request):
     a: Annotated[Image, Spec("picture A", "first picture", layer="RGB")]
     b: Annotated[Image, Spec("picture B", "last picture", layer="RGB")]
     prompt: shared.PROMPT = ""
-    prompt_b: Annotated[str, advanced("Words for the second picture", "if it shows something else")] = ""
+    prompt_b: Annotated[
+        str, advanced("Words for the second picture", "if it shows something else", term="prompt B")
+    ] = ""
     seed: shared.SEED = 0
-    frames: Annotated[int, Spec("Frames", "with both pictures", choices=(3, 5, 9, 17, 33, 65, 129))] = 9
-    steps: Annotated[int, Spec("Steps", "of the whole noise; a frame walks its share", 4, 500, 1, beside=True)] = 24
-    low: Annotated[float, Spec("Wander at least", "below .25 is a cross-fade", 0, 1, 0.01)] = 0.25
-    high: Annotated[float, Spec("Wander at most", "above .65 forgets the pictures", 0, 1, 0.01, beside=True)] = 0.5
+    frames: Annotated[int, Spec("Frames", "with both of your pictures", choices=(3, 5, 9, 17, 33, 65, 129))] = 9
+    steps: Annotated[int, Spec("Steps", "more: finer and slower", 4, 500, 1, beside=True, term=WALK)] = 24
+    low: Annotated[float, Spec("Wander at least", "below .25 it cross-fades", 0, 1, 0.01, term=LOW)] = 0.25
+    high: Annotated[float, Spec("Wander at most", "above .65 it forgets them", 0, 1, 0.01, beside=True, term=HIGH)] = (
+        0.5
+    )
     guidance: Annotated[float, shared.GUIDANCE] = 1.5
     negative: shared.NEGATIVE = ""
     fit: shared.FIT = "fit"
     size: shared.SIZE = 0
     align: points.ALIGN = "off"
-    scheme: Annotated[str, advanced("Method", "of the paper's Table 1", choices=SCHEMES)] = "branch"
+    scheme: Annotated[str, advanced("Way of mixing", "what is made of what", choices=SCHEMES, term=TABLE)] = "branch"
     schedule: Annotated[
-        str, advanced("Noise over the levels", "how it grows to the middle", choices=("linear", "convex", "concave"))
+        str, advanced("Wandering grows", "from your pictures to the middle", choices=SCHEDULES, term=LEVELS)
     ] = "linear"
-    mix: Annotated[
-        str, advanced("Mixing", "clean: before the noise (branch); else with it", choices=MIXES, beside=True)
-    ] = "clean"
-    candidates: Annotated[int, advanced("Candidates", "for a frame; one fewer at finer levels", 1, 16, 1)] = 1
-    picker: Annotated[str, advanced("Chosen by", "what becomes the frame", choices=PICKERS, beside=True)] = "smoothest"
-    rank_for: Annotated[str, advanced("CLIP looks for", "empty: the words above")] = ""
-    rank_against: Annotated[str, advanced("and against", "empty: what is not wanted", beside=True)] = ""
-    sampler: shared.SAMPLER = "ddim"
-    eta: Annotated[float, advanced("Fresh noise (η)", "at every step; 0 is DDIM", 0, 1, 0.05)] = 0.0
-    bias: Annotated[float, advanced("Pull to the ends", "of frames beside them", -0.4, 0.4, 0.01, beside=True)] = 0.0
-    invert_steps: Annotated[int, advanced("Fit the words", "steps of textual inversion; 0 is off", 0, 500, 1)] = 0
-    invert_rate: Annotated[float, advanced("Its learning rate", "of inversion", 1e-6, 0.1, 1e-4, beside=True)] = 1e-3
-    pose: Annotated[str, posed("Bodies steer the way", "on the Stable Diffusion networks", choices=POSES)] = "off"
-    pose_people: Annotated[str, posed("Who", "of each picture", choices=KEEPS)] = "largest"
-    pose_scale: Annotated[float, posed("How strongly", "in the middle; 1 at the ends", 0, 4, 0.1, beside=True)] = 1.5
-    pose_rescue: Annotated[
-        str, posed("If nobody is found, look in a photograph of it", "its words, e.g. photo of a dancer; empty: do not")
+    mix: Annotated[str, advanced("Mixed", "two neighbours, into a frame", choices=MIXES, beside=True, term=MIXED)] = (
+        "clean"
+    )
+    candidates: Annotated[int, advanced("Tries for a frame", "the best of them is kept", 1, 16, 1, term=TRIES)] = 1
+    picker: Annotated[
+        str,
+        advanced("Keep the try", "of each frame", choices=PICKERS, beside=True, term="smallest LPIPS path, or CLIP"),
+    ] = "smoothest"
+    rank_for: Annotated[str, advanced("Look in the tries for", "empty: the words above", term="CLIP prompt")] = ""
+    rank_against: Annotated[
+        str, advanced("and against", "empty: what is not wanted", beside=True, term="negative CLIP prompt")
     ] = ""
-    pose_a: Annotated[str, hidden("", "keypoints of picture A (OpenPose's JSON, see 'pose --json')")] = ""
-    pose_b: Annotated[str, hidden("", "keypoints of picture B")] = ""
+    sampler: shared.SAMPLER = "ddim"
+    eta: Annotated[float, shared.CHANCE] = 0.0
+    bias: Annotated[float, advanced("Pull to the ends", "of the frames beside them", -0.4, 0.4, 0.01, beside=True)] = (
+        0.0
+    )
+    invert_steps: Annotated[
+        int,
+        advanced("Fit the words", "to your pictures, in so many steps", 0, 500, 1, term="textual inversion"),
+    ] = 0
+    invert_rate: Annotated[
+        float, advanced("How fast it learns", "too fast goes astray", 1e-6, 0.1, 1e-4, beside=True, term=RATE)
+    ] = 1e-3
+    pose: Annotated[
+        str,
+        posed("Bodies steer the way", "on the Stable Diffusion networks", choices=POSES, term="ControlNet, OpenPose"),
+    ] = "off"
+    pose_people: Annotated[str, posed("Who", "of each picture", choices=KEEPS)] = "largest"
+    pose_scale: Annotated[
+        float, posed("How strongly", "in the middle; 1 at the ends", 0, 4, 0.1, beside=True, term="ControlNet scale")
+    ] = 1.5
+    pose_rescue: Annotated[
+        str,
+        posed("If nobody is found", "words for a photograph of it, to look there: photo of a dancer; empty: do not"),
+    ] = ""
+    pose_a: Annotated[str, hidden("skeleton of the first picture", "OpenPose's JSON, see 'pose --json'")] = ""
+    pose_b: Annotated[str, hidden("skeleton of the second", "the same")] = ""
     model: shared.MODEL = "flora"
     more: Annotated[
         tuple[Image, ...], Spec("And on to", "more pictures, in their order", 0, MOST_MORE, layer="RGB")
@@ -118,15 +146,16 @@ class InterpolateRequest(Request):
         if self.total > MOST_FRAMES:
             raise EngineError(f"frames must be at most {MOST_FRAMES} in all, got {self.total} of {ways} ways")
         if self.more and self.pose != "off":
-            raise EngineError(f"pose must be off for more than two pictures, got {self.pose!r}")
+            raise EngineError(f"`pose` must be `pose=off` for more than two pictures, got `pose={self.pose!r}`")
+        scheme = f"`scheme={self.scheme}`"
         if self.align != "off" and self.scheme not in ("branch", "interpolate"):
-            raise EngineError(f"align must be off for the scheme {self.scheme}, got {self.align!r}")
+            raise EngineError(f"`align` must be `align=off` for the `scheme` {scheme}, got `align={self.align!r}`")
         if self.sampler == "live" and self.scheme not in ("branch", "interpolate"):  # the latter has no sampler
-            raise EngineError(f"sampler must be ddim for the scheme {self.scheme}, got 'live'")
+            raise EngineError(f"`sampler` must be `sampler=ddim` for the `scheme` {scheme}, got `sampler='live'`")
         if self.pose == "given" and not (self.pose_a or self.pose_b):
-            raise EngineError("pose_a or pose_b must hold keypoints for the pose given, got neither")
+            raise EngineError("`pose_a` or `pose_b` must hold keypoints for the `pose` `pose=given`, got neither")
         if self.low > self.high:
-            raise EngineError(f"low must not be above high, got low {self.low:g} and high {self.high:g}")
+            raise EngineError(f"`low` must not be above `high`, got `low` {self.low:g} and `high` {self.high:g}")
         for name in ("picks", "reseeds"):
             for pair in getattr(self, name):
                 if len(pair) != 2 or not 0 < pair[0] < self.total - 1 or not pair[0] % (self.frames - 1) or pair[1] < 0:

@@ -12,12 +12,14 @@ from engine.requests import points, shared
 from engine.requests.errors import EngineError
 from engine.requests.spec import Request, Spec, advanced, hidden
 
-LORAS = {"mix": "mixed along the way", "fixed": "one mix for all frames", "none": "none (faster, looser)"}
-FORMS = {"sum": "the sum of their changes", "factors": "their factors, as the published code does"}
+LORAS = {"mix": "blends along the way", "fixed": "is one blend in all frames", "none": "is left out: faster, looser"}
+FORMS = {"sum": "what each has changed", "factors": "their parts (the published code)"}
 TIERS = {
-    "full": "DiffMorpher",
-    "fast": "fast, without learning (not measured here for Stable Diffusion)",
+    "full": "thorough: learns each picture first",
+    "fast": "fast: learns nothing (tried with flora only)",
 }
+TIER = "DiffMorpher; or FreeMorph's schedule, without LoRAs, λ and even steps"
+STEPS, FORM = "of DDIM inversion and of denoising", "LoRA deltas added (eq. 4), or their factors mixed"
 MOST = 12  # keyframes
 
 
@@ -40,26 +42,53 @@ class MorphRequest(Request):
     prompt: shared.PROMPT = ""
     prompts: Annotated[tuple[str, ...], hidden("", "what the pictures show, one text for each")] = ()
     seed: shared.SEED = 0
-    tier: Annotated[str, Spec("Tier", "fast: no LoRAs, λ, even steps; your own pictures stay", choices=TIERS)] = "full"
+    tier: Annotated[str, Spec("Thorough or fast", "fast takes seconds", choices=TIERS, term=TIER)] = "full"
     frames: Annotated[int, Spec("Frames", "from one picture to the next, both included", 3, 65, 1)] = 16
-    steps: Annotated[int, Spec("Steps", "of inversion and of denoising", 4, 500, 1, beside=True)] = 30
-    attention: Annotated[float, Spec("Look at both pictures", "share of steps (λ); above .6 blurs", 0, 1, 0.05)] = 0.6
+    steps: Annotated[int, Spec("Steps", "more: finer and slower", 4, 500, 1, beside=True, term=STEPS)] = 30
+    attention: Annotated[
+        float,
+        Spec("Look at both pictures", "share of the steps; above .6 it blurs", 0, 1, 0.05, term="λ: shared attention"),
+    ] = 0.6
     loop: Annotated[bool, Spec("close the loop", "go on from the last picture to the first")] = False
-    reschedule: Annotated[bool, Spec("even steps", "place frames where the picture changes evenly", beside=True)] = True
+    reschedule: Annotated[
+        bool,
+        Spec("even steps", "frames lie where the picture changes evenly", beside=True, term="rescheduling by LPIPS"),
+    ] = True
     exact_ends: Annotated[bool, Spec("exact pictures", "show yours, not drawn again", beside=True)] = False
-    lora: Annotated[str, advanced("LoRAs", "each picture is learnt by one", choices=LORAS)] = "mix"
-    fix: Annotated[float, advanced("The one mix", "0 the first picture's, 1 the last's", 0, 1, 0.05, beside=True)] = 0.5
-    form: Annotated[str, advanced("What is mixed", "of the LoRAs; the paper has sum", choices=FORMS)] = "sum"
-    lora_steps: Annotated[int, advanced("Steps of learning", "at most", 1, 1000, 1)] = 40
-    lora_rank: Annotated[int, advanced("Rank", "of the LoRAs learnt here", 1, 64, 1, beside=True)] = 16
-    lora_draws: Annotated[int, advanced("Noise levels", "that a picture sees in a step of learning", 1, 16, 1)] = 2
-    lora_patience: Annotated[float, advanced("Patience", "least gain in 20 steps", 0, 0.5, 0.005, beside=True)] = 0.01
-    lora_rate: Annotated[float, advanced("Learning rate", "of the LoRAs; 0 is the network's own", 0, 0.1, 1e-4)] = 0.0
+    lora: Annotated[str, advanced("What is learnt", "of each picture", choices=LORAS, term="a LoRA a picture")] = "mix"
+    fix: Annotated[
+        float, advanced("The one blend", "0: the first picture's, 1: the last's", 0, 1, 0.05, beside=True)
+    ] = 0.5
+    form: Annotated[str, advanced("A blend adds up", "of what was learnt", choices=FORMS, term=FORM)] = "sum"
+    lora_steps: Annotated[
+        int, advanced("Steps of learning", "at most; more keep more detail", 1, 1000, 1, term="LoRA training steps")
+    ] = 40
+    lora_rank: Annotated[
+        int,
+        advanced("Room for what is learnt", "more holds finer detail", 1, 64, 1, beside=True, term="rank of the LoRAs"),
+    ] = 16
+    lora_draws: Annotated[
+        int, advanced("Looks a step", "that learning takes at a picture", 1, 16, 1, term="noise levels drawn a step")
+    ] = 2
+    lora_patience: Annotated[
+        float,
+        advanced("Enough is learnt", "when 20 steps gain less than this share; 0: never", 0, 0.5, 0.005, beside=True),
+    ] = 0.01
+    lora_rate: Annotated[
+        float,
+        advanced("How fast it learns", "0: what suits the network", 0, 0.1, 1e-4, term="learning rate of the LoRAs"),
+    ] = 0.0
     loras: Annotated[
-        tuple[bytes, ...], advanced("LoRAs of your own, in the order of the pictures", "- for one that is learnt here")
+        tuple[bytes, ...],
+        advanced("Learnt before (LoRAs), in the order of the pictures", "- for one that is learnt here", term="LoRAs"),
     ] = ()
-    own: Annotated[float, advanced("Keep of its own", "while it looks at both (β)", 0, 1, 0.05)] = 0.0
-    adain: Annotated[bool, advanced("mix the noise's statistics (AdaIN)", "mean and deviation", beside=True)] = True
+    own: Annotated[
+        float,
+        advanced("Keep to itself", "0: frames look only at your pictures", 0, 1, 0.05, term="β of the attention mix"),
+    ] = 0.0
+    adain: Annotated[
+        bool, advanced("blend light and contrast too", "of the noise along the way", beside=True, term="AdaIN")
+    ] = True
     align: points.ALIGN = "off"
     fit: shared.FIT = "fit"
     size: shared.SIZE = 0
@@ -85,14 +114,19 @@ class MorphRequest(Request):
             if len(value) > n or not all(isinstance(v, kind) for v in value):
                 raise EngineError(f"{name} must be at most {n} {what}, one a picture, got {len(value)}")
         if any(self.loras) and self.tier == "fast":
-            raise EngineError("tier must be full when LoRAs are given, got fast")
+            raise EngineError("`tier` must be `tier=full` when LoRAs are given, got `tier=fast`")
         if self.align != "off" and self.tier == "fast":
-            raise EngineError(f"tier must be full where parts are to be moved (align is {self.align}), got fast")
+            raise EngineError(
+                f"`tier` must be `tier=full` where parts are to be moved (`align` is `align={self.align}`), got "
+                "`tier=fast`"
+            )
         if any(self.loras) and self.lora == "none":
-            raise EngineError("lora must be mix or fixed when LoRAs are given, got none")
+            raise EngineError("`lora` must be `lora=mix` or `lora=fixed` when LoRAs are given, got `lora=none`")
         if any(self.loras) and self.form == "factors":
             # Factors of unrelated LoRAs have nothing in common: their cross terms are noise (methods.md §6.1).
-            raise EngineError("form must be sum when LoRAs are given, got factors, which suits LoRAs fitted together")
+            raise EngineError(
+                "`form` must be `form=sum` when LoRAs are given, got `form=factors`, which suits LoRAs fitted together"
+            )
 
     def words(self) -> list[str]:
         """The prompt of every picture."""

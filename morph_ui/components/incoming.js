@@ -1,13 +1,21 @@
-// Pictures that are dropped or pasted: files, or one that is seen on this page. `bring` sends one and has it opened (`opened.py`).
+// Pictures that are dropped or pasted: files, or one that is seen on this page, under its name (`history/anywhere.js`). `bring` sends one and has it opened (`opened.py`).
 const pasted = e => [...(e.clipboardData ? e.clipboardData.files : [])].filter(f => f.type.startsWith('image/') || !f.type);
 const PICTURES = 'image/*,.heic,.heif,.avif,.tif,.tiff';
+const ours = at => at.origin === location.origin || /^(data|blob):/.test(at.protocol);
 async function dropped(data) {
+  const own = data.getData('application/x-chrysalis');
+  if (own) {
+    const { src, name } = JSON.parse(own), at = new URL(src, location.href);
+    if (!ours(at)) return [];
+    const blob = await (await fetch(at)).blob();
+    return [new File([blob], name, { type: blob.type })];
+  }
   if (data.files.length) return [...data.files];
   const html = data.getData('text/html'), src = html && new DOMParser().parseFromString(html, 'text/html').querySelector('img')?.getAttribute('src');
   const url = src || data.getData('text/uri-list').split('\n')[0];
   if (!url) return [];
   const at = new URL(url, location.href);
-  if (at.origin !== location.origin && !/^(data|blob):/.test(at.protocol)) return [];
+  if (!ours(at)) return [];
   const blob = await (await fetch(at)).blob();
   return blob.type.startsWith('image/') ? [new File([blob], at.protocol === 'data:' ? 'picture' : decodeURIComponent(at.pathname.split('/').pop()), { type: blob.type })] : [];
 }

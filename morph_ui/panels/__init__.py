@@ -13,6 +13,7 @@ from gradio.components import Component
 from PIL.Image import Image
 
 from engine.requests import Cancelled, Done, EngineError, Frame, Preview
+from morph_ui.panels.lasting import Lasting
 from morph_ui.panels.status import Clock, human, message, problem, sentence
 from morph_ui.session import Run, Session
 
@@ -112,22 +113,28 @@ class Panel:
 def show(worker: Any, session: Session, request: Any, panel: Panel, **how: Any) -> Iterator[Updates]:
     """Runs a request and shows it on the panel; ``how``: as `Session.begin` takes it.
 
-    A newer run of the visit ends it without a word. Every heartbeat is a chance to notice a closed tab.
+    A newer run of the visit ends it without a word. Every heartbeat is a chance to notice that its page has gone; it
+    goes on for a while then (`morph_ui.panels.lasting`), but for few steps at a stroke.
     """
     if session.enlarging:
         yield panel.refused(
             EngineError("the enlargement must be finished first, got one that goes on; wait, or stop it")
         )
         return
-    run, clock = session.begin(request, **how), Clock()
-    text, kind = "Stopped", "note"
-    yield panel.busy(session, clock.line) | {w: getattr(request, name) for name, w in panel.written.items()}
+    updates = run_on(worker, session, session.begin(request, **how), panel)
+    yield from updates if how.get("kind") == "live" else Lasting(session, updates)
+
+
+def run_on(worker: Any, session: Session, run: Run, panel: Panel) -> Iterator[Updates]:
+    """A run from its start to its end, as updates."""
+    clock, text, kind = Clock(), "Stopped", "note"
+    yield panel.busy(session, clock.line) | {w: getattr(run.request, name) for name, w in panel.written.items()}
     try:
         for new in follow(worker, session, run, panel, clock):
             yield panel.busy(session, clock.line) if new else {panel.status: clock.line}
         text = panel.summary(run)
     except Cancelled:
-        pass
+        text = "It was ended, for its page had been away for more than a minute" if run.left else text
     except Exception as e:  # one sentence for the person, the details in the log
         text, kind = sentence(e), "problem"
     if session.run is not run:

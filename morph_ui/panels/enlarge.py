@@ -12,6 +12,7 @@ from engine.requests import SCALES, Cancelled, EngineError, EnlargeRequest, Prev
 from engine.vision import video
 from engine.vision.film import Film, finish_for
 from morph_ui.panels import OFF, ON, QUIET, Panel, Updates
+from morph_ui.panels.lasting import Lasting
 from morph_ui.panels.status import Clock, bar, human, message, problem, sentence
 from morph_ui.session import Run, Session, data_url
 
@@ -63,12 +64,16 @@ class Enlarge:
                 yield {panel.status: problem(e)}
                 return
             run = session.enlarge(request)
-            try:
-                yield from self.follow(worker, panel, session, run, settings | {"enlarged": scale})
-            finally:
-                run.over = True
+            own = self.to_end(worker, panel, session, run, settings | {"enlarged": scale})
+            yield from Lasting(session, own)
 
         return make
+
+    def to_end(self, worker: Any, panel: Panel, session: Session, run: Run, settings: dict[str, Any]) -> Iterator[Any]:
+        try:
+            yield from self.follow(worker, panel, session, run, settings)
+        finally:
+            run.over = True
 
     def follow(
         self, worker: Any, panel: Panel, session: Session, run: Run, settings: dict[str, Any]

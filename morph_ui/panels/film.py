@@ -1,6 +1,7 @@
 """Frames on the way from picture to picture: the player, candidates of a frame, films, PNGs and LoRAs to take."""
 
 import json
+import math
 import zipfile
 from typing import Any
 
@@ -15,10 +16,11 @@ from morph_ui.components.player import player
 from morph_ui.panels import AT_ONCE, OFF, Panel, Updates, summary
 from morph_ui.panels.enlarge import Enlarge
 from morph_ui.panels.finish import DRAWN, Finishing, frames_of, shown
-from morph_ui.panels.status import line
+from morph_ui.panels.status import line, sentences
 from morph_ui.session import Run, Session
 
 FAR = 10  # times a cross-fade: no more is said of a way than that
+PACES = ((0.15, "an even"), (0.4, "a fairly even"), (math.inf, "an uneven"))  # deviation of the steps from their mean
 
 
 class Film(Panel):
@@ -27,9 +29,9 @@ class Film(Panel):
     def __init__(self, tab: str):
         self.status, self.screen = line(tab), player(tab)
         self.again = gr.Button("Make this frame again", size="sm", elem_id=f"{tab}-again", visible=False)
-        label, low = "Candidates: choose one for this frame", {"columns": 8, "height": 130, "allow_preview": False}
+        label, low = "Tries: choose one for this frame", {"columns": 8, "height": 130, "allow_preview": False}
         self.tried = gr.Gallery(label=label, visible=False, elem_id=f"{tab}-candidates", buttons=[], **low)
-        with gr.Row(elem_classes="take"):
+        with gr.Row(elem_classes="taking") as taking, gr.Row(elem_classes="take"):
             self.film = gr.Button("MP4", interactive=False, elem_id=f"{tab}-mp4", size="sm")
             self.pngs = gr.Button("PNGs", interactive=False, elem_id=f"{tab}-zip", size="sm")
             self.loras = gr.DownloadButton("LoRAs", visible=False, elem_id=f"{tab}-files", size="sm")
@@ -37,9 +39,10 @@ class Film(Panel):
             self.back = gr.Checkbox(True, label="there and back", elem_id=f"{tab}-back", **plain)
             files = [".png", ".zip", *ENDINGS]
             self.load = gr.UploadButton("Load settings", file_types=files, size="sm", elem_id=f"{tab}-load")
+        with taking:
+            self.larger = Enlarge(tab)
         self.finish = Finishing(tab, self.back, {"mp4": self.film, DRAWN: self.pngs})
         self.save = self.finish.save
-        self.larger = Enlarge(tab)
 
     def wire(self, state: gr.State) -> None:
         self.finish.wire(state, self)
@@ -65,7 +68,7 @@ class Film(Panel):
         return frames_of(session.run) if session.run.frames else super().chosen(session)
 
     def summary(self, run: Run) -> str:
-        return ". ".join([summary(run.done, "frames"), *measures(run.done), *run.done.notes])
+        return sentences(summary(run.done, "frames"), *measures(run.done), *run.done.notes)
 
     def worth(self, run: Run) -> bool:
         return bool(run.frames) and not run.keep
@@ -101,13 +104,17 @@ def measures(done: Done) -> list[str]:
     steps = n if done.settings.get("loop") else n - 1
     uneven = q["variance"] ** 0.5 / (q["length"] / steps)
     times = q["length"] / q["fade_length"]
-    text = f"The way is {times:.2f} times as long as a cross-fade's, its steps ± {uneven:.0%}"
+    pace = next(word for most, word in PACES if uneven < most)
+    text = f"On its way it changes {times:.1f} times as much as a cross-fade, at {pace} pace (± {uneven:.0%})"
     if times >= FAR:
-        return ["The way is far longer than a cross-fade's" + ", for the pictures are nearly the same" * alike(done)]
+        return ["It changes far more than a cross-fade" + ", for the pictures are nearly the same" * alike(done)]
     if not q["ends"]:
         return [text]
     # In steps of an even cross-fade, which says how far that is.
-    return [text + f", and the pictures drawn again are {q['ends'] / (q['fade_length'] / steps):.1f} of its steps off"]
+    return [
+        text,
+        f"Your pictures, drawn again, are {q['ends'] / (q['fade_length'] / steps):.1f} of a frame's change off",
+    ]
 
 
 def alike(done: Done) -> bool:

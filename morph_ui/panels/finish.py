@@ -19,7 +19,7 @@ from morph_ui.components.player import taker
 from morph_ui.components.timeline import timing
 from morph_ui.form import widget
 from morph_ui.panels import AT_ONCE, OFF, OFTEN, ON, QUIET, Panel, Updates
-from morph_ui.panels.status import Clock, bar, message, problem, sentence
+from morph_ui.panels.status import Clock, bar, message, problem, sentence, sentences
 from morph_ui.session import Run, Session, address
 
 ROWS = (("duration", "fps"), ("hold", "trim"), ("smooth", "ease"))
@@ -41,7 +41,8 @@ class Finishing:
                         self.boxes[name] = widget(fields[name], fields[name].default or None, f"{tab}-{name}")
             with gr.Row(elem_classes="take"):
                 how: dict[str, Any] = {"show_label": False, "container": False, "scale": 0, "min_width": 210}
-                self.boxes["format"] = gr.Dropdown(fields["format"].spec.labels, elem_id=f"{tab}-format", **how)
+                how |= {"label": "Format of the film", "elem_id": f"{tab}-format"}
+                self.boxes["format"] = gr.Dropdown(fields["format"].spec.labels, **how)
                 self.save = gr.Button("Save the film", size="sm", interactive=False, elem_id=f"{tab}-save", scale=0)
         self.taken = taker(tab)
 
@@ -251,4 +252,4 @@ def handed(path: Path) -> str:
 def said(panel: Panel, session: Session, notes: list[str] | None = None) -> str:
     """What is said of the run that is shown, and of its film."""
     own = [panel.summary(session.run)] if session.run.done else []
-    return message(". ".join([*own, *(notes or ())]))
+    return message(sentences(*own, *(notes or ())))

@@ -12,7 +12,7 @@ from morph_ui.components.feed import feed, feed_value
 from morph_ui.components.viewer import viewer
 from morph_ui.panels import AT_ONCE, NO_FILE, Panel, Updates, summary
 from morph_ui.panels.enlarge import Enlarge
-from morph_ui.panels.status import line
+from morph_ui.panels.status import line, sentences
 from morph_ui.session import Run, Session, data_url
 
 
@@ -25,14 +25,15 @@ class Gallery(Panel):
     def __init__(self, tab: str, invitation: str, onward: str, describe: Callable[[Done], str]):
         self.tab, self.onward, self.describe = tab, onward, describe
         self.status, self.screen = line(tab), viewer(tab, invitation)
-        with gr.Row(elem_classes="take"):
+        with gr.Row(elem_classes="taking") as taking, gr.Row(elem_classes="take"):
             self.png = gr.DownloadButton("PNG", interactive=False, elem_id=f"{tab}-png", size="sm")
             self.pngs = gr.DownloadButton("All PNGs", visible=False, elem_id=f"{tab}-zip", size="sm")
             self.under = gr.Button("Use as photograph", interactive=False, elem_id=f"{tab}-under", size="sm")
             self.send = gr.Button(f"Go on in {onward}", interactive=False, elem_id=f"{tab}-onward", size="sm")
             files = [".png", ".zip"]
             self.load = gr.UploadButton("Load settings", file_types=files, size="sm", elem_id=f"{tab}-load")
-        self.larger = Enlarge(tab)
+        with taking:
+            self.larger = Enlarge(tab)
         self.feed = feed(tab)
 
     def wire(self, state: gr.State) -> None:
@@ -58,7 +59,7 @@ class Gallery(Panel):
 
     def summary(self, run: Run) -> str:
         parts = summary(run.done, "pictures", "A picture"), self.describe(run.done), *run.done.notes
-        return ". ".join(p for p in parts if p)
+        return sentences(*parts)
 
     def left(self, session: Session, run: Run) -> str:
         return "The last result is kept" if session.run.frames else ""

@@ -7,26 +7,32 @@ from time import monotonic
 import gradio as gr
 
 from engine.requests import EngineError, Event, Progress, Waiting
+from engine.requests.plainly import plainly
 
 
 def bar(fraction: float, text: str) -> str:
     width = f"{100 * fraction:.1f}%"
     return (
-        f'<div class="status" role="status"><div class="bar"><i style="width:{width}"></i></div>'
-        f"<span>{html.escape(text)}</span></div>"
+        f'<div class="status"><div class="bar" role="progressbar" aria-label="How far it is" aria-valuenow="'
+        f'{100 * fraction:.0f}"><i style="width:{width}"></i></div><span>{html.escape(text)}</span></div>'
     )
 
 
 def message(text: str, kind: str = "note") -> str:
-    """``kind``: note or problem."""
-    return f'<div class="status {kind}" role="status"><span>{html.escape(text)}</span></div>'
+    """``kind``: note or problem. (``components/help`` says it to screen readers: it is made anew at every step.)"""
+    return f'<div class="status {kind}"><span>{html.escape(text)}</span></div>'
 
 
-def sentence(error: BaseException) -> str:
-    """The calm line for whatever went wrong; a bug is logged and not shown."""
+def sentences(*parts: str) -> str:
+    """What is to be said, one after the other, each with a capital; what is empty is left out."""
+    return ". ".join(p[0].upper() + p[1:] for p in parts if p)
+
+
+def sentence(error: BaseException, names: bool = False) -> str:
+    """The calm line for whatever went wrong; a bug is logged and not shown. Fields are called as the page labels them,
+    or by their ``names``."""
     if isinstance(error, EngineError):
-        text = str(error)
-        return text[0].upper() + text[1:] + "."
+        return sentences(str(error)) + "." if names else plainly(error)
     if isinstance(error, OSError):
         return f"The result could not be written: {error.strerror or error}. Nothing else is lost."
     logging.getLogger(__name__).error("unexpected", exc_info=error)

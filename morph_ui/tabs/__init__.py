@@ -9,8 +9,10 @@ import gradio as gr
 from engine.requests import EngineError
 from engine.requests.files import named
 from engine.vision import video
+from morph_ui.components.visit import here, remember
 from morph_ui.form import Form
 from morph_ui.panels import AT_ONCE, QUIET, Panel, Updates, show
+from morph_ui.panels.lasting import again
 from morph_ui.panels.status import bar, message, problem
 from morph_ui.session import Session
 
@@ -68,6 +70,9 @@ def wire(worker: Any, state: gr.State, form: Form, panel: Any, ask: Ask, note: N
     form.stop.click(Session.halt, state, **AT_ONCE)  # the run itself then shows what is finished
     out = [panel.status, form.preset, *form.widgets.values(), *form.inputs.values(), *panel.restored]
     panel.load.upload(load, [state, panel.load, form.network.box], out, **QUIET)
+    remember(form.tab, [form.preset, *form.widgets.values(), *form.inputs.values(), *panel.restored])
+    if page := here():
+        getattr(page, form.tab)(again(panel), state, panel.components, **QUIET)
 
 
 def read_settings(method: str, path: str) -> dict[str, Any]:

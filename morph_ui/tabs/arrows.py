@@ -9,7 +9,7 @@ from engine.requests import Cancelled, MatchRequest, Progress, Waiting, settle
 from morph_ui.components.points import told
 from morph_ui.form import Form
 from morph_ui.panels import QUIET
-from morph_ui.panels.status import sentence
+from morph_ui.panels.status import sentence, sentences
 from morph_ui.session import Session
 
 Sides = Callable[[dict[str, Any], int], dict[str, Any]]
@@ -33,7 +33,7 @@ def arrows(worker: Any, form: Form, line: gr.HTML, sides: Sides) -> None:
                     yield told(None, f"{event.doing} …")
                 elif isinstance(event, Waiting) and event.place:
                     yield told(None, "Waiting for other jobs …")
-            yield told(event.settings["arrows"], ". ".join(event.notes))
+            yield told(event.settings["arrows"], sentences(*event.notes))
         except Cancelled:
             yield gr.skip()
         except Exception as e:

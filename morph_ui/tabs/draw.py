@@ -17,29 +17,30 @@ from morph_ui.live import live
 from morph_ui.panels import QUIET, Updates
 from morph_ui.panels.gallery import Gallery
 from morph_ui.session import Session, data_url, inline
-from morph_ui.tabs import Asked, columns, wire
+from morph_ui.tabs import Asked, columns, first, wire
 
 R = DrawRequest
 ABOUT = (
     "A picture of lines (``sketch``) and colours (``strokes``), over a ``photo`` if there is one: PNGs and a report."
 )
 AXES = {"sketch_scale": "lines", "stroke_scale": "colours", "realism": "realism"}
+INVITATION = "Draw lines, lay colours under them, press Make. Or switch Live on and watch."
 
 
 def build(worker: Any, settings: Settings) -> gr.State:
     """The tab's widgets and wiring, inside the caller's Blocks. Returns the visit's session."""
     state = gr.State(Session(), delete_callback=Session.forget)
     left, right = columns(6, 6)
+    with right:
+        main = gr.Column(elem_classes="mains")
+        panel, more = Gallery("draw", INVITATION, "Edit", describe), gr.Column(elem_classes="mores")
     with left:
         pad, drawings = canvas("draw", ("sketch", "strokes", "mask"), live=True), examples("drawings")
         with gr.Row(elem_id="draw-shelf", elem_classes="tryout"):
             tryout = shelf("draw", [[look(d)] for d in drawings])
-        beside = gr.Column(elem_classes="beside")
-    with right:
-        invitation = "Draw lines, lay colours under them, press Make. Or switch Live on and watch."
-        panel = Gallery("draw", invitation, "Edit", describe)
-        form = Form(R, settings, beside, ("sketch", "stroke", "tile"))
+        form = Form(R, settings, main, more, ("sketch", "stroke", "tile"), first.SEEDS["draw"])
         form.inputs["canvas"] = pad
+        first.place(form)
 
     def take(event: gr.EventData) -> Updates:
         d = drawings[int(event.index)]
@@ -49,6 +50,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
     tryout.choose(take, None, [panel.feed, form.widgets["prompt"]], **QUIET)
     note = "; open the same drawing on the canvas to make it again."
     wire(worker, state, form, panel, partial(ask, form), lambda _: (note, {}))
+    first.wire(form, state, panel, name)
     live(worker, state, pad, form, panel, partial(ask, form))
     api(worker, R, ABOUT, PICTURES, open_pictures)
     return state
@@ -62,7 +64,9 @@ def look(drawing: dict[str, str]) -> Image.Image:
 
 def ask(form: Form, session: Session, values: dict[str, Any]) -> Asked:
     """What is on the canvas and the values of the widgets → a request, and how it is shown."""
-    drawing = read(values.pop("canvas"))
+    drawing, placed = read(values.pop("canvas")), values.pop("example", None)
+    if placed and first.bare(drawing):
+        drawing = first.drawing("draw")
     if values["sheet"] != "none":
         values["count"] = 1
     layers = {n: getattr(drawing, n) for n in ("sketch", "strokes", "photo")}

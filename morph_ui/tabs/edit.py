@@ -14,27 +14,29 @@ from morph_ui.form import Form
 from morph_ui.panels import QUIET
 from morph_ui.panels.gallery import Gallery
 from morph_ui.session import Session, inline
-from morph_ui.tabs import Asked, columns, maker, wire
+from morph_ui.tabs import Asked, columns, first, maker, wire
 
 R = EditRequest
 ABOUT = "Make a ``guide`` real, or paint over a ``photo``; white in ``mask`` is where it may change: PNGs and a report."
 FINEST = 0.02  # strengths closer than this look alike
 WHERE = [("where it is painted, and around", "paint"), ("everywhere", "all")]
+INVITATION = "Paint a picture, or drop a photograph and paint over it. Press Make."
 
 
 def build(worker: Any, settings: Settings) -> gr.State:
     """The tab's widgets and wiring, inside the caller's Blocks. Returns the visit's session."""
     state = gr.State(Session(), delete_callback=Session.forget)
     left, right = columns(6, 6)
-    with left:
-        pad, beside = canvas("edit", ("strokes", "mask")), gr.Column(elem_classes="beside")
     with right:
-        invitation = "Paint a picture, or drop a photograph and paint over it. Press Make."
-        panel = Gallery("edit", invitation, "Draw", describe)
-        form = Form(R, settings, beside)
-        with gr.Row(elem_classes="settings halves"):
-            faithful = gr.Button("More faithful", elem_id="edit-faithful", size="md")
-            realistic = gr.Button("More realistic", elem_id="edit-realistic", size="md")
+        main = gr.Column(elem_classes="mains")
+        panel, more = Gallery("edit", INVITATION, "Draw", describe), gr.Column(elem_classes="mores")
+    with left:
+        pad = canvas("edit", ("strokes", "mask"))
+        form = Form(R, settings, main, more, seed=first.SEEDS["edit"])
+        first.place(form)
+    with main, gr.Row(elem_classes="halves"):
+        faithful = gr.Button("More faithful", elem_id="edit-faithful", size="sm")
+        realistic = gr.Button("More realistic", elem_id="edit-realistic", size="sm")
     low, high = USEFUL
     with form.places[""]:
         useful = f"<i></i><span>most useful: {low:g} to {high:g}</span>"
@@ -46,6 +48,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
     form.inputs |= {"canvas": pad, "where": where}
     note = "; open the same drawing on the canvas to make it again."
     wire(worker, state, form, panel, partial(ask, form), lambda _: (note, {}), "strength")
+    first.wire(form, state, panel, name)
     for button, up in ((faithful, False), (realistic, True)):
         handler = maker(worker, state, form, panel, partial(bisect, form, up))
         button.click(handler, {state, *form.components}, panel.components, **QUIET)
@@ -60,6 +63,8 @@ def ask(form: Form, session: Session, values: dict[str, Any]) -> Asked:
     and where there is no photograph or no paint) the whole picture does.
     """
     drawing, everywhere = read(values.pop("canvas")), values.pop("where") == "all"
+    if values.pop("example", None) and first.bare(drawing):
+        drawing = first.drawing("edit")
     if drawing.photo is None and drawing.strokes is None:
         got = "only a mask" if drawing.mask else "nothing"
         raise EngineError(f"canvas must hold a painting or a photograph, got {got}; paint, or drop a picture on it")

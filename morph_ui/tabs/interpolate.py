@@ -23,7 +23,7 @@ from morph_ui.panels import QUIET, Updates, show
 from morph_ui.panels.film import Film
 from morph_ui.panels.status import message
 from morph_ui.session import Session
-from morph_ui.tabs import Asked, columns, made, wire, wire_points
+from morph_ui.tabs import Asked, columns, first, made, wire, wire_points
 from morph_ui.tabs.arrows import arrows
 from morph_ui.tabs.poses import Poses
 
@@ -45,8 +45,9 @@ def build(worker: Any, settings: Settings) -> gr.State:
         line = timeline("interpolate", MOST_MORE, after=True)
         with gr.Row(elem_id="interpolate-shelf", elem_classes="tryout"):
             ready = shelf("interpolate", [[p["a"], p["b"]] for p in pairs])
-        form = Form(R, settings)
+        form = Form(R, settings, seed=first.SEEDS["interpolate"])
         form.inputs |= {"a": a, "b": b, "more": line}
+        first.place(form)
         with form.places["poses"]:
             poses = Poses(form, panel.status)
 
@@ -57,6 +58,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
 
     ready.choose(take, None, [a, b, form.widgets["prompt"], form.widgets["prompt_b"]], **QUIET)
     wire(worker, state, form, panel, partial(ask, form), lambda settings: restore(settings, poses, line))
+    first.wire(form, state, panel)
     ready.choose(made.show(panel), state, panel.components, **QUIET)  # what was made of it earlier, at once
     wire_points(form, line)
     panel.finish.time(line, state, panel)
@@ -98,6 +100,8 @@ def restore(settings: dict[str, Any], poses: Poses, line: gr.HTML) -> tuple[str,
 
 def ask(form: Form, session: Session, values: dict[str, Any]) -> Asked:
     """Values of the widgets → a request, with the picks and reseeds of loaded settings if it is what they say."""
+    if values.pop("example", None) and not (values["a"] or values["b"]):
+        values |= {side: str(EXAMPLES / made.pairs()[0][side]) for side in "ab"}
     for name, label in (("a", "picture A (From)"), ("b", "picture B (To)")):
         if values[name] is None:
             raise EngineError(f"{label} must be a picture, got nothing; drop one there")

@@ -16,6 +16,7 @@ from morph_ui.components.shelf import EXAMPLES as FOLDER
 from morph_ui.components.shelf import examples
 from morph_ui.panels import Updates
 from morph_ui.panels.film import Film, measures
+from morph_ui.panels.status import sentences
 from morph_ui.session import Session
 
 MADE = FOLDER / "made"
@@ -70,11 +71,14 @@ def show(panel: Film) -> Callable[..., Updates]:
         if found is None:
             return panel.still
         request, frames = request_of(found["settings"], found), frames_of(found)
-        run, done = session.begin(request), Done(frames, found["settings"], 0.0, 0, quality=found["quality"])
+        run, done = (
+            session.begin(request, kind="ready"),
+            Done(frames, found["settings"], 0.0, 0, quality=found["quality"]),
+        )
         for made in (*(Frame(i, picture) for i, picture in enumerate(frames)), done):
             run.take(made, session.save)
         session.end(run)
         first = f"Made earlier with {request.model}, the preset {found['preset']} and seed {request.seed}"
-        return panel.ended(session, ". ".join([f"{first}; press Make to make it here", *measures(done)]))
+        return panel.ended(session, sentences(f"{first}; press Make to make it here", *measures(done)))
 
     return choose

@@ -15,13 +15,13 @@ from engine.requests.settings import Settings
 from engine.vision import images
 from engine.vision.video import BROKEN
 from morph_ui.api import FILM, LORAS, api, upload
-from morph_ui.components.shelf import examples, shelf
+from morph_ui.components.shelf import EXAMPLES, examples, shelf
 from morph_ui.components.timeline import example, keyframes, points, timed, timeline, timing
 from morph_ui.form import Form
 from morph_ui.panels import QUIET, Updates
 from morph_ui.panels.film import Film
 from morph_ui.session import Session
-from morph_ui.tabs import Asked, columns, wire, wire_points
+from morph_ui.tabs import Asked, columns, first, wire, wire_points
 from morph_ui.tabs.arrows import arrows
 
 R = MorphRequest
@@ -38,10 +38,11 @@ def build(worker: Any, settings: Settings) -> gr.State:
         line, ways = timeline("morph", MOST), ready()
         with gr.Row(elem_classes="tryout"):
             tryout = shelf("morph", [[name for name, _ in way] for way in ways])
-        form = Form(R, settings)
+        form = Form(R, settings, seed=first.SEEDS["morph"])
         form.inputs["pictures"] = line
     with right:
         panel = Film("morph")
+        first.place(form)
 
     def take(event: gr.EventData) -> str:
         return example(ways[int(event.index)])
@@ -52,6 +53,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
 
     tryout.choose(take, None, line, **QUIET)
     wire(worker, state, form, panel, ask, note)
+    first.wire(form, state, panel)
     wire_points(form, line)
     panel.finish.time(line, state, panel)
     arrows(worker, form, line, sides)
@@ -84,8 +86,12 @@ def remember(settings: dict[str, Any]) -> tuple[str, str]:
 
 def ask(session: Session, values: dict[str, Any]) -> Asked:
     """A request from the page, whose pictures are the timeline's."""
-    items, own = keyframes(values["pictures"]), {"points": points(values["pictures"])}
+    placed, items = values.pop("example", None), keyframes(values["pictures"])
+    own: dict[str, Any] = {"points": points(values["pictures"])}
     session.finish = replace(session.finish, **timing(values["pictures"]))
+    if placed and not items:
+        own |= {"points": []}
+        items = [{"path": str(EXAMPLES / name), "words": words} for name, words in first.FLOWERS]
     return call(values | own | {"pictures": [k["path"] for k in items], "prompts": [k["words"] for k in items]}), {}
 
 

@@ -21,7 +21,19 @@ from morph_ui.components.opened import opened, uploaded
 from morph_ui.session import data_url
 
 # One closure, read in this order.
-SCRIPTS = ("../keys", "../incoming", "document", "screen", "brush", "pictures", "controls")
+SCRIPTS = (
+    "../keys",
+    "../incoming",
+    "document",
+    "screen",
+    "parts",
+    "mask",
+    "brush",
+    "select",
+    "pictures",
+    "layers",
+    "controls",
+)
 LAYERS = ("sketch", "strokes", "mask")
 PHASES = ("change", "live", "rest")
 SIDE = 512  # the document's longer side

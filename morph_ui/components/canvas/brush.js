@@ -8,7 +8,7 @@ function begin(e, erase) {
   const g = buffer.g;
   g.lineCap = g.lineJoin = 'round'; g.strokeStyle = g.fillStyle = erase ? '#000' : layer.colour;
   g.beginPath(); g.arc(p.x, p.y, stroke.a.w / 2, 0, 7); g.fill();
-  q('.hint').hidden = true;
+  q('.hint').hidden = true;  if (!line.childElementCount) say('');
   grow(stroke.a); paint();
 }
 function width(e) { return stroke.layer.size * (e.pointerType === 'pen' ? .08 + .92 * e.pressure : 1); }
@@ -59,7 +59,7 @@ function takeBack(palm = false) {
 // ---- fill and pick, both of what is seen
 function whereOn(p) { const x = Math.floor(p.x), y = Math.floor(p.y); return x < 0 || y < 0 || x >= W || y >= H ? [-1, -1] : [x, y]; }
 function seen() { const c = blank(); compose(c.g, dim, false); return c.g.getImageData(0, 0, W, H).data; }
-function fill(p) {
+function fill(p, out = false) {
   const [x, y] = whereOn(p), layer = layers[active];
   if (x < 0) return;
   if (!layer.visible) { layer.visible = true; refresh(); }
@@ -80,7 +80,7 @@ function fill(p) {
   }
   const c = blank();
   c.g.putImageData(flat, 0, 0);
-  if (edit(layer, 0, 0, W, H, g => { g.globalAlpha = layer.ink; g.drawImage(c, 0, 0); g.globalAlpha = 1; })) { if (active !== 'mask') remember(layer.colour); paint(); tell(); }
+  if (edit(layer, 0, 0, W, H, g => { g.save(); if (out) g.globalCompositeOperation = 'destination-out'; else g.globalAlpha = layer.ink; g.drawImage(c, 0, 0); g.restore(); })) { if (active !== 'mask' && !out) remember(layer.colour); paint(); tell(); }
 }
 function pick(p) {
   const [x, y] = whereOn(p);
@@ -103,6 +103,7 @@ function draw(e) {
 }
 surface.addEventListener('pointerdown', e => {
   if (e.target.closest('button')) return;
+  edgeDone(); uncross();
   const finger = e.pointerType === 'touch', pen = e.pointerType === 'pen';
   if (pen) penSeen = true;
   e.preventDefault(); surface.focus({ preventScroll: true });
@@ -110,15 +111,17 @@ surface.addEventListener('pointerdown', e => {
   if (finger) {
     fingers.set(e.pointerId, place(e));
     if (stroke && stroke.type !== 'touch') return;  // the palm of the hand that holds the pen
-    if (fingers.size > 1) { takeBack(); act = null; pinch = fingers.size === 2 ? spread() : { idle: true }; return; }
-  } else if (pen && act && fingers.has(act.id)) { takeBack(true); act = null; } else if (act) return;
+    if (fingers.size > 1) { takeBack(); act?.drop?.(); act = null; pinch = fingers.size === 2 ? spread() : { idle: true }; return; }
+  } else if (pen && act && fingers.has(act.id)) { takeBack(true); act.drop?.(); act = null; } else if (act) return;
   if (pen) pinch = null;
   if (pinch || e.button === 2) return;
   const p = at(e), held = e.button === 1 || spaced || tool === 'hand', grip = patch && !held && grasp(p);
   if (grip) act = { move: e => pull(grip, at(e)) };
   else if (held || patch || (finger && penSeen)) act = drags(e);
   else if (tool === 'pick' || (e.altKey && tool === 'brush')) { act = { move: e => pick(at(e)) }; pick(p); }
-  else if (tool === 'fill') act = { end: e => { if (e.type === 'pointerup') fill(p); } };
+  else if (tool === 'fill') act = { end: f => { if (f.type === 'pointerup') fill(p, e.altKey); } };
+  else if (tool === 'select') { const way = how(e); act = { end: e => { if (e.type === 'pointerup') select(p, way); } }; }
+  else if (tool === 'lasso') { wake(); act = rope(e); }
   else { wake(); begin(e, tool === 'eraser' || !!(e.buttons & 32)); act = { move: draw, end: () => { if (stroke) finish(); } }; }
   act.id = e.pointerId;
 });

@@ -5,7 +5,13 @@ function remember(c) {
   recent = [c, ...recent.filter(r => r !== c)].slice(0, 5);
   refresh();
 }
-function choose(t) { tool = t; surface.dataset.is = patch ? 'patch' : t; refresh(); }
+let left = null;  // the layer that was drawn on when a part was to be chosen: what paints goes back there
+function choose(t) {
+  tool = t;
+  if (left && !['select', 'lasso', 'hand'].includes(t)) { active = left; left = null; }
+  if (t === 'select' && layers.mask) { if (active !== 'mask') left = active; active = 'mask'; setTimeout(() => { if (tool === 'select' && !falsified && !stroke && element.offsetParent) parts(); }, 50); }
+  surface.dataset.is = patch ? 'patch' : t; refresh(); paint();
+}
 function shape(ratio) {
   whole(() => {
     const [w, h] = sides(ratio), old = names.map(n => [layers[n], layers[n].c]), [ow, oh] = [W, H];
@@ -34,82 +40,44 @@ async function fromPhoto() {
   } catch (e) { say(`That did not work: ${(e && e.message) || e}`); } finally { asking = false; refresh(); }
 }
 const acts = {
-  undo, redo, save, zoomin: () => zoom(1.3), zoomout: () => zoom(1 / 1.3), fit, fromphoto: fromPhoto,
+  undo, redo, save, invert, less: () => reach(-1), more: () => reach(1), zoomin: () => zoom(1.3), zoomout: () => zoom(1 / 1.3), fit,
   photo: () => q('.pick-photo').click(), open: () => q('.pick-file').click(),
   new: () => { if (patch) unfloat(); say(''); whole(() => { photo = null; for (const n of names) { layers[n].c.g.clearRect(0, 0, W, H); touch(layers[n], false); } }); },
   live: () => { if (live) return still(); live = true; refresh(); tell(); },
 };
-for (const b of all('[data-act]')) b.addEventListener('click', () => { if (!stroke) acts[b.dataset.act](); });
+for (const b of all('[data-act]')) b.addEventListener('click', () => { if (!stroke) { edgeDone(); acts[b.dataset.act]?.(); } });
 for (const b of all('[data-tool]')) b.addEventListener('click', () => choose(b.dataset.tool));
+for (const b of all('[data-mode]')) b.addEventListener('click', () => { mode = b.dataset.mode; refresh(); });
 for (const f of all('input[type=file]')) f.addEventListener('change', () => { take([...f.files]); f.value = ''; });
 q('.size').addEventListener('input', e => { layers[active].size = +e.target.value; refresh(); });
 q('.opacity').addEventListener('input', e => { layers[active].ink = +e.target.value; refresh(); });
 q('.smoothing').addEventListener('input', e => { smoothing = Math.min(.9, +e.target.value); });
 q('.tolerance').addEventListener('input', refresh);  q('.colour').addEventListener('input', e => colour(e.target.value));
 q('.shape').addEventListener('change', e => { if (+e.target.value) shape(+e.target.value); });
-function swatch(c, title) {
-  const b = button('', title, '', () => colour(c));
-  b.dataset.c = c; b.style.setProperty('--c', c);
-  return b;
-}
-q('.recent').before(...FLOWERS.map(f => swatch(...f)));
 
-// ---- the list of layers, the topmost first
-const EYE = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M2.5 12C6 5.5 18 5.5 21.5 12 18 18.5 6 18.5 2.5 12z"/><circle cx="12" cy="12" r="2.8"/></svg>';
-const CROSS = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="m7 7 10 10M17 7 7 17"/></svg>';
-function range(title, low, value, input, change) {
-  const r = Object.assign(document.createElement('input'), { type: 'range', min: low, max: 1, step: .01, title, ariaLabel: title });
-  r.value = value;
-  r.addEventListener('input', () => { input(+r.value); paint(); }); r.addEventListener('change', change);
-  return r;
+// ---- the keyboard's own pointer: arrows move a cross, Enter uses the tool there
+let cross = null;
+function uncross() { cross = null; q('.cross').hidden = true; }
+function steer(key, far) {
+  const [dx, dy] = { arrowleft: [-1, 0], arrowright: [1, 0], arrowup: [0, -1], arrowdown: [0, 1] }[key], by = far ? 32 : 8;
+  cross = cross ? { x: clamp(cross.x + by * dx, 0, W - 1), y: clamp(cross.y + by * dy, 0, H - 1) } : { x: W / 2, y: H / 2 };
+  q('.cross').hidden = false; paint();
 }
-for (const n of ['mask', 'sketch', 'strokes'].filter(n => layers[n])) {
-  const layer = layers[n], row = layer.row = Object.assign(document.createElement('div'), { className: 'layer' });
-  row.dataset.layer = n;
-  const eye = button('icon eye', `Show ${LABEL[n]}`, EYE, () => { layer.visible = !layer.visible; refresh(); paint(); tell(); });
-  const name = button('name', `Draw on ${LABEL[n]}`, LABEL[n], () => { active = n; refresh(); });
-  const clear = button('icon clear', `Clear ${LABEL[n]}`, CROSS, () => { if (!stroke && edit(layer, 0, 0, W, H, g => g.clearRect(0, 0, W, H))) { layer.inked = false; paint(); tell(); } });
-  // A mask says how much may change by its own alpha: no opacity of the whole.
-  if (n !== 'mask') layer.slider = range(`Opacity of ${LABEL[n]}`, 0, 1, v => { layer.opacity = v; soon(); }, tell);
-  row.append(eye, name, layer.slider || '', clear);
-  q('.layers').append(row);
-}
-const photoRow = Object.assign(document.createElement('div'), { className: 'layer photo' });
-photoRow.append(Object.assign(button('name', 'Photograph', 'Photograph'), { disabled: true }),
-  range('How strongly the photograph is shown', .05, 1, v => { dim = v; }, () => {}),
-  button('icon clear', 'Remove the photograph', CROSS, () => { if (!stroke) whole(() => { photo = null; }); }));
-q('.layers').append(photoRow);
-
-function refresh() {
-  if (over) circle(last);
-  const layer = layers[active], draws = tool === 'brush' || tool === 'eraser', mask = active === 'mask';
-  for (const b of all('[data-tool]')) b.setAttribute('aria-pressed', b.dataset.tool === tool);
-  for (const l of Object.values(layers)) {
-    l.row.classList.toggle('active', l === layer); l.row.querySelector('.name').setAttribute('aria-pressed', l === layer);
-    l.row.querySelector('.eye').setAttribute('aria-pressed', l.visible);
-    if (l.slider) l.slider.value = l.opacity;
-  }
-  q('.size').value = layer.size; q('.size').nextElementSibling.textContent = layer.size;
-  q('.opacity').value = layer.ink; q('.opacity').nextElementSibling.textContent = `${Math.round(layer.ink * 100)}%`;
-  q('.tolerance').nextElementSibling.textContent = q('.tolerance').value;
-  q('.for-size').hidden = q('.for-smoothing').hidden = !draws;
-  q('.for-opacity').hidden = !draws && tool !== 'fill'; q('.for-tolerance').hidden = tool !== 'fill';
-  q('.colours').style.visibility = mask || tool === 'eraser' ? 'hidden' : '';
-  if (!mask) q('.colour').value = layer.colour;
-  const row = q('.recent');
-  if (row.dataset.of !== recent.join()) { row.dataset.of = recent.join(); row.replaceChildren(...recent.map(c => swatch(c, c))); }
-  for (const b of all('.colours button')) b.setAttribute('aria-pressed', b.dataset.c === layer.colour);
-  q('[data-act=undo]').disabled = !past.length; q('[data-act=redo]').disabled = !future.length;
-  q('[data-act=live]').hidden = !props.live; q('[data-act=live]').setAttribute('aria-pressed', live);
-  photoRow.hidden = !photo;
-  q('.from').hidden = !photo; q('[data-act=fromphoto]').disabled = !photo || asking;
-  const ratio = W / H, fits = [...q('.shape').options].find(o => +o.value && Math.abs(+o.value / ratio - 1) < .01);
-  q('.shape').value = fits ? fits.value : '';
-  q('.hint').hidden = !!photo || !!stroke || names.some(n => !empty(layers[n]));
+function useThere(e) {
+  const b = surface.getBoundingClientRect(), { x, y } = cross, there = { pointerId: -1, pointerType: 'mouse', clientX: b.left + surface.clientLeft + view.x + x * view.k, clientY: b.top + surface.clientTop + view.y + y * view.k };
+  if (tool === 'select') select(cross, how(e));
+  else if (tool === 'fill') fill(cross, e.altKey);
+  else if (tool === 'pick') pick(cross);
+  else if (tool === 'brush' || tool === 'eraser') { begin(there, tool === 'eraser'); finish(); }
 }
 
 // ---- keys, paste and drop, only for the canvas that is seen
-const KEYS = { b: 'brush', e: 'eraser', g: 'fill', i: 'pick', h: 'hand' };
+const KEYS = { b: 'brush', e: 'eraser', g: 'fill', l: 'lasso', s: 'select', i: 'pick', h: 'hand' };
+const TOLD = [['B', 'brush'], ['E', 'eraser'], ['G', 'fill'], ['L', 'lasso'], ['S', 'select a part by a click, as mask'], ['I', 'pick a colour (Alt with the brush)'], ['H, or hold Space', 'move the view'],
+  ['[ ]', 'brush smaller, larger'], ['Shift, Alt', 'add to the mask, take from it (select, lasso)'], [', .', 'less, more of what was selected'], ['Shift+I', 'invert the mask'], ['X', 'show or hide the mask'],
+  ['Ctrl+Z, Ctrl+Shift+Z', 'undo, redo'], ['Ctrl+wheel', 'zoom'], ['Arrows, Enter', 'move a cross, use the tool there'], ['Enter, Escape', 'set a picture that floats, or drop it']];
+window.chrysalisKeys ||= [];
+if (!window.chrysalisKeys.some(k => k.where === 'Canvas')) window.chrysalisKeys.push({ where: 'Canvas', keys: TOLD });
 const field = t => t?.closest?.('textarea, select, [contenteditable], input:not([type=range]):not([type=checkbox]):not([type=radio]):not([type=button]):not([type=file]):not([type=color])');
 document.addEventListener('keydown', e => {
   if (!element.offsetParent || field(e.target) || e.isComposing) return;
@@ -122,11 +90,16 @@ document.addEventListener('keydown', e => {
     l.size = clamp(l.size + (bracket === ']' ? by : -by), 1, 128); e.preventDefault(); return refresh();
   }
   if (command && !e.altKey && (key === 'z' || key === 'y')) { e.preventDefault(); key === 'y' || e.shiftKey ? redo() : undo(); return; }
-  if (command || e.altKey || !here) return;
+  if (command || (e.altKey && key !== 'enter') || !here) return;
   if (patch && (key === 'enter' || key === 'escape') && !e.target.closest?.('button')) { e.preventDefault(); key === 'enter' ? settle() : unfloat(); }
   else if (key === ' ' && (e.target === surface || (over && !e.target.closest?.('button, input, select, summary')))) { e.preventDefault(); spaced = true; surface.dataset.is = 'hand'; circle(null); }
+  else if (key === 'escape' && act?.drop) { act.drop(); act = null; }
+  else if (e.target === surface && /^arrow/.test(key)) { e.preventDefault(); steer(key, e.shiftKey); }
+  else if (e.target === surface && key === 'enter' && cross && !patch) { e.preventDefault(); useThere(e); }
   else if (key === 'x' && layers.mask) { layers.mask.visible = !layers.mask.visible; refresh(); paint(); tell(); }
-  else if (KEYS[key]) choose(KEYS[key]);
+  else if ((e.key === ',' || e.key === '.') && tool === 'select') reach(e.key === ',' ? -1 : 1);
+  else if (key === 'i' && e.shiftKey && layers.mask) invert();
+  else if (KEYS[key] && (KEYS[key] !== 'select' || layers.mask)) choose(KEYS[key]);
 });
 const unspace = () => { if (spaced) { spaced = false; choose(tool); } };
 document.addEventListener('keyup', e => { if (e.key === ' ') unspace(); });  window.addEventListener('blur', unspace);

@@ -64,7 +64,7 @@ function resize(w, h) {
   W = w; H = h; buffer = blank(); mix = blank();
   for (const n of names) { layers[n].c = blank(); touch(layers[n], false); }
   if (photo) cover(photo);
-  surface.style.aspectRatio = `${W} / ${H}`;
+  surface.style.setProperty('--ratio', W / H);
   if (other) fit(); else paint();
 }
 const sides = ratio => { ratio = clamp(ratio, 1 / 3, 3); return ratio >= 1 ? [LONG, Math.round(LONG / ratio)] : [Math.round(LONG * ratio), LONG]; };
@@ -118,7 +118,7 @@ function push(op) {
   refresh();
 }
 function step(from, to, way) {
-  if (stroke || !from.length) return;
+  if (stroke || edging || !from.length) return;
   const op = from.pop();
   to.push(op); op[way](); refresh(); paint(); tell();
 }

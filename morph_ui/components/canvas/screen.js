@@ -26,6 +26,8 @@ function show() {
   g.imageSmoothingEnabled = view.k * r < 3; g.imageSmoothingQuality = view.k * r < 1 ? 'high' : 'low';
   g.save(); g.beginPath(); g.rect(0, 0, W, H); g.clip();
   compose(g, dim, true); g.restore();
+  ants(g, 1 / view.k);
+  if (cross) Object.assign(q('.cross').style, { left: `${view.x + cross.x * view.k}px`, top: `${view.y + cross.y * view.k}px` });
   if (patch) {
     const { x, y, w, h } = box(), u = 1 / view.k;
     g.drawImage(patch.img, x, y, w, h);

@@ -2,6 +2,7 @@
 // played is the film as it will be written: shots of a cell, of milliseconds, and of a picture between two cells.
 const scrub = q('.scrub'), play = q('.play');
 let cells = [], film = [], ends = [], at = 0, shot = -1, run = -1, key = '', playing = 0, began = 0, touched = false, over = false;
+const calm = () => matchMedia('(prefers-reduced-motion: reduce)').matches;  // then nothing starts to move by itself
 const between = new Map();  // pictures, held so that they are there in time
 
 function show(i, src) {
@@ -45,12 +46,13 @@ function draw() {
   over = v.done; cells = v.cells; scrub.max = cells.length - 1;
   element.style.setProperty('--ratio', v.ratio);
   lay(cells, 'Frame', choose); lace(v.film);
+  requestAnimationFrame(() => tellOf(v, OWN.tab));
   window.dispatchEvent(new CustomEvent('chrysalis-ways', { detail: { tab: OWN.tab, ways: v.ways || [] } }));
   if (v.fill && v.key !== key) { key = v.key; trigger('fill', {}); }  // Python makes the pictures between
   if (playing) return start();
   const changed = cells.map((c, i) => [c, i]).filter(([c, i]) => c.src && c.src !== before[i]?.src && i && i < cells.length - 1);
   if (!touched && changed.length) show(changed[changed.length >> 1][1]); else show(at);
-  if (finished && !touched) { show(0); start(); }
+  if (finished && !touched) { show(0); if (!calm()) start(); }
 }
 play.addEventListener('click', () => { touched = true; playing ? pause() : start(); });
 scrub.addEventListener('input', () => { touched = true; pause(); show(+scrub.value); });

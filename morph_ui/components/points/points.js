@@ -5,7 +5,7 @@ const editor = (() => {
   box.className = 'points'; box.setAttribute('aria-label', 'Points');
   box.innerHTML = '<div class="head"><b></b><span class="line" role="status"></span><button type="button" class="done">Done</button></div><div class="panes"></div>'
     + '<div class="foot"><button type="button" class="new">Add a pair</button><button type="button" class="back">Undo</button>'
-    + '<button type="button" class="show" aria-pressed="false">Show what moves</button><span class="tags" role="list" aria-label="Pairs"></span></div>';
+    + '<button type="button" class="show" aria-pressed="false">Show what moves</button><span class="tags" role="list" aria-label="Pairs"></span></div><p class="legend" hidden></p><span class="told" role="status"></span>';
   const part = s => box.querySelector(s), both = [0, 1];
   const clamp = v => Math.round(Math.min(1, Math.max(0, v)) * 1e4) / 1e4, copy = x => JSON.parse(JSON.stringify(x));
   // Golden angle: neighbours in number are far apart in colour. The number says the same to who sees no colours.
@@ -15,7 +15,7 @@ const editor = (() => {
   const panes = both.map(s => {
     const pane = part('.panes').appendChild(document.createElement('section'));
     pane.className = 'pane';
-    pane.innerHTML = '<h4></h4><div class="photo"><img alt="" draggable="false"><svg viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true"></svg></div>';
+    pane.innerHTML = '<h4></h4><div class="photo"><img alt="" draggable="false"><svg aria-hidden="true"></svg></div>';
     const photo = pane.querySelector('.photo'), at = e => { const r = photo.getBoundingClientRect(); return [clamp((e.clientX - r.left) / r.width), clamp((e.clientY - r.top) / r.height)]; };
     photo.addEventListener('click', e => { if (!caught && !e.target.closest('.pt') && photo.querySelector('img').src) put(s, ...at(e)); });
     photo.addEventListener('pointerdown', e => {
@@ -39,6 +39,7 @@ const editor = (() => {
     });
     return { pane, photo, name: pane.querySelector('h4'), img: pane.querySelector('img'), svg: pane.querySelector('svg'), dots: [] };
   });
+  const percent = v => `${Math.round(100 * v)} %`;
   const where = (s, i) => i === pairs.length ? pending.at : pairs[i].slice(2 * s, 2 * s + 2);
 
   function tell() {
@@ -87,7 +88,7 @@ const editor = (() => {
     const dot = panes[s].dots[i], [x, y] = where(s, i);
     dot.style.left = `${100 * x}%`; dot.style.top = `${100 * y}%`;
     const name = i === pairs.length ? `Point ${i + 1} in ${own.names[s]}, without its other` : `Point ${i + 1} in ${own.names[s]}`;
-    dot.ariaLabel = `${name}, ${Math.round(100 * x)} % from the left, ${Math.round(100 * y)} % from the top`;
+    dot.ariaLabel = `${name}, ${percent(x)} from the left, ${percent(y)} from the top`;
   }
   function draw(focus) {
     const active = box.contains(document.activeElement) && document.activeElement.dataset;
@@ -125,16 +126,26 @@ const editor = (() => {
   }
   // ---- the field of arrows
   function look() { word = 'Looking …'; line(); own.ask(); }
+  // From where a part is in the first picture to where it is in the second, in both; the dot is its place in this one.
+  function arrow(s, w, h, [x0, y0, x1, y1, trust]) {
+    const way = document.createElementNS('http://www.w3.org/2000/svg', 'g'), [ax, ay, bx, by] = [x0 * w, y0 * h, x1 * w, y1 * h];
+    const far = Math.hypot(bx - ax, by - ay), head = Math.min(9, far * .6), [u, v] = far ? [(bx - ax) / far, (by - ay) / far] : [0, 0];
+    const base = [bx - head * u, by - head * v], side = t => `${base[0] - t * v * head * .45} ${base[1] + t * u * head * .45}`;
+    const path = far < 3 ? '' : `M${ax} ${ay} L${base} M${bx} ${by} L${side(1)} L${side(-1)} Z`, [x, y] = s ? [bx, by] : [ax, ay];
+    way.innerHTML = `<path class="under" d="${path}"/><path d="${path}"/><circle cx="${x}" cy="${y}" r="2.6"/>`;
+    way.style.opacity = .25 + .75 * trust;
+    return way;
+  }
   function paint() {
     const on = part('.show').ariaPressed === 'true' && arrows;
-    panes.forEach(({ svg }, s) => svg.replaceChildren(...(on || []).map(([x0, y0, x1, y1, trust]) => {
-      const way = document.createElementNS('http://www.w3.org/2000/svg', 'g'), [x, y] = s ? [x1, y1] : [x0, y0];
-      // Where it goes, from where it is; in the second picture, where it came from.
-      way.innerHTML = `<line class="under" x1="${x0}" y1="${y0}" x2="${x1}" y2="${y1}"/><line x1="${x0}" y1="${y0}" x2="${x1}" y2="${y1}"/><line class="at" x1="${x}" y1="${y}" x2="${x}" y2="${y}"/>`;
-      way.style.opacity = .25 + .75 * trust;
-      return way;
-    })));
+    part('.legend').hidden = !on;
+    panes.forEach(({ svg, photo }, s) => {
+      const { clientWidth: w, clientHeight: h } = photo;
+      svg.setAttribute('viewBox', `0 0 ${w} ${h}`);
+      svg.replaceChildren(...(on || []).map(way => arrow(s, w, h, way)));
+    });
   }
+  addEventListener('resize', () => { if (own) paint(); });
   part('.show').addEventListener('click', () => {
     const on = part('.show').ariaPressed !== 'true';
     part('.show').ariaPressed = on; word = '';
@@ -153,7 +164,8 @@ const editor = (() => {
     const [x, y] = where(s, i), far = e.shiftKey ? SMALL : STEP;
     move(s, i, clamp(x + by[0] * far), clamp(y + by[1] * far), !stepped); stepped = true;
   });
-  const settle = () => { if (stepped) { stepped = false; tell(); } };  // a key held down is one change
+  // A key held down is one change.
+  const settle = () => { if (stepped) { stepped = false; tell(); part('.told').textContent = document.activeElement?.ariaLabel || ''; } };
   box.addEventListener('keyup', e => { if (e.key.startsWith('Arrow')) settle(); });
   box.addEventListener('focusout', settle);
   for (const [on, off] of [['focusin', 'focusout'], ['pointerover', 'pointerout']]) {
@@ -170,7 +182,8 @@ const editor = (() => {
     // ``names`` and ``paths`` of both pictures, ``pairs``; ``tell(pairs)`` after every change, ``ask()`` for arrows, ``closed()``.
     async open(what) {
       own = what; pairs = copy(what.pairs); pending = held = arrows = null; past = []; wrong = word = ''; stepped = false;
-      part('.head b').textContent = `${what.names[0]} → ${what.names[1]}`;
+      part('.head b').textContent = `${what.names[0]} → ${what.names[1]}`; part('.told').textContent = '';
+      part('.legend').innerHTML = `<svg viewBox="0 0 34 10" aria-hidden="true"><path d="M3 5 L24 5 M32 5 L24 1 L24 9 Z"/><circle cx="3" cy="5" r="2.6"/></svg>Arrows lead from where a part is in ${what.names[0]} to where it is in ${what.names[1]}. The dot marks its place in this picture; the fainter, the less sure.`;
       part('.show').ariaPressed = 'false';
       panes.forEach(({ name, img, photo }, s) => { name.textContent = what.names[s]; img.removeAttribute('src'); img.alt = what.names[s]; photo.style.setProperty('--ratio', 1); });
       draw(); line(); box.showModal();

@@ -31,9 +31,9 @@ def shelf(tab: str, rows: Sequence[Sequence[str | Image.Image]]) -> gr.HTML:
     return component(__file__, f"{tab}-examples", html_template=html, elem_classes="examples")
 
 
-def thumbnail(picture: str | Image.Image, side: int) -> str:
+def thumbnail(picture: str | Image.Image, side: int, quality: int = 75) -> str:
     """A small square copy as a data URL; what is transparent is white."""
     with Image.open(EXAMPLES / picture) if isinstance(picture, str) else picture as opened:
         ground = Image.new("RGBA", opened.size, "white")
         ground.alpha_composite(opened.convert("RGBA"))
-    return data_url(ImageOps.fit(ground.convert("RGB"), (side, side)), "JPEG", quality=85)
+    return data_url(ImageOps.fit(ground.convert("RGB"), (side, side)), "WEBP", quality=quality)

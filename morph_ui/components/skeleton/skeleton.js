@@ -196,7 +196,8 @@ function move([s, p, k], x, y, first) {
   place(s, p, k); caption([s, p, k]);
 }
 function remove(at) { const [s, p, k] = at; change(() => { sides[s].people[p][k] = null; }, `gone.${s}.${p}.${k}`); }
-const settle = () => { if (stepped) { stepped = false; tell(); } };  // a key held down is one change
+const spot = at => `${NAMES[at[2]]}, ${joint(at).map((v, i) => `${Math.round(100 * v)} % from the ${i ? 'top' : 'left'}`).join(', ')}`;
+const settle = () => { if (stepped) { stepped = false; tell(); if (chosen) speak(spot(chosen)); } };  // a key held down is one change
 
 element.addEventListener('keydown', e => {
   if ((e.ctrlKey || e.metaKey) && !e.shiftKey && letter(e) === 'z') { e.preventDefault(); e.stopPropagation(); return undo(); }

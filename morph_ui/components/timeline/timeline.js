@@ -10,7 +10,7 @@ function say(text, back = null) { trouble.textContent = text; before = back; und
 function born(key) { return { id: `${Date.now().toString(36)}-${born.n = (born.n || 0) + 1}`, ...key }; }
 function cell(key) {
   const div = document.createElement('div');
-  div.className = 'key'; div.setAttribute('role', 'listitem');
+  div.className = 'key'; div.setAttribute('role', 'group');
   div.innerHTML = '<button type="button" class="grip"><img class="pic" alt="" draggable="false"></button><span class="num"></span>'
     + '<span class="tools"><button type="button" class="left">‹</button><button type="button" class="right">›</button><button type="button" class="off">×</button></span>'
     + '<input type="text" placeholder="in words">';
@@ -46,7 +46,11 @@ function remove(key) {
   const next = items[Math.min(at, items.length - 1)];
   (next ? next.cell.querySelector('.grip') : add).focus();
 }
-function step(key, by) { const counts = counted(); move(key, items.indexOf(key) + by); tell(); miss(counts, false); }
+function step(key, by) {
+  const counts = counted();
+  move(key, items.indexOf(key) + by); tell(); miss(counts, false); speak(place(key));
+}
+const place = key => `Picture ${items.indexOf(key) + 1 + lead.length} of ${stops().length}`;
 function move(key, to) {
   if (to < 0 || to >= items.length) return;
   items.splice(items.indexOf(key), 1); items.splice(to, 0, key); draw();
@@ -71,7 +75,7 @@ function draw() {
     k.cell.classList.toggle('coming', !k.path);
     const one = nameOf(i + lead.length), said = { off: `Remove ${one}`, left: `Move ${one} to the left`, right: `Move ${one} to the right` };
     for (const [name, text] of Object.entries(said)) part(`.${name}`).ariaLabel = text;
-    part('.grip').ariaLabel = `Picture ${i + 1 + lead.length} of ${stops().length}; arrow keys move it`; part('input').ariaLabel = `Words for ${one}`;
+    k.cell.ariaLabel = place(k); part('.grip').ariaLabel = `${place(k)}; arrow keys move it`; part('input').ariaLabel = `Words for ${one}`;
   });
   add.style.display = items.length < MOST ? '' : 'none';
   add.querySelector('span').textContent = items.length ? 'add' : OWN.invitation;

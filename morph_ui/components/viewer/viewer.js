@@ -30,7 +30,7 @@ function draw() {
   if (v.before && under.getAttribute('src') !== v.before) under.src = v.before;
   lay(cells.length > 1 ? cells : [], 'Result', choose);
   const find = i => cells.findIndex(c => c.index === i);
-  show(Math.max(0, find(chosen) < 0 ? find(v.newest) : find(chosen))); divide();
+  show(Math.max(0, find(chosen) < 0 ? find(v.newest) : find(chosen))); divide(); tellOf(v, OWN.tab);
 }
 part.addEventListener('input', divide);
 compare.addEventListener('click', () => { comparing = !comparing; divide(); });
