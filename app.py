@@ -17,7 +17,7 @@ from engine.requests.files import uploads
 from engine.requests.settings import Settings, options
 from engine.requests.terminal import spell
 
-OPTIONS = ("host", "port", "root_path", "device", "model", "models", "memory", "workers", "cluster")
+OPTIONS = ("host", "port", "root_path", "device", "model", "models", "memory", "workers", "cluster", "executor")
 
 
 def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:

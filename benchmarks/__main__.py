@@ -1,4 +1,4 @@
-"""``python -m benchmarks interpolate|morph|live|draw|quality|correspondence [--json]`` prints a table, and with
+"""``python -m benchmarks interpolate|morph|live|parts|draw|quality|correspondence [--json]`` prints a table, and with
 --json one object.
 
 ``python -m benchmarks device --help`` has arguments of its own.
@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-BENCHMARKS = ("interpolate", "morph", "live")
+BENCHMARKS = ("interpolate", "morph", "live", "parts")
 
 
 def main() -> None:
@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument(
         "--pairs", type=Path, help="quality: a folder of pairs, or tests/points.json; default assets/examples"
     )
-    parser.add_argument("--pictures", type=int, default=48, help="draw: val photographs a point of the curves")
+    parser.add_argument(
+        "--pictures", type=int, default=48, help="draw: val photographs a point of the curves; 0: speed alone"
+    )
     parser.add_argument("--steps", type=int, default=16, help="quality: steps of every morph")
     parser.add_argument("--rows", default="", help="quality: some of its rows, with commas between them")
     parser.add_argument("--frames", type=int, default=17, help="quality: of every way")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -82,10 +83,33 @@ def curves(models: ModelManager, model: str, photos: np.ndarray) -> Iterator[tup
         yield "strength", f"{t:g}", {"L2": float(away.mean())} | measured(pictures)
 
 
+def faster(model: str, device: str, repeats: int = 5) -> float:
+    """How many times as fast as torch a drawing is with the executor, 24 steps; in turn, the median."""
+    from benchmarks.live import values
+    from morph_ui.components.canvas import read
+
+    drawing, took = read(values(False)[0]), []
+    r = DrawRequest(drawing.sketch, drawing.strokes, model=model)
+    plain, quick = ModelManager(device), ModelManager(device, executor="auto")
+    for models in (plain, quick, quick):
+        done(models, r)
+        models.executor.ready()
+    for _ in range(repeats):
+        spans = []
+        for models in (plain, quick):
+            models.memo = type(models.memo)()
+            spans.append(done(models, r).seconds)
+        took.append(spans[0] / spans[1])
+    return round(median(took), 2)
+
+
 def measure(model: str, device: str, count: int = 48) -> dict[str, Any]:
-    """The table, row by row."""
+    """The table, row by row; without pictures (``count`` 0) speed alone."""
+    out: dict[str, Any] = {"model": model, "over_torch": faster(model, device)}
+    if not count:
+        return out
     models, photos = ModelManager(device), photographs(count)
-    out: dict[str, Any] = {"model": model, "pictures": count, "steps": STEPS}
+    out |= {"pictures": count, "steps": STEPS}
     for curve, point, figures in curves(models, model, photos):
         row = {k: round(v, 4 if v < 1 else 2) for k, v in figures.items()}
         out.setdefault(curve, {})[point] = row

@@ -90,12 +90,16 @@ def bare(net: LatentDiffusion, calls: Counter) -> float:
 def measure(model: str, device: str, repeats: int) -> dict[str, Any]:
     """Ratios in one run; every round measures engine, bare network and the single way one after another."""
     models, r = ModelManager(device), request(model)
-    net = models.load(model)
+    net, quick = models.load(model), ModelManager(device, executor="auto")
     with watched(net) as calls:
         job(models, r)  # warm-up, and what it asks of the network
-    over, speedup, firsts, wholes, gap = [], [], [], [], 0.0
+    for _ in range(2):
+        job(quick, r)
+        quick.executor.ready()
+    over, speedup, firsts, wholes, gap, faster = [], [], [], [], 0.0, []
     for _ in range(repeats):
         whole, first, batched = job(models, r)
+        faster.append(whole / job(quick, r)[0])
         over.append(whole / bare(net, calls))
         plan = net.resident.plan
         net.resident.plan = replace(plan, rows=1 if r.guidance == 1 else 2)
@@ -117,6 +121,8 @@ def measure(model: str, device: str, repeats: int) -> dict[str, Any]:
         "dtype": str(net.dtype).removeprefix("torch."),
         "frames": r.frames,
         "unet_evaluations": batched.evaluations,
+        "executor": quick.executor.name,
+        "over_torch": round(median(faster), 3),
         "engine_over_network": round(median(over), 3),
         "batched_speedup": round(median(speedup), 3),
         "batched_difference": round(gap, 3),

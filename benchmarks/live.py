@@ -1,6 +1,8 @@
 """Live drawing: from what the canvas sends to what the page shows, one update after another, 256 × 256.
 
-Every update is another drawing (the strokes move), so nothing of it is remembered but what did not change. The browser
+Every update is another drawing (the strokes move), so nothing of it is remembered but what did not change. It shows
+through the light decoder, as on the page; ``still_s`` is what the whole decoder's picture of it takes then.
+``over_torch`` is against what there was before either: torch alone, every update through the whole decoder. The browser
 itself is left out: Chromium on the same cores takes its share of them.
 """
 
@@ -15,6 +17,7 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
+from benchmarks.machine import describe
 from benchmarks.tiny import done
 from engine.checkpoints.manager import Memo, ModelManager
 from engine.requests import DrawRequest
@@ -46,31 +49,52 @@ def values(part: bool) -> list[dict[str, Any]]:
     return out
 
 
-def updates(models: ModelManager, sent: list[dict[str, Any]], model: str, **change: Any) -> list[float]:
+def update(models: ModelManager, value: dict[str, Any], **how: Any) -> float:
+    """Seconds from what the canvas sends to the picture."""
+    begun, drawing = perf_counter(), read(value)
+    inline(done(models, DrawRequest(drawing.sketch, drawing.strokes, **DrawRequest.presets["live"] | how)).frames[0])
+    return perf_counter() - begun
+
+
+def updates(models: ModelManager, sent: list[dict[str, Any]], **how: Any) -> list[float]:
     """Seconds of every update, the first ones left out."""
-    plain = DrawRequest.presets["live"] | {"model": model} | change
+    models.memo = Memo()
+    return [update(models, value, **how) for value in sent][WARM:]
+
+
+def stills(models: ModelManager, sent: list[dict[str, Any]], model: str) -> list[float]:
+    """Seconds of the whole decoder's pictures after those of the light one."""
     models.memo, took = Memo(), []
     for value in sent:
-        begun = perf_counter()
-        drawing = read(value)
-        inline(done(models, DrawRequest(drawing.sketch, drawing.strokes, **plain)).frames[0])
-        took.append(perf_counter() - begun)
+        update(models, value, model=model, decoder="light")
+        took.append(update(models, value | {"phase": "still"}, model=model))
     return took[WARM:]
 
 
 def measure(model: str, device: str, repeats: int) -> dict[str, Any]:
-    models, whole, part = ModelManager(device), values(False), values(True)
-    rounds: dict[str, list[float]] = {"whole": [], "part": [], "four": []}
+    models, whole, part = ModelManager(device, executor="auto"), values(False), values(True)
+    plain, light = ModelManager(device), {"model": model, "decoder": "light"}
+    for _ in range(2):  # what these ask for is made
+        stills(models, whole[: WARM + 1], model)
+        updates(models, part[: WARM + 1], **light)
+        models.executor.ready()
+    rounds: dict[str, list[float]] = {"whole": [], "part": [], "four": [], "torch": [], "still": []}
     for _ in range(repeats):  # in turn, so that noise hits all alike
-        rounds["whole"] += updates(models, whole, model)
-        rounds["part"] += updates(models, part, model)
-        rounds["four"] += updates(models, whole, model, steps=4)
+        rounds["whole"] += updates(models, whole, **light)
+        rounds["torch"] += updates(plain, whole, model=model)
+        rounds["part"] += updates(models, part, **light)
+        rounds["four"] += updates(models, whole, steps=4, **light)
+        rounds["still"] += stills(models, whole, model)
     s = {k: median(v) for k, v in rounds.items()}
     return {
         "model": model,
         "device": str(models.device),
+        "processor": describe(models.device)["device"],
+        "executor": models.executor.name,
         "updates_per_s": round(1 / s["whole"], 2),
+        "over_torch": round(s["torch"] / s["whole"], 2),
         "stroke_to_picture_s": round(s["whole"], 3),
+        "still_s": round(s["still"], 3),
         "slowest_s": round(max(rounds["whole"]), 3),
         "partly_painted_s": round(s["part"], 3),
         "four_steps_s": round(s["four"], 3),

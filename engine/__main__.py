@@ -69,7 +69,7 @@ def _inputs(p: argparse.ArgumentParser, request: type[Request]) -> None:
             p.add_argument(option, dest=name, action="append", metavar="FRAME:N", type=frame_pair, help=f.spec.help)
     if f := fields_of(request).get("points"):
         p.add_argument("--points", metavar="FILE", help=f.spec.help)
-    options(p, (fields_of(Settings)[n] for n in ("device", "memory", "models")))
+    options(p, (fields_of(Settings)[n] for n in ("device", "memory", "models", "executor")))
 
 
 def _outputs(p: argparse.ArgumentParser, method: str) -> None:
@@ -178,7 +178,7 @@ def _report(args: argparse.Namespace, request: Any, done: Done) -> dict[str, Any
         return {"people": [len(pose.read(done.settings[f"pose_{s}"])) for s in shown], "seconds": seconds}
     report = {"frames" if args.verb in FILMS else "pictures": len(done.frames), "size": list(done.frames[0].size)}
     report |= {"seed": request.seed, "model": request.model, "seconds": seconds}
-    return report | {"unet_evaluations": done.evaluations, "quality": done.quality}
+    return report | {"executor": done.executor, "unet_evaluations": done.evaluations, "quality": done.quality}
 
 
 def list_models(args: argparse.Namespace) -> int:

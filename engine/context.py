@@ -19,6 +19,7 @@ from engine.checkpoints import hub
 from engine.checkpoints.manager import ModelManager
 from engine.checkpoints.resolve import CLIPS, DETECTORS, fetch
 from engine.diffusion.model import LatentDiffusion
+from engine.diffusion.preview import linear_look
 from engine.diffusion.sampling import Denoise, Noise, StepRule, euler, gaussian, generator, sample
 from engine.diffusion.words import Words
 from engine.requests import EngineError, Frame, Progress
@@ -88,6 +89,11 @@ class Context:
         return self._model is not None
 
     @property
+    def lights(self) -> bool:
+        """Whether the network has a light decoder."""
+        return self.loaded and self.model.resident.light is not None
+
+    @property
     def trouble(self) -> str:
         """What a lack of memory has changed, in words."""
         return self._model.room.trouble if self._model else ""
@@ -95,6 +101,11 @@ class Context:
     @property
     def evaluations(self) -> int:
         return self._model.evaluations if self._model else 0
+
+    @property
+    def executor(self) -> str:
+        """Who answered for the network."""
+        return self._model.executor if self._model else ""
 
     def load(self, name: str, wants: Sequence[str]) -> Generator[Progress, None, LatentDiffusion]:
         """Makes the network of that name this job's, with what is wanted beside it."""
@@ -132,28 +143,29 @@ class Context:
         x = images.to_tensor(pictures)
         return self._remember_own(self.model.encode(x), x)
 
-    def encode_each(self, pictures: Sequence[np.ndarray]) -> Tensor:
+    def encode_each(self, pictures: Sequence[np.ndarray], together: bool = False) -> Tensor:
         """The same, remembered by content. Each is encoded alone, so that what is remembered already does not change
-        the last bits of the rest."""
-        keys = [(p.shape, images.digest_of(p.tobytes())) for p in pictures]
-        tensors = [images.to_tensor([p]) for p in pictures]
-        found = [
-            self.remember("latent", k, lambda x=x: self.model.encode(x)) for k, x in zip(keys, tensors, strict=True)
-        ]
-        return self._remember_own(torch.cat(found), torch.cat(tensors))
+        the last bits of the rest; or what is new ``together``, remembered apart."""
+        keys = [(p.shape, images.digest_of(p.tobytes()), together) for p in pictures]
+        known, x = {key: self.get("latent", key) for key in keys}, images.to_tensor(pictures)
+        if new := [key for key, z in known.items() if z is None]:
+            parts = x[[keys.index(key) for key in new]].split(len(new) if together else 1)
+            encoded = torch.cat([self.model.encode(part) for part in parts]).split(1)
+            known |= {key: self.put("latent", key, z.clone()) for key, z in zip(new, encoded, strict=True)}
+        return self._remember_own(torch.cat([known[key] for key in keys]), x)
 
     def _remember_own(self, z: Tensor, x: Tensor) -> Tensor:
         self._own, self._look = (z, x), None
         return z
 
     @torch.no_grad()  # it is called between a method's steps
-    def look(self, latents: Tensor) -> list[Image]:
-        """Small, rough pictures of latents, in a moment; none where there is no memory even for that."""
-        if self._own is None:
-            return []
+    def look(self, latents: Tensor, light: bool = False) -> list[Image]:
+        """Rough pictures of latents, small or by the light decoder (`lights`); none where there is no memory for it."""
+        if self._own and not light:
+            self._look = self._look or linear_look(*self._own)
+        look = self.model.look if light else self._look
         try:
-            self._look = self._look or self.model.previewer(*self._own)
-            return images.to_pictures(self._look(latents))
+            return images.to_pictures(look(latents)) if look else []
         except EngineError:
             return []
 

@@ -12,8 +12,9 @@ class Hand:
     ::
 
         idle ── "live" ──> live ── end ──> idle          what is drawn in few steps is drawn to its end
+        idle ── "still" ─> still ─ end ──> idle          the same once more, by the whole decoder
         idle ── "rest" ──> rest ── end ──> idle          that change is ``full``: it is not drawn again
-                           rest ── wake ─> idle          the hand goes on: the picture in full is given up
+                    still, rest ── wake ─> idle          the hand goes on: what it rested for is given up
         any  ── drop ────> idle                          Make and Stop
 
     The newest wins: the browser has one slot, in which a change waits while another is drawn, and the next one takes
@@ -26,8 +27,8 @@ class Hand:
     ticket: int = 0  # of the drawing that is wanted now
 
     def take(self, turn: int, phase: str, making: bool = False) -> int:
-        """A change has come: the ticket with which it is to be drawn, 0 if it is not. ``phase``: "live", "rest", or
-        "change", which nobody follows; ``making``: Make is at work, which no stroke ends."""
+        """A change has come: the ticket with which it is to be drawn, 0 if it is not. ``phase``: "live", "still",
+        "rest", or "change", which nobody follows; ``making``: Make is at work, which no stroke ends."""
         if phase == "change" or making or turn < self.turn or turn == self.full:
             return 0
         self.state, self.turn, self.ticket = phase, turn, self.ticket + 1
@@ -44,8 +45,8 @@ class Hand:
             self.state = "idle"
 
     def wake(self, turn: int) -> bool:
-        """The hand goes on after a rest. True if that ends a picture in full."""
-        resting = self.state == "rest"
+        """The hand goes on after it was still. True if that ends what was made meanwhile."""
+        resting = self.state in ("still", "rest")
         self.turn, self.state = max(self.turn, turn), "idle" if resting else self.state
         return resting
 

@@ -1,4 +1,5 @@
-"""Live drawing on the page: few steps while the hand moves, the full render when it rests (`morph_ui.hand`)."""
+"""Live drawing on the page: few steps while the hand moves, seen through the light decoder; through the whole one when
+it is still; the full render when it rests (`morph_ui.hand`)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from morph_ui.session import Run, Session, inline
 from morph_ui.tabs import Ask
 
 ONE = {"count": 1, "sheet": "none"}
-PHASES = {"live": DrawRequest.presets["live"] | ONE, "rest": ONE}
+FEW = DrawRequest.presets["live"] | ONE
+PHASES = {"live": FEW | {"decoder": "light"}, "still": FEW, "rest": ONE}
 
 
 class Glimpse(Gallery):
@@ -37,6 +39,10 @@ class Glimpse(Gallery):
         on = gr.update(interactive=True)
         own = {self.png: NO_FILE, self.pngs: gr.update(value=None, visible=False), self.under: on, self.send: on}
         return own | self.larger.ready(True) | self.larger.clear()
+
+    def ended(self, session: Session, text: str, kind: str = "note") -> Updates:
+        on = kind == "note" and text.startswith("Stopped")  # the hand goes on, which is no news
+        return super().ended(session, "" if on else text, kind)
 
     def source(self, session: Session) -> Callable[[Run, int, Image], str]:
         return lambda run, i, picture: inline(picture)
@@ -62,8 +68,8 @@ def live(worker: Any, state: gr.State, pad: gr.HTML, form: Form, panel: Gallery,
         if lacking := ", ".join(absent(request)):
             yield {panel.status: message(f"Make fetches what is not here yet ({lacking}); then it follows")}
         elif hand.holds(ticket):
-            look = Glimpse(panel) if phase == "live" else panel
-            yield from show(worker, session, request, look, **how | {"kind": phase, "keep": {0}})
+            look, kind = (panel, phase) if phase == "rest" else (Glimpse(panel), "live")
+            yield from show(worker, session, request, look, **how | {"kind": kind, "keep": {0}})
         hand.end(ticket, finished=session.kept is not kept)
 
     def wake(session: Session, event: gr.EventData) -> None:

@@ -38,8 +38,11 @@ def pytest_configure():
     own = tempfile.mkdtemp(prefix="chrysalis-cache-")  # not the person's
     os.environ["CHRYSALIS_CACHE"], cache.home = own, lambda: Path(own)
     os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="chrysalis-hub-")
+    # Uploads lie under the digest of what they hold, and a studio that closes deletes its own: not the other process's.
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="chrysalis-uploads-")
     for name in ("CHRYSALIS_MODEL", "CHRYSALIS_MODELS"):
         os.environ.pop(name, None)
+    os.environ["CHRYSALIS_EXECUTOR"] = "torch"  # graphs have tests of their own; others are not to wait for them
     os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody answers there
 
 

@@ -53,7 +53,7 @@ def test_interpolate(pair, tmp_path):
     done = process(*args, "--out", tmp_path / "m.mp4", "--frames-dir", tmp_path / "frames", "--zip", tmp_path / "m.zip")
     assert done.returncode == 0, done.stderr
     last = json.loads(done.stdout.splitlines()[-1])
-    assert set(last) == {"frames", "size", "seed", "seconds", "unet_evaluations", "model", "quality"}
+    assert set(last) == {"frames", "size", "seed", "seconds", "unet_evaluations", "model", "executor", "quality"}
     assert last["quality"]["ends"] == 0 and last["quality"]["length"] > 0
     assert (last["frames"], last["size"], last["seed"], last["model"]) == (5, [256, 256], 7, "flora")
     frames = sorted((tmp_path / "frames").iterdir())

@@ -62,8 +62,21 @@ def test_pictures_remembered_are_to_the_last_bit_those_encoded_anew(context):
     alone = [context.encode_each([p]) for p in PICTURES]
     context.models.memo = Memo()
     context.encode_each(PICTURES[1:2])
+    context.encode_each(PICTURES, together=True)
     assert torch.equal(context.encode_each(PICTURES), torch.cat(alone))
     assert torch.allclose(context.encode(PICTURES), torch.cat(alone), atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_is_new_is_encoded_in_one_batch_where_that_is_wanted(context, monkeypatch):
+    alone, batches = torch.cat([context.model.encode(images.to_tensor([p])) for p in PICTURES]), []
+    encode = LatentDiffusion.encode
+    monkeypatch.setattr(LatentDiffusion, "encode", lambda model, x: batches.append(len(x)) or encode(model, x))
+    second = context.encode_each(PICTURES[1:2], True)
+    found = context.encode_each([*PICTURES, PICTURES[0]], True)
+    assert batches == [1, 2] and torch.equal(found[1:2], second) and torch.equal(found[3], found[0])
+    assert torch.allclose(found[:3], alone, atol=1e-5)
+    assert torch.equal(context.encode_each(PICTURES, True), found[:3]) and batches == [1, 2]
 
 
 def test_a_look_is_soft_small_and_made_after_the_jobs_own_pictures(context, monkeypatch):

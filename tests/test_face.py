@@ -64,6 +64,19 @@ def test_make_asks_for_the_example_that_is_in_its_place(tab):
     assert min(shades) > 20  # pictures, not grounds
 
 
+@pytest.mark.parametrize("tab", MODULES)
+def test_without_its_pictures_a_tab_is_empty(tab, tmp_path, monkeypatch):
+    """The studio starts all the same; ``__wrapped__``: what was found before stays."""
+    place, name = (first.made, "MADE") if tab == "interpolate" else (first, "FOLDER")
+    settings = (getattr(place, name) / "settings.json").read_bytes()
+    monkeypatch.setattr(place, name, tmp_path)
+    assert first.first.__wrapped__(tab) is None
+    (tmp_path / "settings.json").write_bytes(settings)
+    assert first.first.__wrapped__(tab) is None
+    (tmp_path / f"{tab}.webp").write_bytes(b"RIFF")
+    assert first.first.__wrapped__(tab) is None
+
+
 def test_the_examples_are_small():
     for file in first.FOLDER.iterdir():
         assert file.stat().st_size < 2e5, file

@@ -276,6 +276,7 @@ def test_a_reload_says_which_pictures_are_gone(browser, painter):
     expect(page.locator("#interpolate-hands .trouble")).to_have_text(
         "The picture of To is no longer kept here; drop it again.", timeout=LONG
     )
+    page.get_by_role("tab", name="Interpolate").click()  # the reload has found the tab that was open
     expect(page.locator("#interpolate-a img")).to_be_visible(timeout=LONG)
     page.get_by_role("tab", name="Morph").click()
     expect(page.locator("#morph-timeline .trouble")).to_contain_text("1 of 2 pictures is no longer kept", timeout=LONG)

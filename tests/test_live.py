@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
@@ -31,6 +32,17 @@ def test_few_steps_while_the_hand_moves_and_in_full_when_it_rests():
     assert hand.take(2, "live")
 
 
+def test_when_it_is_still_the_whole_decoder_shows_and_a_stroke_ends_that():
+    hand = Hand()
+    hand.end(hand.take(1, "live"), finished=True)
+    again = hand.take(1, "still")
+    hand.end(again, finished=True)
+    assert again and hand.full == -1 and hand.take(1, "rest")  # which is still to come
+    hand.end(hand.take(2, "live"), finished=True)
+    again = hand.take(2, "still")
+    assert hand.wake(3) and not hand.holds(again) and not hand.take(2, "still") and hand.take(3, "live")
+
+
 def test_the_newest_wins():
     hand = Hand()
     old, new = hand.take(3, "live"), hand.take(4, "live")
@@ -57,6 +69,7 @@ def test_the_hand_goes_on_and_make_and_stop_end_what_is_wanted():
     "value, seen",
     [
         ({"turn": 3, "phase": "live"}, (3, "live")),
+        ({"turn": 3, "phase": "still"}, (3, "still")),
         ({"turn": True, "phase": "live"}, (0, "change")),
         ({"turn": -1, "phase": "rest"}, (0, "change")),
         ({"turn": 2**31, "phase": "rest"}, (0, "change")),
@@ -135,6 +148,10 @@ def test_live_then_rest_then_a_late_live_event(page):
     steps, jobs = page.call("follow", session, sent(), *finished())
     assert "live · 0.20 s" in said(list(steps)) and jobs.asked[0].steps == 2 and jobs.asked[0].sampler == "live"
     assert session.kept.cells[0]["src"].startswith("data:image/jpeg") and session.folder is None  # no file yet
+    light = jobs.asked[0]
+    steps, jobs = page.call("follow", session, sent(phase="still"), *finished())
+    assert "live · 0.20 s" in said(list(steps)) and session.folder is None
+    assert light.decoder == "light" and replace(light, decoder="full") == jobs.asked[0]
     steps, jobs = page.call("follow", session, sent(phase="rest"), *finished(64))
     assert "A picture of 64 × 64" in said(list(steps)) and jobs.asked[0].sampler == "ddim"
     assert len(list(session.folder.glob("*.png"))) == 1 and session.run.over
@@ -172,6 +189,18 @@ def test_the_hand_goes_on_during_the_full_render_and_what_was_there_stays(page):
     steps, jobs = page.call("follow", session, sent(2), EngineError("memory must be larger, got little"))
     assert "Memory must be larger, got little." in said(list(steps)) and session.run.frames
     assert "live · " in said(list(page.call("follow", session, sent(3), *finished())[0]))
+    session.forget()
+
+
+def test_the_hand_goes_on_while_it_was_still_and_nothing_is_said_of_it(page):
+    session = Session()
+    list(page.call("follow", session, sent(), *finished())[0])
+    steps, jobs = page.call("follow", session, sent(phase="still"), *finished(64))
+    for _ in range(3):
+        next(steps)
+    page.wake(session, SimpleNamespace(turn=2))
+    assert jobs.cancelled and "Stopped" not in said(list(steps)) and session.run.frames[0].picture.size == (32, 32)
+    assert "live · " in said(list(page.call("follow", session, sent(2), *finished())[0]))
     session.forget()
 
 

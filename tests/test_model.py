@@ -10,8 +10,9 @@ from diffusers import DDIMScheduler
 from benchmarks.tiny import ZERO_SNR, schedule
 from engine.checkpoints.manager import ModelManager
 from engine.diffusion.guidance import Conditioning, classifier_free, combine
-from engine.diffusion.residency import swap
+from engine.diffusion.preview import linear_look
 from engine.diffusion.sampling import invert, sample
+from engine.diffusion.weights import swap
 from engine.diffusion.words import Words
 
 
@@ -213,11 +214,11 @@ def test_latents_beside_the_noise_and_the_missing_one(tmp_path):
 
 
 @torch.no_grad()
-def test_the_previewer_is_the_best_linear_look(model):
+def test_the_preview_is_the_best_linear_look():
     colours = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     x = torch.nn.functional.interpolate(colours, scale_factor=8)
     z = torch.cat([colours, latents(2)[:, :1]], 1)  # colours, as latents hold them, and noise
-    seen = model.previewer(z, x)(z)
+    seen = linear_look(z, x)(z)
     assert seen.shape == (2, 3, 32, 32)
     small = torch.nn.functional.avg_pool2d(seen, 4)
     assert (small - colours).abs().mean() < 0.35 * colours.abs().mean()

@@ -50,7 +50,7 @@ def test_points_are_put_moved_removed_and_taken_back(page, looker):
     expect(box.locator(".pt")).to_have_count(4)
     box.locator(".show").click()
     expect(box.locator("svg g")).to_have_count(2, timeout=LONG)
-    expect(box.locator(".line")).to_contain_text("seen")
+    expect(box.locator(".line")).to_contain_text("Seen")
     look = looker.jobs[-1].request
     near(look.points[0], (0.7, 0.3, 0.62, 0.502), (0.5, 0.8, 0.5, 0.7))
     page.keyboard.press("Escape")

@@ -1,5 +1,6 @@
 """The envelope of every job, around methods that are written down here; and how all of it is handed on."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -31,14 +32,15 @@ REQUEST = EditRequest(GUIDE, steps=10, strength=1.0, prompt="a rose")  # ten ste
 class Manager:
     """A manager whose networks do nothing but see seven rows."""
 
-    device = CPU
+    device, light = CPU, None
 
     def __init__(self):
         self.memo, self.room = Memo(), Room(CPU)
 
     def loading(self, name, wants):
         yield Progress(0.0, f"loading {name}")
-        return SimpleNamespace(room=self.room, evaluations=7, fingerprint="own")
+        own = {"executor": "", "resident": SimpleNamespace(light=self.light)}
+        return SimpleNamespace(room=self.room, evaluations=7, fingerprint="own", **own)
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_progress_never_falls_and_is_whole_only_in_the_end(job):
 
 def test_previews_are_made_now_and_then_of_the_first_candidate_of_each_frame(job, clock, monkeypatch):
     looked = []
-    monkeypatch.setattr(Context, "look", lambda own, z: looked.append(z.flatten().tolist()) or [SMALL] * len(z))
+    monkeypatch.setattr(Context, "look", lambda own, z, light: looked.append(z.flatten().tolist()) or [SMALL] * len(z))
 
     def method(context):
         z = torch.arange(4.0).view(4, 1, 1, 1)
@@ -106,6 +108,32 @@ def test_previews_are_made_now_and_then_of_the_first_candidate_of_each_frame(job
     previews = [(e.index, e.picture) for e in job(method) if isinstance(e, Preview)]
     assert looked == [[0, 2]] * 3  # at 0, .3 and .6 seconds
     assert previews == [(2, SMALL), (5, SMALL)] * 3 + [(2, SMALL), (5, GUIDE)]
+
+
+def test_the_light_decoder_is_looked_through_where_it_takes_a_tenth_at_most(job, clock, monkeypatch):
+    looked, took = [], {2: 0.05, 3: 0.12}
+
+    def look(own, z, light):
+        looked.append((round(clock.now - 100, 2), light))
+        clock.now += took[len(z)] if light else 0
+        return [SMALL] * len(z)
+
+    def method(context):
+        for n in (2, 3):
+            for _ in range(20):
+                clock.now += 0.25
+                yield Advance("walking", frames=range(n), latents=torch.zeros(n, 1, 1, 1))
+        return Output([GUIDE])
+
+    monkeypatch.setattr(Context, "look", look)
+    monkeypatch.setattr(Manager, "light", True)
+    list(job(method))
+    early, late = [x for x in looked if x[0] <= 1.25], [x for x in looked if x[0] > 1.25]
+    assert len(early) == 5 and not any(light for _, light in early)  # a job of a second is not made longer
+    assert all(light for t, light in late if t < 5.3) and late[-1][0] - late[-9][0] < 2.5 and not late[-1][1]
+    light = [t for t, light in looked if light]
+    spent = sum(took[2 if t < 5.5 else 3] for t in light)
+    assert spent <= 0.1 * (clock.now - 100) and min(b - a for a, b in pairwise(light)) >= 0.5
 
 
 def test_a_job_that_is_closed_closes_its_method_and_leaves_the_grad_mode_alone(job):
@@ -147,7 +175,7 @@ class Full:
     def __init__(self, said):
         self.said = said
 
-    trouble = property(lambda self: self.said, lambda self, value: None)
+    graphs, trouble = "graphs", property(lambda self: self.said, lambda self, value: None)
 
 
 def test_what_a_lack_of_memory_has_changed_is_told_once_and_stays_a_note(job):
@@ -189,7 +217,8 @@ def test_a_runner_makes_networks_and_cache_once_when_the_first_job_comes(models,
     assert not made
     first, second = ([*run(LoadRequest(str(tiny)))][-1] for _ in "ab")
     assert first.evaluations == second.evaluations > 0 and first.notes == ("full",)  # a context a job
-    assert made == [(("cpu",), {"memory": 3.0, "paths": settings.paths, "folders": ()}), (tmp_path, 500_000_000)]
+    own = {"memory": 3.0, "paths": settings.paths, "folders": (), "executor": settings.executor, "graphs": "graphs"}
+    assert made == [(tmp_path, 500_000_000), (("cpu",), own)]
 
 
 def test_what_a_job_has_to_fetch_is_fetched_beside_it(tiny, monkeypatch):

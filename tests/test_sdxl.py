@@ -53,7 +53,7 @@ def model(folder, models):
 def pipe_of(model, cls, **more):
     own = model.resident
     parts = {name: getattr(own, name) for name in ("vae", "text_encoder", "tokenizer", "unet")}
-    parts |= dict(zip(("tokenizer_2", "text_encoder_2"), own.readers[1], strict=True))
+    parts |= {"tokenizer_2": own.readers[1][0], "text_encoder_2": own.texts[1]}
     # Our last sigma is 0, and nothing of ours is clipped.
     scheduler = diffusers.DDIMScheduler.from_config(model.schedule.config, set_alpha_to_one=True, clip_sample=False)
     pipe = cls(**parts, scheduler=scheduler, force_zeros_for_empty_prompt=True, **more)
@@ -301,7 +301,7 @@ def test_its_own_weights_are_the_few_step_ones(folder):
 def test_the_second_text_encoder_is_the_networks_too(model):
     """Moved with it, counted, and told apart by."""
     own = model.resident
-    second = own.readers[1][1]
+    second = own.texts[1]
     assert own.modules()["text"] == [own.text_encoder, second]
     assert own.bytes > sum(p.numel() * 4 for m in (own.unet, own.vae, own.text_encoder) for p in m.parameters())
     parts = SimpleNamespace(unet=own.unet, vae=own.vae, text_encoder=own.text_encoder, tokenizer=own.tokenizer)

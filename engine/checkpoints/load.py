@@ -20,6 +20,7 @@ from engine.checkpoints.catalogue import PARTS
 from engine.checkpoints.shapes import skeleton
 from engine.checkpoints.whole import check_weights, config, weights
 from engine.diffusion.memory import short_of_memory
+from engine.diffusion.residency import pixels
 from engine.requests import EngineError
 
 HALF = 65504  # the largest number of half precision
@@ -101,6 +102,25 @@ def module(folder: Path, dtype: torch.dtype, cls: str = "", **own: Any) -> Any:
     EngineError if it is not whole."""
     with _told(folder.name):
         return _module(folder, dtype, cls, **own)
+
+
+def light(folder: Path, dtype: torch.dtype, vae: Any, name: str) -> Any:
+    """The light decoder in ``folder``: an AutoencoderTiny for the latents of ``vae``, in eval mode, frozen.
+    EngineError if it is not whole or decodes others."""
+    name = f"light decoder of {kinds.short(name)}"
+    with _told(name):
+        if (kind := config(folder / "config.json").get("_class_name")) != "AutoencoderTiny":
+            raise EngineError(f"{name} must be an AutoencoderTiny, got {kind}")
+        found, told = _module(folder, dtype, output_loading_info=True)
+        if lacking := told["missing_keys"]:
+            raise EngineError(f"{name} must have all its weights, got none of {sorted(lacking)[0]}")
+        _sound(found, name, "it")
+        factor, z = pixels(vae), torch.zeros(1, int(vae.config.latent_channels), 2, 2, dtype=dtype)
+        with torch.no_grad():
+            shape = tuple(found.decode(z).sample.shape[1:])
+        if shape != (3, 2 * factor, 2 * factor):
+            raise EngineError(f"{name} must make {factor} × {factor} pixels of a latent, got {shape[1:]} of 2 × 2")
+        return found.eval().requires_grad_(False)
 
 
 def _module(folder: Path, dtype: torch.dtype, name: str = "", **own: Any) -> Any:

@@ -3,6 +3,7 @@ room is wanted for others."""
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from engine.checkpoints import controls, hub, load
 from engine.checkpoints.catalogue import Extra
 from engine.checkpoints.resolve import Choice, fetch, missing, resolve
 from engine.checkpoints.whole import weights
+from engine.diffusion.executor import executor as choose
 from engine.diffusion.memory import GB, SHORT, Room, limit, release, short_of_memory
 from engine.diffusion.model import LatentDiffusion
 from engine.diffusion.residency import Resident
@@ -80,7 +82,8 @@ class ModelManager:
 
     ``memory``: how many GB of the device networks may use; 0 is what it has (`engine.diffusion.memory.limit`).
     ``paths``: the folders in which files of this machine may be named as networks or LoRAs; None: anywhere.
-    ``folders``: the artist's own, in which names are enough (`library`).
+    ``folders``: the artist's own, in which names are enough (`library`). ``executor``: who answers plain calls
+    (`engine.diffusion.executor`), whose graphs are kept in the folder ``graphs``.
     """
 
     def __init__(
@@ -90,9 +93,12 @@ class ModelManager:
         memory: float = 0.0,
         paths: Sequence[str] | None = None,
         folders: Sequence[str] = (),
+        executor: str = "torch",
+        graphs: Path | None = None,
     ):
         self.device = pick_device(device)
         self.dtype = dtype or pick_dtype(self.device)
+        self.executor = choose(executor, self.device, self.dtype, graphs)
         self.limit, self.paths, self.folders = limit(self.device, memory), paths, tuple(folders)
         self.memo = Memo()
         self.tools = Memo(4 << 30)  # CLIPs and detectors, each larger than all else that is remembered
@@ -138,18 +144,27 @@ class ModelManager:
                 return
 
     def _read(self, choice: Choice) -> Resident:
-        tiny, half = (choice.here(kind) for kind in ("preview", "vae"))
+        half = choice.here("vae")
         # An artist's own file may hold a VAE of its own.
         parts = load.read(choice.folder(), self.dtype, choice.name, half if choice.entry else None)
         for lora, strength in choice.loras:
             load.merge(parts, place(lora), strength, choice.name)
-        taesd = None
-        if self.device.type != "cpu" and tiny:
-            taesd = load.module(tiny, self.dtype).eval().requires_grad_(False)
-        rate = choice.lora_rate
-        own = Resident(parts, self.device, self.dtype, choice.name, choice.family, lora_rate=rate, taesd=taesd)
+        how = {"lora_rate": choice.lora_rate, "light": self._light(choice, parts.vae), "executor": self.executor}
+        own = Resident(parts, self.device, self.dtype, choice.name, choice.family, **how)
         own.settle(self.limit)
         return own
+
+    def _light(self, choice: Choice, vae: Any) -> Any:
+        """The light decoder beside the network, or off the CPU its family's; None where there is none that can be used.
+
+        (Stable Diffusion's takes longer on a CPU than a look is worth.)
+        """
+        found = choice.beside("light") or (choice.here("preview") if self.device.type != "cpu" else None)
+        try:
+            return load.light(found, self.dtype, vae, choice.name) if found else None
+        except EngineError as e:
+            logging.getLogger(__name__).warning("%s; the whole decoder shows everything", e)
+            return None
 
     def _equip(self, own: Resident, kind: str, found: Path) -> None:
         """Puts beside the network what a request wants of its family."""
@@ -178,7 +193,7 @@ class ModelManager:
         old = next((n for n in self._resident if n != but), None)
         if old is None:
             return False
-        del self._resident[old]
+        self._resident.pop(old).leave()
         release(self.device)
         return True
 

@@ -6,6 +6,7 @@ what each row carries (LoRA weights, attention weights) all end here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,8 +30,8 @@ channels_last = torch.channels_last
 class LatentDiffusion:
     """A resident network as one job uses it. Latents are (B, C, h, w), float32, on ``device``, of about unit variance.
 
-    What belongs to the job is here and goes with it: its `Room`, how many rows it had ``evaluations`` of, and what the
-    rows in the UNet carry ``now``. All else belongs to the `Resident`.
+    What belongs to the job is here and goes with it: its `Room`, how many rows it had ``evaluations`` of, who
+    ``answered``, and what the rows in the UNet carry ``now``. All else belongs to the `Resident`.
     """
 
     def __init__(self, resident: Resident, room: Room | None = None):
@@ -44,6 +45,7 @@ class LatentDiffusion:
         self.multiple = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.max_tokens = int(resident.text_encoder.config.max_position_embeddings)  # start and end included
         self.evaluations = 0
+        self.answered = Counter[str]()  # rows and pictures, by who answered
         self.now: Pass | None = None
 
     @property
@@ -68,8 +70,8 @@ class LatentDiffusion:
         scale = float(self.vae.config.scaling_factor)
 
         def one(rows: Tensor) -> Tensor:
-            out = self.vae.encode(rows.to(self.device, self.resident.vae_dtype, memory_format=channels_last))
-            return (out.latent if hasattr(out, "latent") else out.latent_dist.mode()).float() * scale
+            rows = rows.to(self.device, self.resident.vae_dtype, memory_format=channels_last)
+            return self._run("encode", rows).float() * scale
 
         return self.with_pictures(one, x)
 
@@ -79,9 +81,32 @@ class LatentDiffusion:
 
         def one(rows: Tensor) -> Tensor:
             rows = (rows / scale).to(self.resident.vae_dtype, memory_format=channels_last)
-            return self.vae.decode(rows).sample.float()
+            return self._run("decode", rows).float()
 
         return self.with_pictures(one, z)
+
+    def look(self, z: Tensor) -> Tensor:
+        """The same by the light decoder (AutoencoderTiny), rougher in a fraction of the time, where there is one."""
+        light = self.resident.light
+        if light is None:
+            return self.decode(z)
+        self.resident.need("unet")  # which it waits with
+
+        def one(first: int, rows: Tensor) -> Tensor:
+            rows = (rows / light.config.scaling_factor).to(self.dtype, memory_format=channels_last)
+            return self._run("look", rows).float()
+
+        return self.room.chunk(one, (z,), self.resident.plan.pictures, "pictures")
+
+    def _run(self, part: str, *given: Tensor) -> Tensor:
+        (out, *_), who = self.resident.run(part, *given)
+        self.answered[who] += len(out)
+        return out
+
+    @property
+    def executor(self) -> str:
+        """Who answered so far: "torch", another, or "torch, …" where it took over on the way."""
+        return ", ".join(sorted(self.answered, key=lambda who: who != "torch")) or "torch"
 
     def with_pictures(self, fn: Callable[..., Tensor], *tensors: Tensor, share: int = 1) -> Tensor:
         """Runs the autoencoder over rows; a picture that is too large for the memory goes in tiles.
@@ -122,32 +147,6 @@ class LatentDiffusion:
     def null_latent(self, size: tuple[int, int]) -> Tensor:
         """Φ, the missing condition: (1, C, h, w) latent of mid-grey for a latent ``size`` (h, w)."""
         return self.resident.null_latent(size, self.encode)
-
-    def previewer(self, z: Tensor, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """A cheap look at latents: the linear map from latents to colours that fits these pictures best.
-
-        ``z`` (B, C, h, w) and ``x`` (B, 3, H, W) are the job's own pictures; the map gives soft (B, 3, 4h, 4w). Ridge
-        least squares, milliseconds, on any network; decoding every step would cost more than the steps. A network
-        with a tiny decoder beside it (TAESD) looks with that, (B, 3, H, W).
-        """
-        taesd, interpolate = self.resident.taesd, torch.nn.functional.interpolate
-        if taesd is not None:
-
-            def one(first: int, rows: Tensor) -> Tensor:
-                return taesd.decode(rows.to(self.dtype) / taesd.config.scaling_factor).sample.float()
-
-            return lambda latents: self.room.chunk(one, (latents,), self.resident.plan.pictures, "pictures")
-        small = interpolate(x.float().cpu(), z.shape[2:], mode="area")
-        target = small.permute(0, 2, 3, 1).flatten(0, 2)
-        source = torch.cat([z.float().cpu().permute(0, 2, 3, 1).flatten(0, 2), torch.ones(len(target), 1)], 1)
-        gram = source.T @ source + 0.02 * len(target) * torch.eye(source.shape[1])
-        weights = torch.linalg.solve(gram, source.T @ target)  # (C + 1, 3)
-
-        def look(latents: Tensor) -> Tensor:
-            colours = (latents.float().cpu().permute(0, 2, 3, 1) @ weights[:-1] + weights[-1]).permute(0, 3, 1, 2)
-            return interpolate(colours, scale_factor=4, mode="bicubic")
-
-        return look
 
     # ------------------------------------------------------------------------------------------------ denoising
 
@@ -205,7 +204,10 @@ class LatentDiffusion:
             self.now = Pass(first, sigma, **held)
             try:
                 shown = steer(first, part, times, seen) if steer else {}
-                return self.unet(part, times, **seen, **shown).sample.float()
+                if shown:
+                    self.answered["torch"] += len(part)
+                    return self.unet(part, times, **seen, **shown).sample.float()
+                return self._run("unet", part, times, *unpacked(seen)).float()
             finally:
                 self.now = None
 
@@ -237,3 +239,8 @@ class LatentDiffusion:
             return
         with attention.plain_products(self.unet):
             yield
+
+
+def unpacked(seen: dict[str, Any]) -> tuple[Tensor, ...]:
+    """What a UNet is told of words (`Words.told`), as `plain.Denoising` takes it."""
+    return seen["encoder_hidden_states"], *seen.get("added_cond_kwargs", {}).values()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.diffusion import memory
+from engine.diffusion.executor import Executor
+from engine.diffusion.plain import Decoding, Denoising, Encoding, Plain, Reading, reader
 from engine.diffusion.schedule import FEW_STEPS, LCM, Schedule
+from engine.diffusion.weights import fingerprint, merged, swap
 from engine.requests import EngineError
 
 CPU = torch.device("cpu")
@@ -25,7 +27,8 @@ class Resident:
     """The modules of one network on ``device`` (or waiting outside it, see `memory.Plan`), in eval mode, frozen.
 
     ``parts`` (`engine.checkpoints.load.Parts`) has unet, vae, text_encoder, tokenizer, scheduler, with SDXL a second
-    text encoder and tokenizer, and the ``folder`` where what lies beside it would be.
+    text encoder and tokenizer, and the ``folder`` where what lies beside it would be. ``light``: an AutoencoderTiny, of
+    which the decoder shows what moves (None: there is none).
     """
 
     def __init__(
@@ -36,16 +39,19 @@ class Resident:
         name: str = "",
         family: str = "",
         lora_rate: float = 1e-3,
-        taesd: Any = None,
+        light: Any = None,
+        executor: Executor | None = None,
     ):
         self.name, self.folder, self.device, self.dtype = name or parts.folder.name, parts.folder, device, dtype
-        self.family, self.lora_rate, self.taesd = family, lora_rate, taesd
+        self.family, self.lora_rate, self.light = family, lora_rate, light
         self.unet, self.vae = parts.unet, parts.vae
         self.text_encoder, self.tokenizer = parts.text_encoder, parts.tokenizer
-        self.readers = [(self.tokenizer, self.text_encoder)]  # (tokenizer, text encoder)
-        if second := getattr(parts, "text_encoder_2", None):
-            self.readers.append((parts.tokenizer_2, second))
-        self.texts = [encoder for _, encoder in self.readers]
+        second = getattr(parts, "text_encoder_2", None)
+        self.texts = [self.text_encoder, second] if second else [self.text_encoder]
+        self.executor, self._plain = executor or Executor(), self._parts()
+        tokenizers = (self.tokenizer, parts.tokenizer_2) if second else (self.tokenizer,)
+        own = [reader(partial(self._read, i), bool(second)) for i in range(len(self.texts))]
+        self.readers = list(zip(tokenizers, own, strict=True))  # (tokenizer, text encoder)
         self.zero_negative = bool(getattr(parts, "zero_negative", False))
         for module in (self.unet, self.vae, *self.texts):
             module.eval().requires_grad_(False)
@@ -77,6 +83,7 @@ class Resident:
         """Puts a control beside it, or for "live" a function that gives LCM-LoRA's weights (see `weights_for`)."""
         if kind == "live":
             self._few_step, self._few_step_weights = module, {}
+            self.executor.forget(self)
         else:
             self.controls[kind] = module.eval().requires_grad_(False)
 
@@ -95,11 +102,33 @@ class Resident:
         """Timesteps between which the few-step weights jump: LCM's own fifty, or the four of flora and SD-Turbo."""
         return LCM if self.lcm else FEW_STEPS
 
+    # -------------------------------------------------------------------------------------------- plain calls
+
+    def _parts(self) -> dict[str, Plain]:
+        two = len(self.texts) > 1
+        own = {"unet": Denoising(self.unet), "encode": Encoding(self.vae), "decode": Decoding(self.vae)}
+        own |= {f"text {i}": Reading(encoder, two) for i, encoder in enumerate(self.texts)}
+        return own | ({"look": Decoding(self.light)} if self.light is not None else {})
+
+    def run(self, part: str, *given: Tensor) -> tuple[tuple[Tensor, ...], str]:
+        """A plain call of a part ("unet", "encode", "decode", "look" by the light decoder), and who answered it: a
+        graph where there is one (`executor`), else torch."""
+        found = None if self.plan.offload else self.executor.answer(self, self._plain[part], given)
+        return (self._plain[part](*given), "torch") if found is None else (found, self.executor.name)
+
+    def leave(self) -> None:
+        """It is wanted no longer: a job that still has it goes on in torch."""
+        self.executor.forget(self)
+        self.executor = Executor()
+
+    def _read(self, which: int, ids: Tensor) -> tuple[Tensor, ...]:
+        return self.run(f"text {which}", ids)[0]
+
     # ------------------------------------------------------------------------------------------------- memory
 
     def modules(self) -> dict[str, list[Any]]:
         """The parts that are at work at different times, each with its modules."""
-        looks = [self.taesd] if self.taesd is not None else []
+        looks = [self.light] if self.light is not None else []
         return {"unet": [self.unet, *self.controls.values(), *looks], "vae": [self.vae], "text": self.texts}
 
     @property
@@ -151,10 +180,7 @@ class Resident:
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels a latent."""
-        config = self.vae.config
-        wide = "encoder_block_out_channels" if "encoder_block_out_channels" in config else "block_out_channels"
-        return 2 ** (len(config[wide]) - 1)
+        return pixels(self.vae)
 
     def null_latent(self, size: tuple[int, int], encode: Callable[[Tensor], Tensor]) -> Tensor:
         """Φ, the missing condition: (1, C, h, w) latent of mid-grey for a latent ``size`` (h, w)."""
@@ -180,7 +206,7 @@ class Resident:
     @contextmanager
     def _few_steps(self) -> Iterator[None]:
         if not self._few_step_weights:
-            self._few_step_weights = self._few_step() if self._few_step else _merge(self.unet, self.folder / "live")
+            self._few_step_weights = self._few_step() if self._few_step else self._merged(self.folder / "live")
             self.settle(self._limit)
         if self.plan.offload:  # both sets wait outside: only one is ever on the device
             self.unet.to("cpu")
@@ -189,48 +215,28 @@ class Resident:
         with swap(self.unet, self._few_step_weights):
             yield
 
+    def _merged(self, folder: Path) -> dict[str, Tensor]:
+        """What the LoRA in ``folder`` makes of the UNet's parameters, remembered by the weights of both."""
+        found = hashlib.blake2b(self.fingerprint.encode(), digest_size=16)
+        for file in sorted(folder.glob("adapter*")):
+            found.update(file.read_bytes())
+        return self.executor.keep(f"merged-{found.hexdigest()}", lambda: merged(self.unet, folder))
+
     @cached_property
     def fingerprint(self) -> str:
-        """What tells these weights from others of the same name: a hash over a few numbers of every tensor."""
+        """What tells these weights from others of the same name (`weights.fingerprint`)."""
         # Where it lies and which diffusers wrote it say nothing of its weights.
         configs = [
             {k: v for k, v in c.items() if not k.startswith("_")} for c in (self.schedule.config, self.unet.config)
         ]
         said = self.dtype, configs, float(self.vae.config.scaling_factor), self.schedule.training.sum()
-        found = hashlib.blake2b(repr(said).encode(), digest_size=8)
-        for part in (self.unet, self.vae, *self.texts):
-            for name, p in part.named_parameters():
-                few = p.data.flatten()[:: max(1, p.numel() // 8)].float().cpu()
-                found.update(f"{name} {tuple(p.shape)}".encode() + few.numpy().tobytes())
-        return found.hexdigest()
+        return fingerprint((self.unet, self.vae, *self.texts), said)
 
 
-@contextmanager
-def swap(module: nn.Module, others: dict[str, Tensor]) -> Iterator[None]:
-    """Inside, the parameters named in ``others`` hold those values: nothing is computed and nothing copied."""
-    params = {name: p for name, p in module.named_parameters() if name in others}
-    own = {name: p.data for name, p in params.items()}
-    try:
-        for name, p in params.items():
-            p.data = others[name]
-        yield
-    finally:
-        for name, p in params.items():
-            p.data = own[name]
-
-
-def changes(unet: nn.Module, twin: nn.Module) -> dict[str, Tensor]:
-    """The parameters of ``twin`` that differ; what a LoRA does not touch stays shared with the network."""
-    own = dict(unet.named_parameters())
-    return {n: p.data for n, p in twin.named_parameters() if not torch.equal(p, own[n])}
-
-
-def _merge(unet: nn.Module, folder: Path) -> dict[str, Tensor]:
-    """What a LoRA in peft's format makes of the UNet's parameters."""
-    from peft import PeftModel
-
-    twin = PeftModel.from_pretrained(copy.deepcopy(unet), str(folder))
-    return changes(unet, twin.merge_and_unload(progressbar=False, safe_merge=True))
+def pixels(vae: Any) -> int:
+    """Pixels a side that an autoencoder makes of a latent."""
+    wide = "encoder_block_out_channels" if "encoder_block_out_channels" in vae.config else "block_out_channels"
+    return 2 ** (len(vae.config[wide]) - 1)
 
 
 def _move(module: Any, device: torch.device) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Cache:
     def __init__(self, folder: Path | str | None = None, limit: int = 4 * 10**9):
         self.folder, self.limit = Path(folder or home()), limit
         self.trouble = ""  # why nothing could be kept, when that is so
+        self._sweep()
 
     def _path(self, kind: str, key: Any) -> Path:
         return self.folder / f"{kind}-{hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()}.safetensors"
@@ -84,7 +86,12 @@ class Cache:
             self.trouble = (
                 f"the cache folder must be writable, got {self.folder}: {e.strerror or e}; nothing is remembered"
             )
-        self._tidy()
+        self._tidy(path)
+
+    @property
+    def graphs(self) -> Path:
+        """The folder of compiled graphs (`engine.diffusion.graph_files`), which are bounded by themselves."""
+        return self.folder / "graphs"
 
     def items(self) -> list[Item]:
         """All entries, the last used first."""
@@ -95,27 +102,30 @@ class Cache:
                     kind, about = _kind(path), (f.metadata() or {}).get("about", "")
             except (SafetensorError, OSError):
                 kind, about = "broken", ""
-            out.append(Item(path, kind, about, size, time() - used))
+            out.append(Item(path, kind, about, size, max(0.0, time() - used)))  # (a clock that was set back)
         return sorted(out, key=lambda i: i.age)
 
     def clear(self) -> int:
-        """Throws everything away; how many entries that were."""
+        """Throws everything away, graphs too; how many entries that were."""
+        shutil.rmtree(self.graphs, ignore_errors=True)
         paths = [path for path, *_ in self._files("*.safetensors", "*.part")]
         for path in paths:
             self._remove(path)
         return len(paths)
 
-    def _tidy(self) -> None:
-        """Features out first, then noises, then LoRAs, each the least recently used, until the limit is kept.
-
-        And what a dead process left unfinished.
-        """
+    def _sweep(self) -> None:
+        """Away with what a dead process left unfinished, also one whose clock was ahead of this one's."""
         for path, _, used in self._files("*.part"):
-            if time() - used > ABANDONED:
+            if abs(time() - used) > ABANDONED:
                 self._remove(path)
+
+    def _tidy(self, new: Path) -> None:
+        """Features out first, then noises, then LoRAs, each the least recently used, until the limit is kept; what is
+        ``new`` last, which would seem old where the clock was set back."""
+        self._sweep()
         files = list(self._files("*.safetensors"))
         over = sum(size for _, size, _ in files) - self.limit
-        for path, size, _ in sorted(files, key=lambda f: (LEAVING.get(_kind(f[0]), -1), f[2])):
+        for path, size, _ in sorted(files, key=lambda f: (f[0] == new, LEAVING.get(_kind(f[0]), -1), f[2])):
             if over <= 0:
                 break
             self._remove(path)

@@ -44,6 +44,9 @@ from engine.requests.settings import Settings
 from engine.vision import images
 
 PREVIEW_EVERY = 0.2  # seconds
+# Looks by the light decoder may take this share of a job that goes on for longer than so many seconds, and they must
+# come as often; else the linear map is looked through.
+PREVIEW_SHARE, PREVIEW_RARELY = 0.1, 1.0
 
 
 def warm_up(context: Context, r: LoadRequest) -> Steps:
@@ -52,7 +55,9 @@ def warm_up(context: Context, r: LoadRequest) -> Steps:
     yield Advance(f"warming {r.model} up")
     side = model.size // model.vae_scale_factor
     z = torch.zeros(2, model.channels, side, side, device=model.device)
-    model.decode(model.denoiser([Conditioning(model.embed([""]))])(z, 1.0))
+    z = model.denoiser([Conditioning(model.embed([""]))])(z, 1.0)
+    model.look(z)
+    model.decode(z)
     return Output(())
 
 
@@ -98,7 +103,8 @@ def run(context: Context, request: Any) -> Iterator[Event]:
     notes = [*images.notes(request, size), *output.notes]
     notes += [t for t in (context.trouble, context.cache and context.cache.trouble) if t]
     seconds, quality = perf_counter() - started, dict(output.quality)
-    yield Done(tuple(output.frames), settings, seconds, context.evaluations, tuple(notes), quality, dict(output.files))
+    own = {"quality": quality, "files": dict(output.files), "executor": context.executor}
+    yield Done(tuple(output.frames), settings, seconds, context.evaluations, tuple(notes), **own)
 
 
 def _steps(context: Context, request: Any) -> Steps:
@@ -129,6 +135,7 @@ class Bar:
     def __init__(self, cost: Cost, context: Context):
         self.cost, self.context, self.whole = cost, context, max(1.0, total(cost))
         self.done, self.shown, self.said = 0.0, 0.0, ""
+        self.begun = self.row = 0.0  # when pictures were there first, and seconds of the light decoder a row
 
     @property
     def fraction(self) -> float:
@@ -138,12 +145,24 @@ class Bar:
         self.done += a.steps * self.cost.rows + FIT * a.fits + DECODE * a.decoded
         yield Progress(self.fraction, a.doing)
         yield from (Preview(i, p) for i, p in zip(a.frames, a.pictures, strict=False))
-        if a.latents is not None and perf_counter() - self.shown > PREVIEW_EVERY:
+        if a.latents is not None:
             rows = {frame: n for n, frame in reversed(list(enumerate(a.frames)))}  # the first candidate of each
-            pictures = self.context.look(a.latents[sorted(rows.values())])
+            pictures = self.look(a.latents[sorted(rows.values())])
             frames = sorted(rows, key=lambda frame: rows[frame])
             yield from (Preview(i, p) for i, p in zip(frames, pictures, strict=False))
-            self.shown = perf_counter()
+
+    def look(self, latents: Any) -> list[Any]:
+        """Pictures of latents (n, C, h, w) when they are due, as good as the time for them allows."""
+        now, apart = perf_counter(), self.row * len(latents) / PREVIEW_SHARE
+        self.begun = self.begun or now
+        light = apart <= PREVIEW_RARELY < now - self.begun and self.context.lights
+        if now - self.shown <= (max(apart, PREVIEW_EVERY) if light else PREVIEW_EVERY):
+            return []
+        pictures = self.context.look(latents, light)
+        self.shown = perf_counter()
+        if light:
+            self.row = (self.shown - now) / len(latents)
+        return pictures
 
     def tell(self) -> Iterator[Progress]:
         """A lack of memory is told while it is news."""
@@ -157,8 +176,9 @@ def runner(settings: Settings) -> Callable[[Any], Iterator[Event]]:
 
     @cache
     def resident() -> tuple[ModelManager, Cache]:
+        cache = Cache(settings.cache, int(settings.cache_gb * 1e9))
         own = {"memory": settings.memory, "paths": settings.paths, "folders": settings.folders}
-        models = ModelManager(settings.device, **own)
-        return models, Cache(settings.cache, int(settings.cache_gb * 1e9))
+        own |= {"executor": settings.executor, "graphs": cache.graphs}
+        return ModelManager(settings.device, **own), cache
 
     return lambda request: run(Context(*resident()), request)

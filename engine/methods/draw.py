@@ -7,15 +7,15 @@ what the walk begins with (SDEdit, arXiv 2108.01073, at a strength for every pla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.context import Context, Output, Steps, free_from, noise_source, walk
+from engine.context import Advance, Context, Output, Steps, free_from, noise_source, walk
 from engine.diffusion.control import ControlInput, palette
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.model import LatentDiffusion
@@ -35,10 +35,35 @@ def draw(context: Context, r: DrawRequest) -> Steps:
         raise EngineError(
             f"model must see drawings by itself (flora) or have a control for lines, got {r.model}, which has neither"
         )
-    weights = model.resident.weights_for(r.sampler)
+    weights, live = model.resident.weights_for(r.sampler), r.sampler == "live"
     layers = compositing.compose(r, images.frame_size(r.drawn, "fit", r.size or model.size, model.multiple))
-    drawing = encode(context, layers)
-    live, rule = r.sampler == "live", rule_of(model, r)
+    key = latents_of(r)
+    z = context.get("drawn", key) if live else None  # the hand rests: the same once more, by the other decoder
+    if z is None:
+        z = yield from walk_down(context, r, plan, encode(context, layers, live), weights)
+        context.put("drawn", key, z) if live else None
+    pictures = images.to_pictures(model.look(z) if r.decoder == "light" else model.decode(z))
+    if layers.photo is not None and layers.mask is not None:
+        pictures = compositing.paste(
+            pictures, layers.photo, layers.mask, r.feather, layers.painted if r.match else None
+        )
+    for i, picture in enumerate(pictures):
+        yield Frame(i, picture)
+    quality = {} if live else layers.measure(pictures[0])  # while the hand draws nobody reads figures
+    return Output(pictures, {"plan": plan}, quality, model.unread([r.prompt, r.negative]))
+
+
+def latents_of(r: DrawRequest) -> Any:
+    """What tells the latents of a request from others: all but how they are decoded."""
+    given = [p and images.digest(p) for p in (r.sketch, r.strokes, r.photo, r.mask)]
+    return given, replace(r, decoder="full").settings()
+
+
+def walk_down(
+    context: Context, r: DrawRequest, plan: Plan, drawing: Drawing, weights: Any
+) -> Generator[Advance, None, Tensor]:
+    """The latents (B, C, h, w) of the plan, walked with the sampler's ``weights``."""
+    model, rule = context.model, rule_of(context.model, r)
     strength = strengths(model, r, drawing, plan) if rule == "start" else None
     sigmas = walked(model, r, 1.0 if strength is None else float(strength.max()))
     with weights:
@@ -50,16 +75,7 @@ def draw(context: Context, r: DrawRequest) -> Steps:
             x, step = start(model, drawing, strength, x, step, sigmas, plan)
         x, step = keep(model, drawing, x, step, sigmas[0], plan)
         doing = "drawing" if len(plan) == 1 else f"drawing {len(plan)} pictures"
-        z = yield from walk(denoise, x, sigmas, doing, range(len(plan)), step)
-    pictures = images.to_pictures(model.decode(z))
-    if layers.photo is not None and layers.mask is not None:
-        pictures = compositing.paste(
-            pictures, layers.photo, layers.mask, r.feather, layers.painted if r.match else None
-        )
-    for i, picture in enumerate(pictures):
-        yield Frame(i, picture)
-    quality = {} if live else layers.measure(pictures[0])  # while the hand draws nobody reads figures
-    return Output(pictures, {"plan": plan}, quality, model.unread([r.prompt, r.negative]))
+        return (yield from walk(denoise, x, sigmas, doing, range(len(plan)), step))
 
 
 @dataclass(frozen=True)
@@ -80,10 +96,11 @@ class Drawing:
         return self.where * scales.clamp(max=1)
 
 
-def encode(context: Context, layers: compositing.Layers) -> Drawing:
+def encode(context: Context, layers: compositing.Layers, together: bool = False) -> Drawing:
+    """``together``: what is new of it in one batch, as there is no time to lose while the hand draws."""
     model, names = context.model, ("lines", "colours", "photo")
     shown = {n: p for n in names if (p := getattr(layers, n)) is not None}
-    z = dict(zip(shown, context.encode_each(list(shown.values())).split(1), strict=True))
+    z = dict(zip(shown, context.encode_each(list(shown.values()), together).split(1), strict=True))
     factor, control = model.vae_scale_factor, {}
     if not model.sees_drawings:  # controls see white lines on black, a palette of coarse colours or a soft picture
         if layers.lines is not None:

@@ -10,7 +10,7 @@ from PIL.Image import Image
 
 from engine.requests import shared
 from engine.requests.errors import EngineError
-from engine.requests.spec import Request, Spec, advanced, results
+from engine.requests.spec import Request, Spec, advanced, hidden, results
 
 SHEETS = {
     "none": "none: just the results",
@@ -27,6 +27,7 @@ REFINES = {
     "start": "at the start: it begins with your colours",
     "off": "not at all",
 }
+DECODERS = {"full": "whole", "light": "light: rougher, in a fraction of the time"}
 REFINE = "low-pass refinement of x_t or of the predicted x_0; SDEdit's start"
 _AXES = {
     "sketch": ("sketch_scale", (0.0, 1.0, 2.0)),
@@ -48,6 +49,7 @@ class DrawRequest(Request):
     "auto" takes the first on networks that see drawings beside the noise, but for those with zero terminal SNR (flora),
     and the second on the others. "start" lays the colours under as much noise as realism says and begins there, as
     SDEdit does: what "auto" takes where a network can be shown no colours, as SDXL's family.
+    ``decoder`` "light" shows the same latents by the network's light decoder, as live drawing does, where it has one.
     A ``sheet`` varies one or two of the scales with the same seed.
     """
 
@@ -85,6 +87,9 @@ class DrawRequest(Request):
     match: shared.MATCH = True
     eta: Annotated[float, shared.CHANCE] = 0.0
     size: shared.SIZE = 0
+    decoder: Annotated[
+        str, hidden("decoder", "light where the network has one: rougher, at once", choices=DECODERS)
+    ] = "full"
     model: shared.MODEL = "flora"
 
     method: ClassVar = "draw"
@@ -119,6 +124,10 @@ class DrawRequest(Request):
             if axis in axes and need:
                 what = f"`sheet` must vary what the drawing has, got `sheet={self.sheet}` where {axis} needs {need}"
                 raise EngineError(what)
+
+    def settings(self) -> dict[str, Any]:
+        """Without the decoder where it is the usual one."""
+        return {n: v for n, v in super().settings().items() if (n, v) != ("decoder", "full")}
 
     @property
     def wants(self) -> tuple[str, ...]:

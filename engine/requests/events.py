@@ -49,6 +49,7 @@ class Done:
     """The result, whole. ``settings`` makes it again; ``evaluations`` counts network rows (guidance included).
 
     ``quality``: see `engine.vision.perceptual.quality`. ``files``: what else was made, by file name (LoRAs).
+    ``executor``: who answered for the network, torch or another.
     """
 
     frames: tuple[Image, ...]
@@ -58,6 +59,7 @@ class Done:
     notes: tuple[str, ...] = field(default=())
     quality: dict[str, float] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    executor: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ VARIABLES = {  # the first that is set counts, where the command line says nothi
     "paths": ("CHRYSALIS_PATHS",),
     "cache": ("CHRYSALIS_CACHE",),
     "cache_gb": ("CHRYSALIS_CACHE_GB",),
+    "executor": ("CHRYSALIS_EXECUTOR",),
 }
 
 
@@ -45,6 +46,7 @@ class Settings:
     paths: Annotated[tuple[str, ...] | None, Spec("", "folders in which visitors may name files")] = None
     cache: Annotated[Path | None, Spec("", "a folder for what was learnt of pictures")] = None
     cache_gb: Annotated[float, Spec("", "GB that it may take", 0)] = 4.0
+    executor: Annotated[str, Spec("", "auto: what is fastest here; torch", choices=("auto", "torch"))] = "auto"
     models: Annotated[str, Spec("", f"a folder of your own networks and LoRAs, or several: a{os.pathsep}b")] = ""
     root_path: Annotated[str, Spec("", "where a proxy has the page, as /studio (docs/proxy.md)")] = ""
 

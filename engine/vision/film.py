@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from PIL import Image
 from engine.requests import EngineError
 from engine.requests.finish import FORMATS, USUAL, FilmRoom, Finish, check_size
 from engine.vision import sources, video
+from engine.vision.aside import aside, passing
 from engine.vision.rests import check_counts
 from engine.vision.timeline import check_work, closes, keys_of, timeline
 
@@ -153,9 +153,10 @@ def save(film: Film, path: str | Path) -> None:
 
 def _aside(path: str | Path, write: Callable[[Film, Path], Iterator[None]], film: Film) -> Iterator[None]:
     """Has a file written elsewhere, and brings it to its place when it is whole."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield from write(film, whole := Path(folder) / "film")
-        shutil.copyfile(whole, path)
+    with passing() as folder:
+        yield from write(film, whole := folder / "film")
+        with aside(path) as part:
+            shutil.copyfile(whole, part)
 
 
 def _gif(film: Film, path: Path) -> Iterator[None]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from engine.requests import EngineError, Frame
 from engine.requests.finish import FASTEST, SLOWEST, USUAL, check_fps, check_size
+from engine.vision.aside import aside, passing
 
 TAG = "chrysalis"
 SETTINGS = 1_000_000  # bytes of settings in a zip, at most
@@ -42,7 +43,8 @@ def save_png(picture: Image.Image, path: str | Path | io.BytesIO, settings: dict
     """Writes a PNG with the settings in a text chunk named ``chrysalis``."""
     info = PngInfo()
     info.add_itxt(TAG, json.dumps(settings))
-    bare(picture).save(path, "PNG", pnginfo=info, compress_level=4)
+    with nullcontext(path) if isinstance(path, io.BytesIO) else aside(path) as place:
+        bare(picture).save(place, "PNG", pnginfo=info, compress_level=4)
 
 
 def bare(picture: Image.Image) -> Image.Image:
@@ -72,7 +74,7 @@ def side_by_side(pictures: Sequence[Image.Image], columns: int = 0, gap: int = 0
 
 def save_zip(frames: Sequence[Image.Image], path: str | Path, settings: dict[str, Any]) -> None:
     """A zip of 0000.png, 0001.png … and settings.json. The files of `Stored` go in as they are."""
-    with zipfile.ZipFile(path, "w") as z:
+    with aside(path) as part, zipfile.ZipFile(part, "w") as z:
         for i in range(len(frames)):
             if isinstance(frames, Stored):
                 z.write(frames.path(frames.places[i]), f"{i:04d}.png")
@@ -84,7 +86,7 @@ def save_zip(frames: Sequence[Image.Image], path: str | Path, settings: dict[str
 
 def save_pngs(pictures: Sequence[tuple[Image.Image, dict[str, Any]]], path: str | Path) -> None:
     """A zip of 0000.png, 0001.png …, each with settings of its own, and the first one's as settings.json."""
-    with zipfile.ZipFile(path, "w") as z:
+    with aside(path) as part, zipfile.ZipFile(part, "w") as z:
         for i, (picture, settings) in enumerate(pictures):
             block = io.BytesIO()
             save_png(picture, block, settings)
@@ -152,9 +154,10 @@ def encoding(
     form: str = "mp4",
 ) -> Iterator[None]:
     """Writes (picture, how many frames show it) as a film; yields before each. Nothing is at ``path`` till the end."""
-    with tempfile.TemporaryDirectory() as folder:  # FFmpeg takes a colon in a name for a protocol, a % for a number
-        yield from _encode(shots, whole := Path(folder) / f"film.{form}", settings, rate, form)
-        shutil.copyfile(whole, path)
+    with passing() as folder:  # FFmpeg takes a colon in a name for a protocol, a % for a number
+        yield from _encode(shots, whole := folder / f"film.{form}", settings, rate, form)
+        with aside(path) as part:
+            shutil.copyfile(whole, part)
 
 
 def _encode(

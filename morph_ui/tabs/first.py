@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from engine.requests import Done, DrawRequest, EditRequest, Frame, MorphRequest, fields_of, settle
+from engine.requests import Done, DrawRequest, EditRequest, EngineError, Frame, MorphRequest, fields_of, settle
 from engine.vision import images
 from morph_ui.components.canvas import Drawing
 from morph_ui.components.example import example
@@ -94,7 +94,14 @@ def request_for(tab: str) -> Any:
 
 @cache
 def first(tab: str) -> First | None:
-    """The example of a tab; None if what is kept was made of something else."""
+    """The example of a tab; None if what is kept was made of something else, or is not whole."""
+    try:
+        return found_for(tab)
+    except (OSError, KeyError, ValueError, EngineError):
+        return None
+
+
+def found_for(tab: str) -> First | None:
     if tab == "interpolate":
         found = made.entry(0)
         if found is None:
@@ -103,10 +110,7 @@ def first(tab: str) -> First | None:
         words = {n: found["settings"][n] for n in ("prompt", "prompt_b")}
         ghost = {"pair": {s: thumbnail(found[s], 2 * SIDE, 80) for s in "ab"}}
         return First(request, Done(frames, found["settings"], 0.0, 0, quality=found["quality"]), ghost, words)
-    try:
-        found = json.loads((FOLDER / "settings.json").read_text(encoding="utf8"))[tab]
-    except (OSError, KeyError):
-        return None
+    found = json.loads((FOLDER / "settings.json").read_text(encoding="utf8"))[tab]
     request = request_for(tab)
     own = {n: v for n, v in found["settings"].items() if n in fields_of(type(request)) and n not in ("loras", "points")}
     if settle(type(request), own) != {n: getattr(request, n) for n in own}:

@@ -35,7 +35,8 @@ SCRIPTS = (
     "controls",
 )
 LAYERS = ("sketch", "strokes", "mask")
-PHASES = ("change", "live", "rest")
+PHASES = ("change", "live", "still", "rest")
+GLIMPSES = ("live", "still")  # whose layers may be small
 SIDE = 512  # the document's longer side
 LIVE = 256  # the same of what is sent while a stroke is drawn
 SHORTEST, LONGEST = 16, 2048  # pixels a side
@@ -67,9 +68,10 @@ class Drawing:
 def canvas(tab: str, layers: tuple[str, ...], live: bool = False) -> gr.HTML:
     """The canvas of a tab. ``read`` makes a `Drawing` of its value, `phase_of` says what is wanted of it.
 
-    Its events: ``change`` after an operation; with the Live switch (``live``) also ``live`` during strokes, with small
-    layers, and when the hand has rested, and ``wake`` (with the turn) when it moves on after that. It is filled by a
-    CustomEvent ``chrysalis-open`` on its element, and hears of what is beside it by ``chrysalis-hand`` (`beside`).
+    Its events: ``change`` after an operation; with the Live switch (``live``) also ``live`` during strokes and when the
+    hand is still, with small layers, and when it has rested, and ``wake`` (with the turn) when it moves on after that.
+    It is filled by a CustomEvent ``chrysalis-open`` on its element, and hears of what is beside it by
+    ``chrysalis-hand`` (`beside`).
     """
     functions = [opened, from_photograph]
     return component(__file__, f"{tab}-canvas", SCRIPTS, server_functions=functions, layers=layers, live=live)
@@ -83,7 +85,7 @@ def beside(tab: str, what: str) -> str:
 
 def phase_of(value: Any) -> tuple[int, str]:
     """How often the hand has changed the drawing (0 … 2³¹), and what is wanted of it: "change" is nothing until Make is
-    pressed, "live" a picture in few steps, "rest" one in full."""
+    pressed, "live" a picture in few steps, "still" the same as good as it can be, "rest" one in full."""
     found: dict[str, Any] = value if isinstance(value, dict) else {}
     turn, phase = found.get("turn", -1), found.get("phase", "")
     sound = type(turn) is int and 0 <= turn < 2**31 and phase in PHASES
@@ -96,7 +98,7 @@ def read(value: Any) -> Drawing:
         return Drawing()
     if not isinstance(value, dict):
         raise EngineError(f"drawing must be what the canvas sends, got {str(value)[:40]!r}")
-    size, small = (_side(value, "width"), _side(value, "height")), phase_of(value)[1] == "live"
+    size, small = (_side(value, "width"), _side(value, "height")), phase_of(value)[1] in GLIMPSES
     sent = value.get("layers") or {}
     if not isinstance(sent, dict) or not set(sent) <= set(LAYERS):
         raise EngineError(f"layers must be of {', '.join(LAYERS)}, got {str(sent)[:60]}")

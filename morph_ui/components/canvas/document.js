@@ -70,8 +70,8 @@ function resize(w, h) {
 const sides = ratio => { ratio = clamp(ratio, 1 / 3, 3); return ratio >= 1 ? [LONG, Math.round(LONG / ratio)] : [Math.round(LONG * ratio), LONG]; };
 
 // ---- the value. `turn` counts what the hand has changed, `phase` says what is wanted of it: "change" nothing until Make is
-// pressed, "live" a picture in few steps, "rest" one in full.
-let coming = 0, live = false, lastLive = 0, rest = 0, keeping = 0, turn = 0, phase = 'change';
+// pressed, "live" a picture in few steps, "still" the same as good as it can be, "rest" one in full.
+let coming = 0, live = false, lastLive = 0, lull = 0, rest = 0, keeping = 0, turn = 0, phase = 'change';
 const scratch = blank(1, 1);  // used again: canvases are dear on a tablet
 function packed(layer, small) {
   const busy = stroke && stroke.layer === layer, k = small ? Math.min(1, SMALL / Math.max(W, H)) : 1, key = `${layer.version} ${layer.opacity}`;
@@ -88,24 +88,27 @@ function set(small) {
   const sent = Object.fromEntries(names.map(n => [n, packed(layers[n], small)]));
   props.value = { turn, phase, width: W, height: H, photo: coming ? { path: '' } : photo && { path: photo.path }, layers: sent };
 }
-// The hand moves on: a picture in full that is still being made is no longer wanted.
+const hold = () => { clearTimeout(lull); clearTimeout(rest); };
+// The hand moves on: what is still being made because it did not is no longer wanted.
 function wake() {
-  turn++; clearTimeout(rest);
-  if (phase === 'rest') trigger('wake', { turn });
+  turn++; hold();
+  if (phase === 'still' || phase === 'rest') trigger('wake', { turn });
   phase = live ? 'live' : 'change';
 }
 // Gradio takes the value as it is when an event is triggered, so after a stroke the small one is replaced at once. While a
 // stroke goes on it stays: Make pressed then gets what is drawn so far, small.
-function follow() { lastLive = performance.now(); wake(); set(true); trigger('live'); }
-function soon() { if (live && performance.now() - lastLive > 120) follow(); }
+function follow() { lastLive = performance.now(); wake(); set(true); trigger('live'); linger(); }
+function soon() { if (live && performance.now() - lastLive > 120) follow(); else if (live) linger(); }
+// The pen is still, on the paper or off it.
+function linger() { clearTimeout(lull); lull = setTimeout(() => { phase = 'still'; set(true); trigger('live'); if (!stroke) set(false); }, 150); }
 function tell() {
   if (live) { follow(); rest = setTimeout(() => { phase = 'rest'; set(false); trigger('live'); }, 1200); } else wake();
   set(false);  // Gradio tells "change" of itself
   clearTimeout(keeping); keeping = setTimeout(keep, 2000);
 }
-function still() { clearTimeout(rest); live = false; phase = 'change'; refresh(); tell(); }
+function still() { hold(); live = false; phase = 'change'; refresh(); tell(); }
 // What is beside the canvas: a slider that was moved, Make (the picture in full: no other when the hand rests), Stop.
-const BESIDE = { move: () => { if (live && !stroke) tell(); }, make: () => clearTimeout(rest), stop: () => { if (live) still(); } };
+const BESIDE = { move: () => { if (live && !stroke) tell(); }, make: hold, stop: () => { if (live) still(); } };
 element.addEventListener('chrysalis-hand', e => BESIDE[e.detail]());
 
 // ---- undo: the changed rectangle of a layer, or everything when everything changed

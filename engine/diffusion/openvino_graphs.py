@@ -1,0 +1,207 @@
+"""OpenVINO on a processor: graphs of the very same weights, made in the background while torch answers.
+
+A graph is for one picture of one size: on a processor a batch costs as much as its rows one after the other, and a
+fixed shape is what OpenVINO fuses best (a quarter faster than an open one). The file it is compiled from serves all.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.diffusion import mapped, openvino_model
+from engine.diffusion.background import Background
+from engine.diffusion.executor import Executor
+from engine.diffusion.graph_files import GraphFiles
+from engine.diffusion.memory import short_of_memory
+from engine.diffusion.openvino_model import Graph, convert, free, installed, let_go, measures, wide
+from engine.diffusion.plain import Plain
+
+OLDEST = (2025, 2)  # older ones were never tried
+FORMAT = 1  # of what is kept: with another one, graphs are made anew
+LIMIT = 440 << 20  # bytes of all graphs (flora: 400 more than torch alone, whose few-step weights are mapped)
+PACKED = 1.2  # bytes that a graph takes, a byte of its weights: they are there once more, in another order
+LIVE = 2  # of a graph's largest values, how many are there at once
+RECENT = 60.0  # seconds in which what was used does not leave for others
+EQUAL = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # the largest difference from torch, as a share of its largest value
+
+
+class Gone(Exception):
+    """Nobody waits for it any more."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A call that torch has answered: its part with the weights as they were, and one row of what it was given."""
+
+    key: tuple[Any, ...]
+    part: Plain
+    given: tuple[Tensor, ...]
+    threads: int
+
+
+class OpenVino(Executor):
+    """``folder``: where graphs are kept (None: nowhere); ``limit``: bytes that they may take in memory."""
+
+    name = "openvino"
+
+    def __init__(self, dtype: torch.dtype, folder: Path | None, limit: int = LIMIT):
+        super().__init__()
+        self.dtype, self.folder, self.limit = dtype, folder, limit
+        self.background = Background(self._begin)
+        self._lock = threading.Lock()
+        self._graphs = OrderedDict[tuple[Any, ...], Graph]()
+        self._again: dict[tuple[Any, ...], float] = {}  # when what was asked for may be asked for again
+        self._begun = self._off = False
+        kind = str(dtype).removeprefix("torch.")
+        self._files = GraphFiles(folder, f"{installed()}-{torch.__version__}-{kind}-{FORMAT}")
+
+    def answer(self, owner: Any, part: Plain, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if self._off or torch.is_grad_enabled() or given[0].device.type != "cpu" or not part.untouched():
+            return None
+        threads = torch.get_num_threads()
+        key = id(owner), part.name, threads, *(t.shape[1:] for t in given), part.weights()
+        with self._lock:
+            graph = self._graphs.get(key)
+            known = graph or self._again.get(key, 0.0) > monotonic()
+        try:
+            if not known:
+                self._ask(Asked(key, part.twin(), tuple(t[:1].clone() for t in given), threads))
+            return graph(given) if graph else None
+        except Exception as e:
+            self._fail(key, part.name, e)
+            return None
+
+    def ready(self) -> None:
+        self.background.wait()
+
+    def forget(self, owner: Any) -> None:
+        with self._lock:
+            for keys in (self._graphs, self._again):
+                for key in [k for k in keys if k[0] == id(owner)]:
+                    del keys[key]
+
+    def keep(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """They lie in a file, on systems that let go of its pages: a graph has its own copy of them."""
+        if sys.platform != "linux" or self._off:
+            return make()
+        place, made = self._files.get(name), {}
+        if place is None:
+            made = make()
+            place = self._files.put(name, lambda p: mapped.write(made, p)) if mapped.dense(made) else None
+        return made if place is None else mapped.read(place)
+
+    def _ask(self, asked: Asked) -> None:
+        with self._lock:
+            self._again[asked.key] = inf
+        self.background.add(lambda: self._work(asked))
+
+    def _work(self, asked: Asked) -> None:
+        try:
+            self._still(asked)
+            graph = self._make(asked)
+            with self._lock:
+                if asked.key in self._again:  # or the network has left meanwhile
+                    self._graphs[asked.key] = graph
+        except Gone:
+            pass
+        except BaseException as e:  # whatever it was, torch goes on
+            self._fail(asked.key, asked.part.name, e)
+
+    def _fail(self, key: tuple[Any, ...], part: str, error: BaseException) -> None:
+        with self._lock:
+            self._graphs.pop(key, None)
+        if short_of_memory(error) or "bad_alloc" in str(error):
+            self.tell(f"memory must hold the graph of {part}, got too little; torch goes on")
+        elif not self._off:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[-1][:160]
+            self.tell(f"the graph of {part} must compile and be equal to torch, got {said}; torch goes on")
+
+    def _still(self, asked: Asked) -> None:
+        """Raises `Gone` when the network has left, or the process is at its end."""
+        with self._lock:
+            wanted = asked.key in self._again
+        if self._off or not wanted or not threading.main_thread().is_alive():
+            raise Gone
+
+    # ------------------------------------------------------------------------------------------ in the background
+
+    def _begin(self) -> None:
+        """Imports OpenVINO, and has it start its threads while this one is of ordinary priority, which they inherit."""
+        if self._begun or self._off:
+            return
+        try:
+            if tuple(map(int, installed().split(".")[:2])) < OLDEST:
+                raise ImportError
+            openvino_model.begin(torch.get_num_threads())
+            self._begun = True
+        except BaseException as e:
+            self._off = True
+            least, own = ".".join(map(str, OLDEST)), installed()
+            got = (
+                f"{type(e).__name__}: {e}"[:160] if not isinstance(e, ImportError) else "none" if own == "0.0" else own
+            )
+            self.tell(f"openvino must be installed, {least} or later, to draw faster, got {got}; torch goes on")
+
+    def _make(self, asked: Asked) -> Graph:
+        name, weights = f"{asked.part.name}-{asked.part.digest()}", asked.part.tensors()
+        place, most = self._files.get(name), sum(t.nbytes for t in weights)
+        model: Any = None
+        if place is None:
+            self._still(asked)
+            self._room(asked, most, most)
+            model = convert(asked.part, asked.given)
+            place = self._files.put(name, partial(openvino_model.save, model))
+            if self._files.trouble:
+                self.tell(self._files.trouble)
+        model = openvino_model.read(place) if place else model
+        self._still(asked)
+        model.reshape({i: list(t.shape) for i, t in zip(model.inputs, asked.given, strict=True)})
+        constants, most = measures(model)
+        size = int(PACKED * constants + LIVE * most)
+        self._room(asked, size, 0)
+        graph = Graph(openvino_model.compiled(model, asked.threads, self.dtype), size, weights)
+        del model
+        self._still(asked)
+        self._check(asked, graph)
+        let_go(self._files.folder)
+        return graph
+
+    def _room(self, asked: Asked, size: int, more: int) -> None:
+        """Makes room for a graph of ``size`` bytes, and for a moment ``more``: what was not used lately leaves."""
+        if size > self.limit:
+            most = f"must take at most {self.limit >> 20} MB, got {size >> 20}"
+            self.tell(f"the graph of {asked.part.name} {most}; torch goes on")
+            raise Gone
+        with self._lock:
+            for key in sorted(self._graphs, key=lambda k: self._graphs[k].used):
+                if size + sum(g.size for g in self._graphs.values()) <= self.limit:
+                    break
+                if monotonic() - self._graphs[key].used > RECENT:
+                    del self._graphs[key], self._again[key]
+            else:
+                if size + sum(g.size for g in self._graphs.values()) > self.limit:
+                    self._again[asked.key] = monotonic() + RECENT
+                    raise Gone
+        if free() < size + more + (200 << 20):
+            raise MemoryError
+
+    @torch.no_grad()
+    def _check(self, asked: Asked, graph: Graph) -> None:
+        """Torch's own numbers are what a graph must have; it is warm then, too."""
+        given = wide(asked.given)
+        for own, found in zip(asked.part.float()(*given), graph(given), strict=True):
+            gap, most = (own - found).abs().max(), own.abs().max().clamp(min=1)
+            if not gap <= EQUAL[self.dtype] * most:
+                raise ValueError(f"a difference of {gap:.2g} beside {most:.2g}")
