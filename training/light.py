@@ -22,7 +22,7 @@ from training.critics import energy, slopes
 from training.data import SIDE, arrays, photographs, picture_of, pixels, rows, split
 from training.loop import CUDA, DEVICE, FLORA, WORK, Run, Weights, record, spent
 from training.measures import psnr, slope_ratio
-from training.samples import decode, encode, noise, walk
+from training.samples import decode, encode, hashed, noise, walk
 
 WIDTH, BLOCKS = 32, (8, 4, 1, 0)  # channels, blocks at 32 × 32, 64 × 64 …: 3.95 GFLOP a 256 × 256 picture
 PHOTOS, DRAWN, GUESSED = 900, 400, 400  # pictures to learn from
@@ -40,9 +40,10 @@ def build() -> AutoencoderTiny:
 @torch.no_grad()
 def begin(model: AutoencoderTiny, z: np.ndarray, x: np.ndarray) -> None:
     """Has the decoder begin as what is linear in it: the best map from 3 × 3 latents to their picture's mean colours
-    through the first channels to the end, every block's last convolution adds nothing yet, and upsampling is smooth."""
-    latents = torch.tanh(torch.from_numpy(z[:: len(z) // 200].astype(np.float32)) / 3) * 3
-    colours = F.avg_pool2d(pixels(x[:: len(z) // 200]).float(), SIDE // z.shape[-1]) / 2 + 0.5
+    goes through the first channels to the end, every block's last convolution adds nothing yet, upsampling smooth."""
+    every = -(-len(z) // 200)
+    latents = torch.tanh(torch.from_numpy(z[::every].astype(np.float32)) / 3) * 3
+    colours = F.avg_pool2d(pixels(x[::every]).float(), SIDE // z.shape[-1]) / 2 + 0.5
     near = F.unfold(F.pad(latents, (1, 1, 1, 1)), 3).transpose(1, 2).reshape(-1, 36)
     near = torch.cat([near, torch.ones(len(near), 1)], 1)
     found = torch.linalg.lstsq(near, colours.flatten(2).transpose(1, 2).reshape(-1, 3)).solution.T
@@ -53,8 +54,7 @@ def begin(model: AutoencoderTiny, z: np.ndarray, x: np.ndarray) -> None:
             layer.conv[-1].weight.zero_()
             layer.conv[-1].bias.zero_()
         elif isinstance(layer, torch.nn.Conv2d):
-            last = layer is layers[-1]
-            layer.weight[:3] = 0 if not last else 0.1 * layer.weight
+            layer.weight[:3] *= 0.1 if layer is layers[-1] else 0
             for c in range(3):
                 layer.weight[c, :3] = 0
                 layer.weight[c, c] = torch.outer(smooth, smooth) / 16
@@ -83,7 +83,8 @@ def seen(net: LatentDiffusion, photos: np.ndarray, kind: str, key: int) -> Tenso
 @torch.no_grad()
 def pairs(part: str, counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Latents (N, 4, h, w) float16, the whole decoder's pictures of them (N, H, W, 3), and their kinds; made once."""
-    path, kinds = WORK / f"light-{part}.npz", [k for k, n in counts.items() for _ in range(n)]
+    own = hashed(FLORA, ("vae",))[:8]
+    path, kinds = WORK / f"light-{part}-{own}.npz", [k for k, n in counts.items() for _ in range(n)]
     if not path.exists():
         net, block = ModelManager(DEVICE.type).load(str(FLORA)), photographs()
         among = split(rows(), part)
@@ -133,7 +134,7 @@ def train(minutes: float, batch: int = 3, lr: float = 1.5e-3, total: float = 0.0
     """Distils the *exported* decoder into ``FLORA/light``; it resumes. ``total``: as of the other steps."""
     counts = {"photo": PHOTOS, "drawn": DRAWN, "guessed": GUESSED}
     z, x, _ = pairs("train", counts)
-    val, run = pairs("val", dict.fromkeys(counts, VAL)), Run("light", "light2", minutes, total)
+    val, run = pairs("val", dict.fromkeys(counts, VAL)), Run("light", "light", minutes, total)
     model = build()
     if not run.state:
         begin(model, z, x)
