@@ -25,9 +25,10 @@ from training.network import drop
 
 # The steps themselves on networks of a few channels, where the judge of the decoder speaks at once.
 TINY = """
-from training import autoencoder, network
+from training import autoencoder, light, network
 autoencoder.ENCODER, autoencoder.DECODER, autoencoder.WARM = (8, 8, 16, 32), (8, 8, 16, 32), 2
 network.CHANNELS = (32, 32, 64, 64)
+light.WIDTH, light.PHOTOS, light.DRAWN, light.GUESSED, light.VAL = 8, 4, 4, 4, 2
 from training.__main__ import main
 main()
 """

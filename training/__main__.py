@@ -15,8 +15,9 @@ from typing import Any
 STEPS = {
     "joint": (0.2, "autoencoder", "ae-joint"),
     "decoder": (0.15, "autoencoder", "ae-decoder"),
-    "network": (0.5, "network", "unet"),
+    "network": (0.45, "network", "unet"),
     "few-steps": (0.1, "few_steps", "few-steps"),
+    "light": (0.05, "light", "light"),
     "clip": (0.05, "clip", "clip"),
 }
 
