@@ -80,12 +80,12 @@ def test_from_nothing_to_a_picture_through_an_interrupt(flowers, tmp_path):
     said, _ = second.communicate(timeout=150)
     assert second.returncode == 0, said
     seen = {line["step"]: line for line in lines(tmp_path)}
-    for step in ("joint", "decoder", "network", "few-steps", "clip"):
+    for step in ("joint", "decoder", "network", "few-steps", "light", "clip"):
         assert seen[step]["samples"] > 0 and np.isfinite(list(seen[step].values())[1:]).all(), seen
     assert seen["joint"]["samples"] > before and seen["joint"]["minutes"] < 0.4  # both calls together
     assert "judge0" in seen["decoder"] and "ratio" in seen["decoder"]
     folder = tmp_path / "flora"
-    assert {p.name for p in folder.iterdir()} >= {"unet", "vae", "text_encoder", "tokenizer", "live", "clip"}
+    assert {p.name for p in folder.iterdir()} >= {"unet", "vae", "text_encoder", "tokenizer", "live", "light", "clip"}
     drawing = picture_of("strokes", 0, np.asarray(Image.open(next(flowers.glob("*.webp"))).convert("RGB")))
     request = DrawRequest(strokes=Image.fromarray(drawing).convert("RGBA"), model=str(folder), steps=4, seed=1)
     frame = np.asarray(done(ModelManager("cpu", torch.float32), request).frames[0])

@@ -119,15 +119,18 @@ def losses(x: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def check(model: AutoencoderTiny, z: np.ndarray, x: np.ndarray, kinds: list[str]) -> None:
-    """Notes, by kind, PSNR in dB to the whole decoder's pictures, the slopes in theirs, and the mean colours' error."""
+def check(model: AutoencoderTiny, z: np.ndarray, x: np.ndarray, kinds: list[str]) -> dict[str, dict[str, float]]:
+    """By kind, PSNR in dB to the whole decoder's pictures, the slopes in theirs, and the mean colours' error of 255."""
     latents = torch.from_numpy(z.astype(np.float32)).to(DEVICE)
     y = np.concatenate([arrays(model.decode(part).sample) for part in latents.split(8)])
+    found = {}
     for kind in dict.fromkeys(kinds):
         of = np.array([k == kind for k in kinds])
         colour = np.abs(x[of].mean((1, 2), dtype=np.float64) - y[of].mean((1, 2), dtype=np.float64)).mean()
         told = {"psnr": round(psnr(x[of], y[of]), 2), "slopes": round(slope_ratio(x[of], y[of]), 3)}
-        record(f"light, {kind}", **told, colour=round(float(colour), 2))
+        found[kind] = told | {"colour": round(float(colour), 2)}
+        record(f"light, {kind}", **found[kind])
+    return found
 
 
 def train(minutes: float, batch: int = 3, lr: float = 1.5e-3, total: float = 0.0) -> None:
@@ -159,6 +162,6 @@ def train(minutes: float, batch: int = 3, lr: float = 1.5e-3, total: float = 0.0
             check(model, *val)
             weights.show(None)
     weights.show(AVERAGE)
-    check(model, *val)
+    found = check(model, *val)
     model.to(torch.bfloat16).save_pretrained(FLORA / "light")
-    spent("light", run.samples, run.seconds)
+    spent("light", run.samples, run.seconds, measures=found)

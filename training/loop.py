@@ -50,11 +50,11 @@ def working(x: Tensor) -> Tensor:
     return x.to(DEVICE, BF16).contiguous(memory_format=torch.channels_last)
 
 
-def spent(what: str, samples: int, seconds: float) -> None:
-    """Notes beside the exported weights what a part of them cost, for the model card."""
+def spent(what: str, samples: int, seconds: float, **own: Any) -> None:
+    """Notes beside the exported weights what a part of them cost, for the model card, and what else is its ``own``."""
     path = FLORA / "training.json"
     noted = json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
-    noted[what] = {"samples": samples, "minutes": round(seconds / 60, 1)}
+    noted[what] = {"samples": samples, "minutes": round(seconds / 60, 1)} | own
     write(path, noted)
 
 

@@ -46,6 +46,18 @@ def table(found: dict[str, Figures], other: dict[str, Figures]) -> str:
     return "\n".join(lines)
 
 
+def light_rows(found: dict[str, dict[str, float]]) -> str:
+    """What `training.light` has measured, as rows of the card."""
+    if not found:
+        return ""
+    psnr, slopes, colour = (" / ".join(str(told[k]) for told in found.values()) for k in ("psnr", "slopes", "colour"))
+    return (
+        f"| light decoder | PSNR | {psnr} dB | to the whole decoder's pictures of latents of photographs / few-step "
+        f"drawings / guesses at noisy ones |\n| | slopes | {slopes} | of the whole decoder's |\n"
+        f"| | mean colours | {colour} | distance from the whole decoder's, of 255 |\n"
+    )
+
+
 def card(b: figures.Bench, found: dict[str, Figures]) -> str:
     seen: dict = {k: v for own in found.values() for k, v in own.items()}
     seen |= {f"{part}_pictures": own["pictures"] for part, own in found.items() if "pictures" in own}
@@ -54,6 +66,7 @@ def card(b: figures.Bench, found: dict[str, Figures]) -> str:
     said = [f"{name} {many[name]}{v['minutes']:.0f} minutes" for name, v in spent.items()]
     numbers = [b.rows[i].file.split("f-")[1].split("_")[0] for i in b.shown]
     seen["photographs"] = ", ".join(f"[{n}](https://www.flickr.com/photo.gne?id={n})" for n in numbers)
+    seen["light"] = light_rows(spent.get("light", {}).get("measures", {}))
     seen |= {"compute": "; ".join(said), "prompts": "; ".join(figures.TEXTS), "reference": figures.REFERENCE}
     return (Path(__file__).parent / "card.md").read_text(encoding="utf8").format(**seen)
 
