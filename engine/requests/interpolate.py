@@ -138,9 +138,10 @@ class InterpolateRequest(Request):
     }
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "points", points.nested(self.points))
         super().__post_init__()
         ways = len(self.pictures) - 1
-        object.__setattr__(self, "points", points.check(points.nested(self.points), ways, ways + 1))
+        points.check(self.points, ways, ways + 1)
         object.__setattr__(self, "seeds", seeds(self.seeds, ways))
         if len(self.prompts) > ways + 1 or not all(isinstance(w, str) for w in self.prompts):
             raise EngineError(f"prompts must be at most {ways + 1} texts, one a picture, got {len(self.prompts)}")

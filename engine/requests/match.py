@@ -33,8 +33,9 @@ class MatchRequest(Request):
     method: ClassVar = "match"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "points", points.nested(self.points))
         super().__post_init__()
-        object.__setattr__(self, "points", points.check(points.nested(self.points), 1, 2))
+        points.check(self.points, 1, 2)
 
     @property
     def loads(self) -> bool:  # type: ignore[override]

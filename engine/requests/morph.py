@@ -105,10 +105,11 @@ class MorphRequest(Request):
     }
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "points", points.nested(self.points))
         super().__post_init__()
         n = len(self.pictures)
         joints = n if self.loop else n - 1
-        object.__setattr__(self, "points", points.check(points.nested(self.points), joints, n))
+        points.check(self.points, joints, n)
         for name, kind, what in (("prompts", str, "texts"), ("loras", bytes, "files")):
             value = getattr(self, name)
             if len(value) > n or not all(isinstance(v, kind) for v in value):
