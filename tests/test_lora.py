@@ -8,6 +8,7 @@ import torch
 from engine.diffusion import lora
 from engine.diffusion.guidance import Conditioning
 from engine.diffusion.lora import LoraStack, attach, blank, fit, targets
+from engine.diffusion.plain import Denoising
 from engine.diffusion.words import Words
 from engine.requests import EngineError
 
@@ -44,7 +45,7 @@ def test_a_mix_per_row_is_what_merging_for_each_row_gives(model, form, monkeypat
             total = p * b[0] @ a[0] + q * b[1] @ a[1]
             factors = (p * b[0] + q * b[1]) @ (p * a[0] + q * a[1])
             merged.get_submodule(name).weight.data += total if form == "sum" else factors
-        monkeypatch.setattr(model.resident._plain["unet"], "module", merged)
+        monkeypatch.setitem(model.resident._plain, "unet", Denoising(merged))
         alone = model.eps(x[i : i + 1], s[:1], [Conditioning(embeds[i : i + 1])])
         assert torch.allclose(together[i : i + 1], alone, atol=2e-5)
 
@@ -61,7 +62,7 @@ def test_convolutions_carry_a_mix_too(model, name, monkeypatch):
         together = model.eps(x, s, [Conditioning(embeds, lora_weights=weights)])
     merged = copy.deepcopy(model.unet)
     merged.get_submodule(name).weight.data += (0.3 * b[0] @ a[0] + 0.7 * b[1] @ a[1]).view(layer.weight.shape)
-    monkeypatch.setattr(model.resident._plain["unet"], "module", merged)
+    monkeypatch.setitem(model.resident._plain, "unet", Denoising(merged))
     assert torch.allclose(together, model.eps(x, s, [Conditioning(embeds)]), atol=2e-5)
 
 
