@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import tempfile
+import threading
 import time
 import traceback
 import zipfile
@@ -241,3 +242,16 @@ def test_a_file_is_written_where_its_link_points_and_names_may_be_long(tmp_path)
     with aside.aside(tmp_path / ("ü" * 120)) as part:
         part.write_bytes(b"whole")
     assert (tmp_path / ("ü" * 120)).read_bytes() == b"whole"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    """As /dev/null does, which a rename would replace."""
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    with aside.aside(pipe) as part:
+        part.write_bytes(b"whole")
+    reader.join(20)
+    assert got == [b"whole"] and pipe.is_fifo() and [*tmp_path.iterdir()] == [pipe]

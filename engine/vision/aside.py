@@ -20,6 +20,12 @@ def aside(path: str | Path) -> Iterator[Path]:
     """Where to write what comes to ``path`` once it is whole: beside it, under a name that the next writing of the same
     file takes again. OSError where it cannot come there."""
     path = Path(path).resolve()  # (what a link stands for)
+    if path.exists() and not path.is_file():  # a device or a pipe is written to, and never replaced
+        with passing() as folder:
+            yield folder / "part"
+            with path.open("wb") as there, (folder / "part").open("rb") as whole:
+                shutil.copyfileobj(whole, there)
+        return
     part = path.with_name(f".{hashlib.blake2b(path.name.encode(), digest_size=8).hexdigest()}.part")
     try:
         yield part
