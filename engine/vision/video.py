@@ -249,5 +249,6 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     except BROKEN:
         settings = None
     if not isinstance(settings, dict) or "method" not in settings:
-        raise EngineError(f"settings must be inside a PNG, MP4 or zip made here, got {path.name[:80]}, which holds none")
+        name = path.name[:80]
+        raise EngineError(f"settings must be inside a PNG, MP4 or zip made here, got {name}, which holds none")
     return settings
