@@ -41,7 +41,7 @@ class GraphFiles:
         if self.folder is None or not (place := self.folder / name).is_dir():
             return None
         try:
-            sums = json.loads((place / SUMS).read_text("utf8"))
+            sums = json.loads((place / SUMS).read_text(encoding="utf8"))
             if sums and all(_sum(place / file) == told for file, told in sums.items()):
                 with suppress(OSError):  # a folder that can only be read serves all the same
                     os.utime(place)
@@ -60,7 +60,7 @@ class GraphFiles:
             part.mkdir(parents=True)
             save(part)
             sums = {file.name: _sum(file) for file in part.iterdir()}
-            (part / SUMS).write_text(json.dumps(sums), "utf8")
+            (part / SUMS).write_text(json.dumps(sums), encoding="utf8")
             part.rename(self.folder / name)
         except Exception as e:  # a library's own words for a full disk are not OSError
             shutil.rmtree(part, ignore_errors=True)

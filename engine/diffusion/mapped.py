@@ -20,12 +20,12 @@ def write(tensors: dict[str, Tensor], folder: Path) -> None:
             f.write(flat.view(torch.uint8).numpy().data)
             index[name] = [at, list(t.shape), list(t.stride()), str(t.dtype).removeprefix("torch.")]
             at += t.numel()
-    (folder / INDEX).write_text(json.dumps(index), "utf8")
+    (folder / INDEX).write_text(json.dumps(index), encoding="utf8")
 
 
 def read(folder: Path) -> dict[str, Tensor]:
     """The same tensors over the file. What is written to them stays in memory."""
-    index = json.loads((folder / INDEX).read_text("utf8"))
+    index = json.loads((folder / INDEX).read_text(encoding="utf8"))
     kind = getattr(torch, next(iter(index.values()))[3])
     size = (folder / BLOCK).stat().st_size // kind.itemsize
     block = torch.from_file(str(folder / BLOCK), shared=False, size=size, dtype=kind)

@@ -125,7 +125,7 @@ def measures(model: Any) -> tuple[int, int]:
 def free() -> float:
     """Bytes of memory that a program may still take, where the system tells."""
     with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/meminfo").read_text("utf8").splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf8").splitlines()
         return int(next(s for s in lines if s.startswith("MemAvailable")).split()[1]) * 1024
     return inf
 
@@ -137,7 +137,7 @@ def let_go(place: Path | None) -> None:
         return
     with suppress(OSError, ValueError, AttributeError):
         c = ctypes.CDLL(None)
-        for line in Path("/proc/self/maps").read_text("utf8").splitlines() if place else ():
+        for line in Path("/proc/self/maps").read_text(encoding="utf8").splitlines() if place else ():
             if str(place) in line:
                 start, end = (int(n, 16) for n in line.split()[0].split("-"))
                 c.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), 4)  # MADV_DONTNEED
