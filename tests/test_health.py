@@ -106,4 +106,4 @@ def test_lines_of_jobs_go_to_stderr_and_nothing_else_does(held, capsys):
     finally:
         own.handlers, own.level, own.propagate = before
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(r" job=[0-9a-f]{8} method=- size=- steps=- seconds=\d+\.\d\d outcome=done$", line)
+    assert re.search(r" job=[0-9a-f]{8} method=- size=- steps=- seconds=\d+\.\d\d by=- outcome=done$", line)

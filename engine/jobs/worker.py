@@ -39,6 +39,7 @@ class Job:
         self.request, self.visitor, self.id, self.cancelled = request, visitor, secrets.token_hex(4), False
         self.model: str | None = getattr(request, "model", None)  # the network that it needs
         self.size: tuple[int, int] | None = None  # of its first picture, when it is done
+        self.executor = ""  # who answered for it (`Done`)
         self.noted = False  # whether the log has it
         self._events: deque[Any] = deque()
         self._ready = threading.Condition()
@@ -215,7 +216,8 @@ def note(job: Job, end: Any, seconds: float = 0.0) -> None:
     outcomes = (Overdue, "overdue"), (Cancelled, "cancelled"), (EngineError, "refused"), (BaseException, "failed")
     outcome = next((word for kind, word in outcomes if isinstance(end, kind)), "done")
     what = f"{getattr(r, 'method', '-')} size={size} steps={getattr(r, 'steps', '-')}"
-    logging.getLogger(__name__).info("job=%s method=%s seconds=%.2f outcome=%s", job.id, what, seconds, outcome)
+    told = job.id, what, seconds, job.executor or "-", outcome
+    logging.getLogger(__name__).info("job=%s method=%s seconds=%.2f by=%s outcome=%s", *told)
 
 
 def forward(run: Run, job: Job, most: float = 0.0) -> Any:
@@ -231,7 +233,7 @@ def forward(run: Run, job: Job, most: float = 0.0) -> Any:
             for event in events:
                 job.put(event)
                 if isinstance(event, Done) and event.frames:
-                    job.size = event.frames[0].size
+                    job.size, job.executor = event.frames[0].size, event.executor.replace(" ", "")
                 if job.cancelled:
                     return Cancelled()
                 if most and monotonic() - began > most and not isinstance(event, Done):

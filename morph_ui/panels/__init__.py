@@ -168,7 +168,8 @@ def follow(worker: Any, session: Session, run: Run, panel: Panel, clock: Clock) 
 
 
 def summary(done: Done, many: str, one: str = "") -> str:
-    """How many pictures, how large, how long they took."""
+    """How many pictures, how large, how long they took, and with whose help (torch's goes without saying)."""
     (w, h), n = done.frames[0].size, len(done.frames)
     took = human(done.seconds).removeprefix("about ")
-    return f"{one if one and n == 1 else f'{n} {many}'} of {w} × {h} in {took}"
+    helped = " with OpenVINO" if "openvino" in done.executor else ""
+    return f"{one if one and n == 1 else f'{n} {many}'} of {w} × {h} in {took}{helped}"
