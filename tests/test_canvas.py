@@ -54,7 +54,7 @@ class Canvas:
     """The Draw canvas of a fresh page, in the document's own pixels."""
 
     def __init__(self, page):
-        self.page, self.cdp = page, page.context.new_cdp_session(page)
+        self.page, self.cdp, self.now = page, page.context.new_cdp_session(page), 0.0
         self.root = page.locator("#draw-canvas [data-ready]")
 
     def xy(self, x, y):
@@ -79,7 +79,9 @@ class Canvas:
 
     def touch(self, kind, *points):
         at = [dict(zip("xy", self.xy(*p), strict=True)) | {"id": i} for i, p in enumerate(points)]
-        self.cdp.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": at})
+        # The fingers' own clock, for this one may stand still on a busy machine.
+        self.now = max(time.time(), self.now + 1) if kind == "Start" and len(points) == 1 else self.now + 0.02
+        self.cdp.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": at, "timestamp": self.now})
 
     def set(self, name, value):
         self.root.locator(f"input.{name}").evaluate(

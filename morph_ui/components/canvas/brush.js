@@ -3,7 +3,7 @@ let stroke = null;
 function begin(e, erase) {
   const layer = layers[active], p = at(e);
   if (!layer.visible) { layer.visible = true; refresh(); say(`${LABEL[active]} was hidden; it is shown again.`); }
-  stroke = { id: e.pointerId, type: e.pointerType, layer, erase, ink: layer.ink, x: p.x, y: p.y, since: performance.now(), box: [W, H, 0, 0] };
+  stroke = { id: e.pointerId, type: e.pointerType, layer, erase, ink: layer.ink, x: p.x, y: p.y, since: e.timeStamp, box: [W, H, 0, 0] };
   stroke.a = stroke.m = stroke.end = { ...p, w: width(e) };
   const g = buffer.g;
   g.lineCap = g.lineJoin = 'round'; g.strokeStyle = g.fillStyle = erase ? '#000' : layer.colour;
@@ -50,10 +50,11 @@ function finish() {
 }
 // A second finger, or a pen after the palm of its hand, means that the first did not want to draw, unless it has drawn
 // (a palm: unless it went far): that stays, and can be undone.
-function takeBack(palm = false) {
+// By the time when the hand did it, not when a busy page heard of it.
+function takeBack(e, palm = false) {
   if (!stroke) return;
   const b = stroke.box, far = Math.hypot(b[2] - b[0], b[3] - b[1]) > 48 + 2 * stroke.layer.size;
-  if (far || (!palm && performance.now() - stroke.since > 500)) finish(); else { wipe(); tell(); }
+  if (far || (!palm && e.timeStamp - stroke.since > 500)) finish(); else { wipe(); tell(); }
 }
 
 // ---- fill and pick, both of what is seen
@@ -111,8 +112,8 @@ surface.addEventListener('pointerdown', e => {
   if (finger) {
     fingers.set(e.pointerId, place(e));
     if (stroke && stroke.type !== 'touch') return;  // the palm of the hand that holds the pen
-    if (fingers.size > 1) { takeBack(); act?.drop?.(); act = null; pinch = fingers.size === 2 ? spread() : { idle: true }; return; }
-  } else if (pen && act && fingers.has(act.id)) { takeBack(true); act.drop?.(); act = null; } else if (act) return;
+    if (fingers.size > 1) { takeBack(e); act?.drop?.(); act = null; pinch = fingers.size === 2 ? spread() : { idle: true }; return; }
+  } else if (pen && act && fingers.has(act.id)) { takeBack(e, true); act.drop?.(); act = null; } else if (act) return;
   if (pen) pinch = null;
   if (pinch || e.button === 2) return;
   const p = at(e), held = e.button === 1 || spaced || tool === 'hand', grip = patch && !held && grasp(p);
