@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+BETTER = {"live": 0, "still": 1, "rest": 2}
+
+
 @dataclass
 class Hand:
     """The state machine of live drawing, one a visit. It knows numbers and phases, neither the page nor the jobs.
@@ -23,15 +26,16 @@ class Hand:
 
     state: str = "idle"
     turn: int = 0  # the newest change that was heard of
+    better: int = 0  # how good a picture of it was asked for: what comes late never takes the place of a better one
     full: int = -1  # the change whose picture in full is there
     ticket: int = 0  # of the drawing that is wanted now
 
     def take(self, turn: int, phase: str, making: bool = False) -> int:
         """A change has come: the ticket with which it is to be drawn, 0 if it is not. ``phase``: "live", "still",
         "rest", or "change", which nobody follows; ``making``: Make is at work, which no stroke ends."""
-        if phase == "change" or making or turn < self.turn or turn == self.full:
+        if phase == "change" or making or (turn, BETTER[phase]) < (self.turn, self.better) or turn == self.full:
             return 0
-        self.state, self.turn, self.ticket = phase, turn, self.ticket + 1
+        self.state, self.turn, self.better, self.ticket = phase, turn, BETTER[phase], self.ticket + 1
         return self.ticket
 
     def holds(self, ticket: int) -> bool:
@@ -47,6 +51,7 @@ class Hand:
     def wake(self, turn: int) -> bool:
         """The hand goes on after it was still. True if that ends what was made meanwhile."""
         resting = self.state in ("still", "rest")
+        self.better = self.better if turn <= self.turn else 0
         self.turn, self.state = max(self.turn, turn), "idle" if resting else self.state
         return resting
 

@@ -43,7 +43,7 @@ def site():
                 drawing.wake(woken, None, None, show_progress="hidden")
                 for kind in ("live", "change"):
                     getattr(drawing, kind)(hear(kind), drawing, None, trigger_mode="multiple", show_progress="hidden")
-    _, url, _ = page.queue(default_concurrency_limit=None).launch(
+    _, url, _ = page.queue(default_concurrency_limit=1).launch(
         prevent_thread_lock=True, quiet=True, run_history=False, ssr_mode=False, server_name="127.0.0.1"
     )
     yield url

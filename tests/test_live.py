@@ -43,6 +43,15 @@ def test_when_it_is_still_the_whole_decoder_shows_and_a_stroke_ends_that():
     assert hand.wake(3) and not hand.holds(again) and not hand.take(2, "still") and hand.take(3, "live")
 
 
+def test_what_comes_late_takes_no_better_ones_place():
+    """Requests of a browser may overtake each other."""
+    hand = Hand()
+    still = hand.take(1, "still")
+    assert not hand.take(1, "live") and hand.holds(still)
+    hand.end(still, finished=True)
+    assert hand.take(1, "still") and hand.take(1, "rest") and not hand.take(1, "still") and hand.take(2, "live")
+
+
 def test_the_newest_wins():
     hand = Hand()
     old, new = hand.take(3, "live"), hand.take(4, "live")
