@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 BETTER = {"live": 0, "still": 1, "rest": 2}
 
 
