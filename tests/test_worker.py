@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 from test_zero import zero  # noqa: F401, a fixture
 
+from engine.jobs import worker as worker_module
 from engine.jobs.ray import RayWorker
 from engine.jobs.worker import Worker, prefer
 from engine.requests import Cancelled, EngineError, Frame, Preview, Progress, Waiting
@@ -537,3 +538,19 @@ def test_what_a_cluster_cannot_give_is_refused(cluster, arguments, sentence):
         pytest.skip("this machine has the GPUs")
     with pytest.raises(EngineError, match=sentence):
         RayWorker(print, **arguments)
+
+
+def test_whatever_goes_wrong_in_a_devices_thread_it_goes_on(monkeypatch):
+    """Or all who wait would wait for ever."""
+
+    def dies(*_):
+        raise SystemExit
+
+    monkeypatch.setattr(worker_module, "note", dies)
+    worker = Worker(lambda request: iter([Progress(0.5, request)]))
+    try:
+        for name in ("a", "b"):
+            assert Progress(0.5, name) in list(worker.submit(name))
+        assert worker.load == (0, 0)
+    finally:
+        worker.close()

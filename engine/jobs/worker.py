@@ -187,14 +187,18 @@ class Worker:
     def _loop(self, device: int, run: Run) -> None:
         last = None
         while (job := self._take(device)) is not None:
-            began = monotonic()
-            end = forward(run, job, self._queue.limits.seconds)
+            began, end = monotonic(), None
+            try:
+                end = forward(run, job, self._queue.limits.seconds)
+                note(job, end, monotonic() - began)
+            except BaseException as e:  # without its thread the device would be lost to all who wait
+                logging.getLogger(__name__).error("the thread of a device failed", exc_info=e)
+                end = e if end is None else end
             last = job.model or last  # enlarging needs none
             with self._changed:
                 self._free[device] = last
                 self._queue.end(job)
                 self._changed.notify_all()
-            note(job, end, monotonic() - began)
             job.put(end)  # only now, so that whoever has read the end finds the device free
             del job, end  # its pictures, while nothing comes
 
