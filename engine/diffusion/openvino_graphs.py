@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ FORMAT = 1  # of what is kept: with another one, graphs are made anew
 LIMIT = 440 << 20  # bytes of all graphs (flora: 400 more than torch alone, whose few-step weights are mapped)
 PACKED = 1.2  # bytes that a graph takes, a byte of its weights: they are there once more, in another order
 LIVE = 2  # of a graph's largest values, how many are there at once
+PAUSE = 1.0  # seconds without a call before a graph is begun: it takes more of two cores than idle priority says
 RECENT = 60.0  # seconds in which what was used does not leave for others
 EQUAL = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # the largest difference from torch, as a share of its largest value
 
@@ -63,14 +64,15 @@ class OpenVino(Executor):
         self._lock = threading.Lock()
         self._graphs = OrderedDict[tuple[Any, ...], Graph]()
         self._again: dict[tuple[Any, ...], float] = {}  # when what was asked for may be asked for again
-        self._begun = self._off = False
+        self._begun = self._off = self._awaited = False
+        self._called = 0.0  # when anything was asked for
         kind = str(dtype).removeprefix("torch.")
         self._files = GraphFiles(folder, f"{installed()}-{torch.__version__}-{kind}-{FORMAT}")
 
     def answer(self, owner: Any, part: Plain, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if self._off or torch.is_grad_enabled() or given[0].device.type != "cpu" or not part.untouched():
             return None
-        threads = torch.get_num_threads()
+        threads, self._called = torch.get_num_threads(), monotonic()
         key = id(owner), part.name, threads, *(t.shape[1:] for t in given), part.weights()
         with self._lock:
             graph = self._graphs.get(key)
@@ -84,7 +86,9 @@ class OpenVino(Executor):
             return None
 
     def ready(self) -> None:
+        self._awaited = True
         self.background.wait()
+        self._awaited = False
 
     def forget(self, owner: Any) -> None:
         with self._lock:
@@ -110,6 +114,9 @@ class OpenVino(Executor):
     def _work(self, asked: Asked) -> None:
         try:
             self._still(asked)
+            while not self._awaited and monotonic() - self._called < PAUSE:
+                sleep(0.05)
+                self._still(asked)
             graph = self._make(asked)
             with self._lock:
                 if asked.key in self._again:  # or the network has left meanwhile
