@@ -162,10 +162,27 @@ def told(crowd: Crowd, seen: dict[str, Any]) -> dict[str, Any]:
     waits = [job["began"] - crowd.sent[seed] for seed, job in device.items()]
     centiles = quantiles(waits, n=100) if len(waits) > 1 else [0.0] * 99
     ends = {seed: job["ended"] or seen["now"] for seed, job in device.items()}
-    stopped = [max(0.0, ends[seed] - at) for seed, at in crowd.stopped.items() if seed in ends]
+    stopped = stops(crowd, device, ends)
     count = {n: crowd.ends[n] for n in ("done", "cancelled", "vanished", "refused", "lost", "strokes")}
     own = {"jobs": sum(v for n, v in count.items() if n != "strokes")} | count
     own |= {"overlapped": seen["overlapped"], "crossed": len(crowd.crossed), "forwards": seen["forwards"]}
     own |= {"p50_wait_s": round(centiles[49], 2), "p95_wait_s": round(centiles[94], 2)}
-    worst = max(stopped, default=0.0)
-    return own | {"stopped_within_s": round(worst, 2), "slowest_step_s": round(seen["slowest"], 2)}
+    for seed, (whole, *stages) in sorted(stopped.items(), key=lambda found: -found[1][0])[:5]:
+        told = "heard after {:.2f}, then a step of {:.2f}, then out after {:.2f}".format(*stages)
+        print(f"job {seed} stopped after {whole:.2f} s: {told}", file=sys.stderr)
+    worst = [round(max(times, default=0.0), 2) for times in zip(*stopped.values(), strict=True)] or [0.0] * 4
+    names = "stopped_within_s", "heard_within_s", "stepped_within_s", "out_within_s"
+    return own | dict(zip(names, worst, strict=True)) | {"slowest_step_s": round(seen["slowest"], 2)}
+
+
+def stops(crowd: Crowd, device: dict[int, Any], ends: dict[int, float]) -> dict[int, tuple[float, ...]]:
+    """A cancelled job's seed → seconds from the visitor's word until the device is free, and of these until the job
+    hears it, until its step is done, and until it is out."""
+    out = {}
+    for seed, at in crowd.stopped.items():
+        if (job := device.get(seed)) is None or ends[seed] <= at:
+            continue
+        heard = min(max(at, job["told"] or at), ends[seed])
+        stepped = min(max(heard, job["last"] or heard), ends[seed])
+        out[seed] = ends[seed] - at, heard - at, stepped - heard, ends[seed] - stepped
+    return out

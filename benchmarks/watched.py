@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 import engine.jobs.run as jobs
+from engine.jobs import worker
 
 BACKGROUND = "graphs"  # the thread that compiles copies of a network: it works for no job
 
@@ -27,6 +28,7 @@ class Watch:
         self.forwards = self.overlapped = 0
         self.slowest = 0.0  # seconds of the longest call: about a step
         self.jobs: list[dict[str, Any]] = []
+        self.told_to_stop: dict[Any, float] = {}  # a job's seed → when
         self.blocks: Any = None
         self.sessions = 0
         self._lock = threading.Lock()
@@ -55,12 +57,23 @@ class Watch:
 
     def noted(self, run: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
         def noting(context: Any, request: Any) -> Iterator[Any]:
-            own = {"seed": getattr(request, "seed", None), "began": monotonic(), "ended": None}
+            own = {"seed": getattr(request, "seed", None), "began": monotonic(), "ended": None, "last": None}
             self.jobs.append(own)
             try:
-                yield from run(context, request)
+                for event in run(context, request):
+                    own["last"] = monotonic()  # when the device was last asked whether to go on
+                    yield event
             finally:
                 own["ended"] = monotonic()
+
+        return noting
+
+    def heard(self, cancel: Callable[[Any], None]) -> Callable[[Any], None]:
+        """The same, noting when a job was first told to stop, which is also what its end does."""
+
+        def noting(job: Any) -> None:
+            self.told_to_stop.setdefault(getattr(job.request, "seed", None), monotonic())
+            cancel(job)
 
         return noting
 
@@ -85,7 +98,8 @@ class Watch:
         with self._lock:
             own = {"forwards": self.forwards, "overlapped": self.overlapped, "slowest": self.slowest}
             own |= {"sessions": self.sessions}
-            return own | {"threads": threads, "jobs": [dict(job) for job in self.jobs], "now": monotonic()}
+            jobs = [dict(job) | {"told": self.told_to_stop.get(job["seed"])} for job in self.jobs]
+            return own | {"threads": threads, "jobs": jobs, "now": monotonic()}
 
 
 def watch() -> Watch:
@@ -98,6 +112,7 @@ def watch() -> Watch:
     UNet2DConditionModel.forward = seen.around(UNet2DConditionModel.forward)
     OpenVino.answer = seen.around(OpenVino.answer)
     jobs.run = seen.noted(jobs.run)
+    worker.Job.cancel = seen.heard(worker.Job.cancel)
     import morph_ui
 
     launch = morph_ui.launch

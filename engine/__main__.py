@@ -153,6 +153,7 @@ def place(args: argparse.Namespace, request: Any) -> None:
 def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tuple[Path | None, Callable[[Path], Any]]]:
     """What was asked for: where, and what writes it."""
     from engine.vision import video
+    from engine.vision.aside import put
     from engine.vision.film import Film
 
     frames, settings = done.frames, done.settings
@@ -162,12 +163,12 @@ def _writers(args: argparse.Namespace, request: Any, done: Done) -> Iterator[tup
         yield args.out, lambda path: video.save_png(video.side_by_side(frames, request.columns), path, settings)
     if args.verb == "pose":
         for path, side in zip(args.json, "ab", strict=False):
-            yield path, lambda path, side=side: path.write_text(settings[f"pose_{side}"], encoding="utf8")
+            yield path, lambda path, side=side: put(path, settings[f"pose_{side}"].encode())
         return
     yield args.frames_dir, lambda path: video.save_frames(frames, path, settings)
     yield args.zip, lambda path: video.save_zip(frames, path, settings)
     for name, block in done.files.items() if getattr(args, "lora_dir", None) else ():
-        yield args.lora_dir / name, lambda path, block=block: path.write_bytes(block)
+        yield args.lora_dir / name, lambda path, block=block: put(path, block)
 
 
 def _report(args: argparse.Namespace, request: Any, done: Done) -> dict[str, Any]:

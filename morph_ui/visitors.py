@@ -15,7 +15,7 @@ from typing import Any
 
 from gradio.context import LocalContext
 
-from engine.requests.files import own_folder, uploads
+from engine.requests.files import UPLOADS, own_folder
 
 MINUTE, DAY = 60.0, 86400.0
 GONE = 600.0  # seconds without a word after which a program, which has no page to close, is not waited for
@@ -78,13 +78,12 @@ def tidy(blocks: Any, ahead: float = 0.0) -> None:
 
 def sweep(older: float = DAY) -> None:
     """Deletes what is ``older``, in seconds, or of a time to come (a clock was set back): visits of an earlier start,
-    uploads and copies of results."""
+    uploads and copies of results, those too of studios that were killed."""
     for folder in visits().glob("*"):
         if abs(time() - folder.stat().st_mtime) > older:
             shutil.rmtree(folder, ignore_errors=True)
-    if uploads().parent != own_folder():
-        return  # they lie where others may have theirs
-    for path in sorted(uploads().rglob("*"), reverse=True):  # what is in a folder before it
+    # (GRADIO_TEMP_DIR may name a place where others have theirs.) What is in a folder comes before it.
+    for path in sorted((own_folder() / UPLOADS).rglob("*"), reverse=True):
         with suppress(OSError):  # a folder that is not empty, a file that has just gone
             if abs(time() - path.stat().st_ctime) > older:
                 path.rmdir() if path.is_dir() else path.unlink()

@@ -1,6 +1,7 @@
 """Killed at any moment, full disks, clocks set back, folders gone: what is finished is whole or absent, the next job
 works."""
 
+import contextlib
 import errno
 import os
 import random
@@ -11,7 +12,9 @@ import threading
 import time
 import traceback
 import zipfile
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -20,12 +23,13 @@ import torch
 from conftest import done, picture
 from PIL import Image
 
+import engine.__main__ as cli
 from engine.checkpoints.manager import Memo
 from engine.diffusion import mapped
 from engine.diffusion.graph_files import GraphFiles
+from engine.jobs import enlarge
 from engine.jobs.cache import ABANDONED, Cache
-from engine.requests import EngineError, MorphRequest
-from engine.requests.files import own_folder
+from engine.requests import Done, EngineError, MorphRequest, Preview
 from engine.requests.finish import Finish
 from engine.vision import aside, video
 from engine.vision.film import Film, save
@@ -45,9 +49,7 @@ def temporary(tmp_path, monkeypatch):
     """The system's folder for what passes."""
     (place := tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    own_folder.cache_clear()
-    yield place
-    own_folder.cache_clear()
+    return place
 
 
 WRITERS = {
@@ -175,6 +177,42 @@ def test_a_full_disk_costs_the_new_file_and_not_the_old(tmp_path, monkeypatch, k
     with pytest.raises((OSError, TypeError), match=r"No space left|BytesIO"):
         WRITERS[kind](tmp_path)
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
+
+
+def test_what_the_command_line_writes_is_whole_or_what_was_there(tmp_path, monkeypatch):
+    """Keypoints, LoRAs, a single larger picture, and the detail that is shown first."""
+    settings = {f"pose_{side}": "new " * 9 for side in "ab"}
+    result = Done((), settings, 1.0, 1, (), files={"lora-1.safetensors": b"new " * 9})
+    jobs = [SimpleNamespace(verb="pose", out=None, json=[tmp_path / "a.json", tmp_path / "b.json"])]
+    kept = {"out": None, "frames_dir": None, "zip": None, "lora_dir": tmp_path}
+    jobs += [SimpleNamespace(verb="draw", **kept)]
+    video.save_png(FRAMES[0], tmp_path / "new.bmp", SETTINGS)
+    larger, preview = SimpleNamespace(paths=[tmp_path / "new.bmp"]), Preview(0, FRAMES[0])
+    todo = [partial(save, path) for args in jobs for path, save in cli._writers(args, None, result) if path]
+    todo += [lambda: enlarge.write_preview(preview, tmp_path / "preview.png")]
+    todo += [lambda: enlarge.save(larger, tmp_path / "one.png", {}, 8.0, print)]
+    names = {"a.json", "b.json", "lora-1.safetensors", "preview.png", "one.png", "new.bmp"}
+    for name in names - {"new.bmp"}:
+        (tmp_path / name).write_bytes(b"old")
+
+    def full(file):
+        with open(file, "wb") as f:
+            f.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", lambda path, _: full(path))
+        patch.setattr(Path, "write_text", lambda path, *_, **__: full(path))
+        patch.setattr(Image.Image, "save", lambda self, file, *_, **__: full(file))
+        patch.setattr(shutil, "copyfile", lambda source, place: full(place))
+        for act in todo:
+            with contextlib.suppress(OSError, EngineError):
+                act()
+    assert {f.name for f in tmp_path.iterdir()} == names
+    assert all((tmp_path / name).read_bytes() == b"old" for name in names - {"new.bmp"})
+    for act in todo:
+        act()
+    assert not any((tmp_path / name).read_bytes() == b"old" for name in names) and len(todo) == 5
 
 
 def test_a_full_disk_and_a_folder_that_can_only_be_read_cost_the_cache_alone(models, tiny, tmp_path, monkeypatch):

@@ -22,7 +22,17 @@ from engine.checkpoints import lora_files
 from engine.checkpoints.resolve import resolve
 from engine.jobs.enlarge import kind_of
 from engine.requests import Done, DrawRequest, EditRequest, EngineError, InterpolateRequest, MorphRequest
-from engine.requests.files import destination, frames_folder, lies, named, own_folder, split_network, typed, unreadable
+from engine.requests.files import (
+    destination,
+    frames_folder,
+    lies,
+    named,
+    own_folder,
+    split_network,
+    typed,
+    unreadable,
+    uploads,
+)
 from engine.requests.terminal import plain
 from engine.vision import sources, video
 from morph_ui import session as visit
@@ -91,10 +101,8 @@ def test_help_is_spelt_where_letters_lack(name):
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """A folder for what passes of which nothing is known yet."""
-    own_folder.cache_clear()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    yield tmp_path
-    own_folder.cache_clear()
+    return tmp_path
 
 
 def test_everybody_has_a_folder_of_their_own(fresh):
@@ -111,7 +119,6 @@ def test_a_folder_that_is_anothers_is_left_alone(fresh, how, tmp_path_factory):
     if how == "owner" and os.getuid() != 0:
         pytest.skip("only root gives folders away")
     taken = own_folder()
-    own_folder.cache_clear()
     taken.rmdir()
     if how == "file":
         taken.write_text("mine", encoding="utf8")
@@ -123,6 +130,23 @@ def test_a_folder_that_is_anothers_is_left_alone(fresh, how, tmp_path_factory):
     other = own_folder()
     assert other != taken and other.is_dir() and other.parent == fresh and not any(other.iterdir())
     assert how != "file" or taken.read_text(encoding="utf8") == "mine"
+    other.rmdir()  # the system cleared up, and there is another where it was
+    assert own_folder() == other and other.is_dir()
+    other.rmdir()
+    other.write_text("mine", encoding="utf8")
+    assert (third := own_folder()).is_dir() and third == own_folder() and third not in (taken, other)
+
+
+def test_studios_of_one_person_do_not_share_uploads(fresh, monkeypatch):
+    """Files lie there by what they hold, and whoever closes deletes those that were sent to it."""
+    places = []
+    for _ in range(2):
+        monkeypatch.delenv("GRADIO_TEMP_DIR")
+        places.append(uploads())
+        assert uploads() == places[-1] and places[-1].is_relative_to(own_folder())
+    assert places[0] != places[1]
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(fresh / "chosen"))
+    assert uploads() == fresh / "chosen"
 
 
 def test_no_folder_at_all_is_a_sentence(fresh, monkeypatch):

@@ -84,18 +84,14 @@ def test_it_is_done_once_a_minute_by_whoever_comes(page, monkeypatch):
 def test_files_are_swept_by_age_and_only_our_own(tmp_path, monkeypatch):
     own = tmp_path / "own"
     monkeypatch.setattr(visitors, "own_folder", lambda: own)
-    monkeypatch.setattr(visitors, "uploads", lambda: own / "gradio")
-    for name in ("visits/secret/1", "gradio/digest", "gradio"):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "others"))
+    for name in ("visits/secret/1", "gradio/1-aa/digest", "gradio/2-bb"):  # two studios'
         (own / name).mkdir(parents=True, exist_ok=True)
         (own / name / "a.png").write_bytes(b"a")
     sweep()
     assert len([*own.rglob("*.png")]) == 3
-    monkeypatch.setattr(visitors, "uploads", lambda: tmp_path / "others")
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "theirs.png").write_bytes(b"b")
     sweep(-1.0)
-    assert [p.name for p in tmp_path.rglob("*.png")] and (tmp_path / "others" / "theirs.png").exists()
-    assert not [*(own / "visits").iterdir()] and (own / "gradio" / "a.png").exists()
-    monkeypatch.setattr(visitors, "uploads", lambda: own / "gradio")
-    sweep(-1.0)
-    assert not [*(own / "gradio").iterdir()]
+    assert [p.name for p in tmp_path.rglob("*.png")] == ["theirs.png"]
+    assert not [*(own / "visits").iterdir()] and not [*(own / "gradio").iterdir()]

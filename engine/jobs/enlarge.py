@@ -18,6 +18,7 @@ from engine.requests.files import FILM, FRAME, PNG, ZIP, destination, frames_fol
 from engine.requests.settings import Settings
 from engine.requests.terminal import plain
 from engine.vision import sources, video
+from engine.vision.aside import aside
 
 Show = Callable[[Progress], None]
 ENDING = re.compile(r"\.(?!v\d)(?=.*[a-z])[a-z0-9]{2,5}")  # of a file, known here or not; "take.v2" is a folder
@@ -100,7 +101,8 @@ def run(args: argparse.Namespace, request: EnlargeRequest, made: video.Stored, s
 def write_preview(event: Preview, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        event.picture.save(path, "PNG")
+        with aside(path) as part:
+            event.picture.save(part, "PNG")
     except OSError as e:
         raise EngineError(f"preview must be written, got {e}") from None
 
@@ -115,6 +117,7 @@ def save(made: video.Stored, out: Path, settings: dict[str, Any], fps: float, sh
         elif out.suffix.lower() in ZIP:
             video.save_zip(made, out, settings)
         else:
-            shutil.copyfile(made.paths[0], out)
+            with aside(out) as part:
+                shutil.copyfile(made.paths[0], part)
     except Exception as e:
         return e

@@ -6,10 +6,10 @@ import atexit
 import errno
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
-from functools import cache
 from pathlib import Path
 from urllib.request import url2pathname
 
@@ -26,6 +26,8 @@ WINDOWS = os.name == "nt"
 ODD = re.compile(r'(?i)[<>:"|?*\0-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)')  # names that Windows has not
 LONGEST = 4096  # letters of a path, or of a network with its LoRAs
 FRAME = re.compile(r"\d{4,}\.png")
+UPLOADS = "gradio"  # in one's own folder, a folder each process
+_INSTEAD: dict[Path, Path] = {}  # of own folders whose name another had, what this process took
 
 
 def typed(text: str) -> str:
@@ -141,31 +143,41 @@ def frames_folder(name: str, path: str, frames: int) -> Path:
     return place
 
 
-@cache
 def own_folder() -> Path:
-    """The person's own folder for what passes, in the system's for that: made, and closed to everybody else.
+    """The person's own folder for what passes, in the system's for that: made, where it is not there, and closed to
+    everybody else.
 
     Where another has taken its name, one of this process, which is gone with it. EngineError where there can be none.
     """
     try:
         folder = Path(tempfile.gettempdir()) / f"chrysalis-{os.getuid() if hasattr(os, 'getuid') else 'files'}"
-        if not _own(folder):
-            folder = Path(tempfile.mkdtemp(prefix=f"{folder.name}-"))
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        if folder not in _INSTEAD and _own(folder):
+            return folder
+        if not _own(_INSTEAD.get(folder)):
+            _INSTEAD[folder] = Path(tempfile.mkdtemp(prefix=f"{folder.name}-"))
+            atexit.register(shutil.rmtree, _INSTEAD[folder], ignore_errors=True)
+        return _INSTEAD[folder]
     except OSError as e:
         raise EngineError(f"TMPDIR must be a folder with room that can be written, got {e}") from None
-    return folder
 
 
 def uploads() -> Path:
     """Where Gradio is to put what is uploaded: by itself it takes a folder that belongs to the first of a machine's
-    people. It reads the variable at its import, so this comes before."""
-    place = os.environ["GRADIO_TEMP_DIR"] = os.environ.get("GRADIO_TEMP_DIR") or str(own_folder() / "gradio")
-    return Path(place)
+    people. It reads the variable at its import, so this comes before.
+
+    A folder of this process, which is gone with it: files lie there by what they hold, and a studio that closes deletes
+    those that it was given, be they another's too."""
+    if not os.environ.get("GRADIO_TEMP_DIR"):
+        place = own_folder() / UPLOADS / f"{os.getpid()}-{secrets.token_hex(4)}"
+        os.environ["GRADIO_TEMP_DIR"] = str(place)
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return Path(os.environ["GRADIO_TEMP_DIR"])
 
 
-def _own(folder: Path) -> bool:
+def _own(folder: Path | None) -> bool:
     """Makes the folder, if it is not there; whether it is a folder, and the person's."""
+    if folder is None:
+        return False
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):

@@ -35,12 +35,16 @@ def aside(path: str | Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def put(path: str | Path, block: bytes) -> None:
+    """Writes a small file. OSError where it cannot come there."""
+    with aside(path) as part:
+        part.write_bytes(block)
+
+
 @contextmanager
 def passing() -> Iterator[Path]:
     """A folder for files that are gone with it, in the person's own. What killed processes left there is cleared away.
     EngineError where there is no room for it."""
-    if not own_folder().is_dir():  # it was cleared away while this process went on
-        own_folder.cache_clear()
     place = own_folder() / "passing"
     place.mkdir(mode=0o700, exist_ok=True)
     for old in place.iterdir():
