@@ -23,6 +23,7 @@ from morph_ui.networks import refresh
 from morph_ui.panels import AT_ONCE
 from morph_ui.panels.lasting import arrive
 from morph_ui.tabs import draw, edit, interpolate, morph
+from morph_ui.tries import NOTE
 from morph_ui.visitors import sweep, visits
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
@@ -89,6 +90,7 @@ def launch(page: gr.Blocks, routes: Sequence[Any] = (), **options: Any) -> Any:
     own |= {"app_kwargs": {"routes": [*routes], "middleware": [Middleware(Guard)]}}
     # Whatever is asked takes one of these until its end: of 40, the jobs of one visitor could leave none to others.
     own |= {"max_threads": PLACES}
+    own |= {"auth_message": NOTE} if options.get("auth") else {}
     quiet = {"run_history": False, "ssr_mode": False, "show_error": True, "quiet": True}
     # Gradio would ask its own page for 3 s and give up, on a busy machine or behind a company's proxy.
     return page.launch(theme=theme(), head=HEAD, _frontend=False, **own, **quiet, **options)

@@ -1,4 +1,5 @@
-"""What stands before Gradio: how much may be sent, what a file that is served may do, and that nobody has us fetch."""
+"""What stands before Gradio: how much may be sent, what a file that is served may do, that nobody has us
+fetch, and how often a password is tried."""
 
 from __future__ import annotations
 
@@ -15,12 +16,15 @@ import gradio as gr
 from gradio import processing_utils
 
 from engine.requests.files import uploads
+from morph_ui.tries import Tries
 
 UPLOAD = 1_500_000_000  # bytes of files sent at once: twelve LoRAs
 BODY = 100_000_000  # bytes of anything else: a canvas has three layers
+FORM = 100_000  # bytes of a name and a password
 ROOM = 2_000_000_000  # bytes of the disk that uploads leave free
 STALE = 600  # seconds after which a part of an upload that was broken off is thrown away
 FILE = re.compile(r"/gradio_api/(file|proxy)[=/](.*)", re.DOTALL)
+LOGIN = re.compile(r"(^|/)login/?$")
 SENT = re.compile(r"/gradio_api/upload/?$")
 ELSEWHERE = re.compile(r"\s*([a-z][a-z0-9+.-]+:|[\\/]{2})|.*\0", re.IGNORECASE | re.DOTALL)
 # What a browser may show of itself; anything else it saves.
@@ -44,7 +48,7 @@ class Guard:
     """ASGI middleware around Gradio's app."""
 
     def __init__(self, app: Callable[[Any, Receive, Send], Awaitable[None]]):
-        self.app = app
+        self.app, self.tries = app, Tries()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,6 +61,9 @@ class Guard:
             else:
                 await self.app(scope, receive, _harmless(send))
             return
+        if scope["method"] == "POST" and LOGIN.search(path):
+            await self.login(scope, receive, send)
+            return
         most, told = (UPLOAD if SENT.search(path) else BODY), dict(scope["headers"]).get(b"content-length", b"")
         sent = int(told) if told.isdigit() and len(told) < 20 else 0
         if sent > most:
@@ -68,11 +75,27 @@ class Guard:
         else:
             await self.app(scope, _counted(receive, most), send)
 
-    async def refuse(self, send: Send, status: int, text: str) -> None:
+    async def login(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Hands a password on, of those whose address has not sent too many wrong ones."""
+        address = (scope.get("client") or ("", 0))[0]
+        if wait := self.tries.begin(address):
+            text = f"password must be tried again in {wait} s, got too many wrong ones from {address}"
+            await self.refuse(send, 429, text, (b"retry-after", str(wait).encode()))
+            return
+
+        async def seen(message: Any) -> None:
+            if message["type"] == "http.response.start" and message["status"] != 400:  # what Gradio says to a wrong one
+                self.tries.right(address)
+            await send(message)
+
+        await self.app(scope, _counted(receive, FORM), seen)
+
+    async def refuse(self, send: Send, status: int, text: str, *more: tuple[bytes, bytes]) -> None:
         """Answers with a sentence."""
         body = f"{text[0].upper()}{text[1:]}.".encode()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
+        headers += [*more, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 

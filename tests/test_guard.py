@@ -27,7 +27,7 @@ from engine.requests import EngineError
 from engine.requests.settings import Settings
 from engine.vision.annotators import lines
 from engine.vision.keypoints.detectors import STARTS
-from morph_ui import guard
+from morph_ui import guard, tries
 from morph_ui.session import Session, visits
 
 HTML = b"<html><script>alert(document.domain)</script></html>"
@@ -314,10 +314,38 @@ def test_nothing_is_had_without_the_password(tmp_path, studio_here):
         for way in ("upload", "queue/join", "call/edit", "call/v2/edit", "run/edit", "component_server"):
             assert httpx.post(f"{api}/{way}", json={}).status_code == 401, way
         assert "interpolate-make" not in httpx.get(closed.url).text
+        login = f"{closed.url}login"
         for name, word in (("me", "a rose"), ("you", "a rose is a rose"), ("me", ""), ("", "")):
-            got = httpx.post(f"{closed.url}login", data={"username": name, "password": word})
+            got = httpx.post(login, data={"username": name, "password": word})
             assert got.status_code in (400, 422), (name, word)
         with httpx.Client(base_url=closed.url) as visitor:
             assert visitor.post("login", data={"username": "me", "password": "a rose is a rose"}).status_code == 200
             assert visitor.get("config").status_code == 200 and "interpolate-make" in visitor.get("").text
+            for _ in range(tries.AT_ONCE - 2):  # two were wrong, and two no tries
+                assert visitor.post("login", data={"username": "me", "password": "a daisy"}).status_code == 400
+        right = {"username": "me", "password": "a rose is a rose"}
+        late = httpx.post(login, data=right)
+        assert late.status_code == 429 and 0 < int(late.headers["retry-after"]) <= tries.EVERY
+        assert "must be tried again in" in late.text and tries.NOTE in httpx.get(closed.url).text
+        others = httpx.HTTPTransport(local_address="127.0.0.2")  # another address, who knows the password
+        with httpx.Client(transport=others) as other:
+            assert other.post(login, data=right).status_code == 200
         assert not closed.jobs
+
+
+def test_wrong_passwords_are_forgiven_in_time_and_address_by_address():
+    now = [0.0]
+    own = tries.Tries(lambda: now[0])
+    for _ in range(3):  # whoever knows it may come as often as he likes
+        for _ in range(2 * tries.AT_ONCE):
+            assert own.begin("10.0.0.1") == 0
+            own.right("10.0.0.1")
+    assert [own.begin("10.0.0.2") for _ in range(tries.AT_ONCE + 2)] == [0] * tries.AT_ONCE + [tries.EVERY] * 2
+    now[0] += tries.EVERY
+    assert [own.begin("::ffff:10.0.0.2") for _ in range(2)] == [0, tries.EVERY] and own.begin("10.0.0.1") == 0
+    now[0] += 1000 * tries.EVERY
+    same = [f"2001:db8::{n:x}" for n in range(tries.AT_ONCE)]
+    assert not any(map(own.begin, same)) and own.begin("2001:db8::ffff") and not own.begin("2001:db8:0:1::1")
+    for n in range(3 * tries.ADDRESSES):
+        own.begin(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}")
+    assert len(own._until) == tries.ADDRESSES

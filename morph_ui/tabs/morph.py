@@ -3,8 +3,10 @@
 import json
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import gradio as gr
@@ -13,6 +15,7 @@ from engine.checkpoints.kinds import check_lora
 from engine.requests import MOST, EngineError, MorphRequest, settle
 from engine.requests.settings import Settings
 from engine.vision import images
+from engine.vision.containers import archive
 from engine.vision.video import BROKEN
 from morph_ui.api import FILM, LORAS, api, upload
 from morph_ui.components.shelf import EXAMPLES, examples, shelf
@@ -27,6 +30,8 @@ from morph_ui.tabs.arrows import arrows
 R = MorphRequest
 ABOUT = "Morph through two ``pictures`` or more; ``prompts``: words for each, one a line. MP4, PNGs, report and LoRAs."
 LARGEST = 1.5e9  # bytes of LoRAs
+# Weights hardly pack: a zip may become so many times its size, or so many bytes if that is more.
+PACKED, SMALL = 4, 8e6
 NUMBERED = re.compile(r"lora-(\d+)")
 
 
@@ -116,9 +121,12 @@ def call(values: dict[str, Any]) -> R:
 
 def read_loras(paths: list[str], pictures: int) -> tuple[bytes, ...]:
     """LoRA files for pictures: ``lora-2.safetensors`` for the second, others in their order; a zip holds several."""
-    files = [file for path in paths for file in unpack(Path(path))]
-    if len(files) > pictures:
-        raise EngineError(f"loras must be at most {pictures} files, one a picture, got {len(files)}")
+    inside = [(path, *file) for path in map(Path, paths) for file in held(path)]
+    if len(inside) > pictures:
+        raise EngineError(f"loras must be at most {pictures} files, one a picture, got {len(inside)}")
+    if sum(size for *_, size in inside) > LARGEST:
+        raise EngineError(f"loras must be at most {LARGEST / 1e9:g} GB together, got more")
+    files = [(PurePosixPath(name).name, unpack(path, name)) for path, name, _ in inside]
     out: dict[int, bytes] = {}
     for name, block in sorted(files, key=lambda f: not NUMBERED.match(f[0])):
         number = NUMBERED.match(name)
@@ -129,23 +137,37 @@ def read_loras(paths: list[str], pictures: int) -> tuple[bytes, ...]:
     return tuple(out.get(i, b"") for i in range(max(out, default=-1) + 1))
 
 
-def unpack(path: Path) -> list[tuple[str, bytes]]:
-    """(name, bytes) of a LoRA, or of those in a zip. EngineError for one that is not whole or of another kind."""
+def held(path: Path) -> list[tuple[str, int]]:
+    """(name, bytes) of a LoRA, or of those in a zip, nothing of which is unpacked yet. EngineError for a zip that
+    cannot be read, has none, or would become far more than it is."""
+    size = path.stat().st_size
     if not zipfile.is_zipfile(path):
-        found = [(path.name, path.read_bytes())]
-    else:
-        try:
-            with zipfile.ZipFile(path) as z:
-                inside = [i for i in z.infolist() if i.filename.lower().endswith(".safetensors")][:MOST]
-                if sum(i.file_size for i in inside) > LARGEST:
-                    raise EngineError(f"loras must be at most {LARGEST / 1e9:g} GB together, got more in {path.name}")
-                found = [(Path(i.filename).name, z.read(i)) for i in inside]
-        except EngineError:
-            raise
-        except BROKEN as e:
-            raise EngineError(f"loras must be in a zip that can be read, got {path.name}: {e}") from None
-    if not found:
+        return [(path.name, size)]
+    with opened(path) as z:
+        files = [(i.filename, i.file_size) for i in z.infolist() if i.filename.lower().endswith(".safetensors")]
+    if not files:
         raise EngineError(f"loras must be .safetensors files, got {path.name} with none in it")
-    for name, block in found:
-        check_lora(block, f"LoRA {name}")
-    return found
+    if (whole := sum(n for _, n in files)) > (most := max(SMALL, PACKED * size)):
+        got = f"{whole / 1e6:.0f} MB of {size / 1e6:.1f} in {path.name}"
+        raise EngineError(f"loras must be at most {most / 1e6:.0f} MB in a zip of that size, got {got}")
+    return files
+
+
+def unpack(path: Path, name: str) -> bytes:
+    """A LoRA, which may lie in a zip. EngineError for one that is not whole or of another kind."""
+    if not zipfile.is_zipfile(path):
+        block = path.read_bytes()
+    else:
+        with opened(path) as z:
+            block = z.read(name)
+    check_lora(block, f"LoRA {PurePosixPath(name).name}")
+    return block
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with archive(path) as z:
+            yield z
+    except BROKEN as e:
+        raise EngineError(f"loras must be in a zip that can be read, got {path.name}: {e}") from None
