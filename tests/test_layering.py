@@ -11,19 +11,8 @@ from conftest import ROOT
 
 MODELS = {"torch", "diffusers", "transformers", "safetensors"}
 LOW = {"engine.requests", "engine.diffusion", "engine.checkpoints", "engine.vision"}
-SEEN = (
-    "aside",
-    "containers",
-    "images",
-    "reading",
-    "video",
-    "film",
-    "timeline",
-    "sources",
-    "drawing",
-    "annotators",
-    "keypoints",
-)
+SEEN = ("aside", "containers", "images", "reading", "video", "film", "timeline", "sources", "drawing")
+SEEN = (*SEEN, "annotators", "keypoints")
 PAGE = {
     "engine.requests",
     "engine.checkpoints.resolve",

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from engine.checkpoints.manager import ModelManager
 from engine.requests import DrawRequest
 from training import network
 from training.data import KINDS, Look, caption, colour_name, look, picture_of
-from training.loop import BF16, STOP, Run, Weights
+from training.loop import BF16, STOP, Run, Weights, get, put
 from training.network import drop
 
 # The steps themselves on networks of a few channels, where the judge of the decoder speaks at once.
@@ -156,6 +157,30 @@ def test_a_run_stops_saved_when_asked(tmp_path, monkeypatch):
     assert lines(tmp_path)[-1] == {
         "step": "toy", "samples": 20, "minutes": 1.0, "loss": 1.5
     }  # fmt: skip
+
+
+def test_checkpoints_are_read_as_mere_numbers(tmp_path, monkeypatch):
+    """Numpy's are kept as Python's; files of before, which have some, are read; and nothing in a file is run."""
+    monkeypatch.setattr("training.loop.WORK", tmp_path)
+    state = {
+        "n": np.int64(3),
+        "o": {0: {"lr": np.float64(0.1), "betas": (np.float32(0.5), 0.99)}},
+        "on": np.bool_(True),
+    }
+    state |= {"m": [torch.ones(2)], "z": np.arange(3)}
+    put(state, "new")
+    kept = torch.load(tmp_path / "new.pt", weights_only=True)
+    assert [type(kept[k]) for k in ("n", "on", "z")] == [int, bool, torch.Tensor] and kept["o"][0]["betas"] == (
+        0.5,
+        0.99,
+    )
+    torch.save({k: v for k, v in state.items() if k != "z"}, tmp_path / "old.pt")
+    old = get("old")
+    assert old and {k: old[k] for k in ("n", "o", "on")} == {k: state[k] for k in ("n", "o", "on")}
+    torch.save({"n": 1, "run": Path("/")}, tmp_path / "odd.pt")
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        get("odd")
+    assert get("none") is None
 
 
 def test_words_follow_what_is_seen():

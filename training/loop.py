@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -28,21 +29,38 @@ DEVICE = torch.device("cuda" if CUDA else "cpu")
 # A processor that does not multiply in bf16 imitates it, seven times slower than float32.
 FAST = CUDA or (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 BF16 = torch.bfloat16 if FAST else torch.float32  # of the working weights
+# What numpy's numbers are made of in a file: by the names that its versions 1 and 2 have for it.
+SCALAR, DTYPES = np.float64(0).__reduce__()[0], [type(np.dtype(kind)) for kind in "?bhilqBHILQefd"]
+NUMBERS = [*((SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")), np.dtype, *DTYPES]
 STOP = threading.Event()  # asked to end: save, then end
 
 
 def put(state: dict[str, Any], name: str) -> None:
     """Saves ``WORK/<name>.pt``; a kill in the middle leaves the old one whole."""
     WORK.mkdir(parents=True, exist_ok=True)
-    torch.save(state, WORK / f"{name}.part")
+    torch.save(plain(state), WORK / f"{name}.part")
     (WORK / f"{name}.part").replace(WORK / f"{name}.pt")
 
 
 def get(name: str) -> dict[str, Any] | None:
     """What `put` saved under ``name``, on `DEVICE`; None where nothing was."""
     path = WORK / f"{name}.pt"
-    # Counters and rates are numpy's now and then, which the restricted reader refuses; the files are one's own.
-    return torch.load(path, map_location=DEVICE, weights_only=False) if path.exists() else None
+    if not path.exists():
+        return None
+    with torch.serialization.safe_globals(NUMBERS):  # which older files hold
+        return torch.load(path, map_location=DEVICE, weights_only=True)
+
+
+def plain(value: Any) -> Any:
+    """The same with numpy's numbers and arrays, of which counters and rates are made now and then, as Python's and
+    torch's own: the restricted reader knows no others."""
+    if type(value) is dict:
+        return {plain(k): plain(v) for k, v in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def working(x: Tensor) -> Tensor:
