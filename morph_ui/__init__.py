@@ -24,7 +24,7 @@ from morph_ui.panels import AT_ONCE
 from morph_ui.panels.lasting import arrive
 from morph_ui.tabs import draw, edit, interpolate, morph
 from morph_ui.tries import NOTE
-from morph_ui.visitors import sweep, visits
+from morph_ui.visitors import lean, sweep, visits
 
 # In the head and not as css=: Gradio scopes the rules inside @media to .contain, which leaves the page itself out.
 HEAD = f"<style>{(Path(__file__).parent / 'studio.css').read_text(encoding='utf8')}</style>"
@@ -86,6 +86,7 @@ def launch(page: gr.Blocks, routes: Sequence[Any] = (), **options: Any) -> Any:
     """Serves the page with its theme, and ``routes`` beside it; only a visit's own files can be asked for."""
     sweep()
     stay()
+    lean()
     own = {"allowed_paths": [str(visits())], "max_file_size": "120mb", "footer_links": ["api", "settings"]}
     own |= {"app_kwargs": {"routes": [*routes], "middleware": [Middleware(Guard)]}}
     # Whatever is asked takes one of these until its end: of 40, the jobs of one visitor could leave none to others.

@@ -1,7 +1,7 @@
 """Who visits, and what is kept of whoever has gone.
 
-Of itself Gradio keeps ten thousand sessions, each of a megabyte and more on this page, and copies of files that it has
-lost sight of: whoever comes here lets go of what others have left.
+Of itself Gradio keeps ten thousand sessions, and copies of files that it has lost sight of: whoever comes here lets go
+of what others have left.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from time import monotonic, time
+from types import SimpleNamespace
 from typing import Any
 
 from gradio.context import LocalContext
+from gradio.state_holder import SessionState
 
 from engine.requests.files import UPLOADS, own_folder
 
@@ -48,6 +50,23 @@ def come() -> None:
         sweep()
 
 
+def lean() -> None:
+    """Has Gradio's sessions keep no copies of every widget's settings, of which it makes links that are not offered
+    here: they take a megabyte a visit, a tenth of a second of it in which nobody else is answered, and are made anew at
+    every update."""
+    if getattr(SessionState.__init__, "lean", False):
+        return
+    begin = SessionState.__init__
+
+    def begun(state: SessionState, blocks: Any) -> None:
+        bare: Any = SimpleNamespace(default_config=blocks.default_config, blocks={})
+        begin(state, bare)
+        state.blocks_config.config_for_block = lambda *_: {}  # type: ignore[method-assign]
+
+    begun.lean = True  # type: ignore[attr-defined]
+    SessionState.__init__ = begun  # type: ignore[method-assign]
+
+
 def linger() -> None:
     """Within a handler: the hour in which a page that was closed can come back begins anew. Gradio itself counts it
     from when the page was opened."""
@@ -60,13 +79,10 @@ def linger() -> None:
 def tidy(blocks: Any, ahead: float = 0.0) -> None:
     """Lets go of the sessions that are over: of closed pages once their hour to come back has passed (Gradio has then
     forgotten what was made), of programs that are silent, and of all that were silent for a day. ``ahead``: as it would
-    be in so many seconds. Of the others go the copies of every widget's settings, for links that are not offered here.
-    """
+    be in so many seconds."""
     states = blocks.state_holder
     for name, state in list(states.session_data.items()):
         silent = (datetime.now() - states.time_last_used.get(name, datetime.min)).total_seconds() + ahead
-        if silent > MINUTE:  # not under an event's feet
-            state.config_values.clear()
         if silent < DAY and (state.state_data or not (state.is_closed or silent > GONE)):
             continue
         with states.lock:

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from gradio.state_holder import StateHolder
+from gradio.state_holder import SessionState, StateHolder
 
 from morph_ui import visitors
 from morph_ui.panels.lasting import Lasting
 from morph_ui.session import Session
-from morph_ui.visitors import DAY, GONE, sweep, tidy
+from morph_ui.visitors import DAY, GONE, lean, sweep, tidy
 
 
 @pytest.fixture
@@ -42,15 +42,30 @@ def test_sessions_go_when_they_are_over_and_not_before(page, tmp_path):
     come(page, "program", GONE / 2)
     come(page, "silent program", GONE * 2)
     come(page, "silent for a day", DAY * 2, gone)
-    assert page.state_holder["open"].config_values  # a copy of every widget, which nobody asks for
-    come(page, "open", DAY / 2, here)
     tidy(page)
     left = page.state_holder.session_data
     assert {*left} == {"open", "closed, may come back", "program"} == {*page.state_holder.time_last_used}
-    assert left["open"].state_data[page.kept._id] is here and not left["open"].config_values
+    assert left["open"].state_data[page.kept._id] is here
     assert not folder.exists() and gone.owners == 0
     tidy(page, ahead=2 * DAY)
     assert not page.state_holder.session_data
+
+
+def test_a_session_has_no_copies_of_widgets_and_all_else(page, monkeypatch):
+    """Gradio makes them when it comes and at every change, for links that are not offered here."""
+    monkeypatch.setattr(SessionState, "__init__", SessionState.__init__)
+    made = []
+    monkeypatch.setattr(gr.Textbox, "get_config", lambda self, *_: made.append(self) or {})
+    lean(), lean()
+    state = page.state_holder["new"]
+    words = next(b for b in page.blocks.values() if isinstance(b, gr.Textbox))
+    assert state[words._id] is words and {*state.blocks_config.blocks} == {*page.blocks}
+    state[words._id] = gr.Textbox("others", render=False)
+    state._update_config(words._id)
+    state._update_value_in_config(words._id, "more")
+    assert state[words._id].value == "others" and words.value == "words" and not made
+    page.get_config_file()
+    assert made  # but the page itself has them
 
 
 def test_a_page_may_come_back_for_an_hour_after_its_last_job(page):
