@@ -79,7 +79,7 @@ def build(worker: Any, settings: Settings | None = None) -> gr.Blocks:
         filming()
         refresh(page, settings)
         help_keys()
-    return page.queue(max_size=64, default_concurrency_limit=None)
+    return page.queue(max_size=64, default_concurrency_limit=None, api_open=False)
 
 
 def launch(page: gr.Blocks, routes: Sequence[Any] = (), **options: Any) -> Any:

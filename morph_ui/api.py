@@ -16,6 +16,7 @@ from engine.vision.film import opened
 from morph_ui.panels import film
 from morph_ui.panels.status import sentence
 from morph_ui.session import Session
+from morph_ui.visitors import heard
 
 KINDS: dict[type, Any] = {str: gr.Textbox, bool: gr.Checkbox}
 FILM, LORAS, PICTURES = ("mp4", "zip", "report"), ("loras",), ("pictures", "report")
@@ -49,7 +50,7 @@ def api(
         session = Session(finish=Finish())
         try:
             run = session.begin(read(request, dict(zip(inputs, values, strict=True))))
-            for event in run.events(worker):
+            for event in heard(run.events(worker)):
                 if isinstance(event, Frame | Done):
                     run.take(event, session.save)
                 yield {outs["report"]: told(event)}
@@ -124,7 +125,7 @@ def enlarging(worker: Any) -> None:
             found = sources.read_all(pictures or (), values["scale"])
             run = session.enlarge(EnlargeRequest(tuple(found.pictures), **values))
             made, settings, done = video.Stored(session.path("larger")), found.kept(run.request), None
-            for event in made.fill(run.events(worker), settings):
+            for event in made.fill(heard(run.events(worker)), settings):
                 if isinstance(event, Preview):
                     event.picture.save(session.path("detail.png"))
                 elif isinstance(event, Done):
@@ -168,7 +169,7 @@ def filming() -> None:
             finish = finish_of(given)
             film, notes = opened(found, finish, given["loop"])
             path = session.path(f"film.{finish.format}")
-            for part in film.writing(path):
+            for part in heard(film.writing(path)):
                 yield {outs["report"]: told(Progress(part, "writing the film"))}
             yield {outs["film"]: str(path), outs["report"]: film.report | {"notes": [*notes, *film.notes]}}
         except Exception as e:

@@ -7,21 +7,32 @@ of what others have left.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from time import monotonic, time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from gradio.context import LocalContext
 from gradio.state_holder import SessionState
 
+from engine.requests import EngineError
 from engine.requests.files import UPLOADS, own_folder
 
 MINUTE, DAY = 60.0, 86400.0
 GONE = 600.0  # seconds without a word after which a program, which has no page to close, is not waited for
+UNREAD = 16  # messages that wait for somebody who is slow
+T = TypeVar("T")
 _DONE = {"tidy": -DAY, "sweep": -DAY}  # when that was last done
+
+
+class Unheard(EngineError):
+    """Nobody listens."""
+
+    def __init__(self) -> None:
+        super().__init__(f"what is asked for must be listened to, got nobody for {MINUTE:.0f} s")
 
 
 def visits() -> Path:
@@ -36,6 +47,24 @@ def visitor() -> str:
     if request is None:
         return ""
     return request.session_hash or getattr(request.client, "host", None) or ""
+
+
+def heard(events: Iterator[T]) -> Iterator[T]:
+    """The same, within a handler. `Unheard`, after they are closed, once nobody has read for a minute what is told:
+    Gradio knows of a page or a program that goes away, but not of one that asks and never listens."""
+    request, blocks = LocalContext.request.get(None), LocalContext.blocks.get(None)
+    queue = blocks._queue.pending_messages_per_session if blocks else {}
+    unread = queue.get(getattr(request, "session_hash", None))
+    last, before = monotonic(), 0
+    for event in events:
+        size = unread.qsize() if unread else 0
+        if size <= max(before, UNREAD):  # else every event made it longer
+            last = monotonic()
+        before = size
+        if monotonic() - last > MINUTE:
+            getattr(events, "close", lambda: None)()
+            raise Unheard
+        yield event
 
 
 def come() -> None:

@@ -349,3 +349,12 @@ def test_wrong_passwords_are_forgiven_in_time_and_address_by_address():
     for n in range(3 * tries.ADDRESSES):
         own.begin(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}")
     assert len(own._until) == tries.ADDRESSES
+
+
+def test_nothing_is_asked_for_past_the_queue(studio_here):
+    """Such a call would give the first word of an answer, and nobody the rest."""
+    before = len(studio_here.jobs)
+    for way in ("run/edit", "api/edit"):
+        answer = httpx.post(f"{studio_here.api}/{way}", json={"data": [None] * 30, "session_hash": "me"})
+        assert answer.status_code == 404 and "join the queue" in answer.text
+    assert len(studio_here.jobs) == before

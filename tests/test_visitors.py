@@ -7,10 +7,11 @@ import gradio as gr
 import pytest
 from gradio.state_holder import SessionState, StateHolder
 
+from engine.requests import EngineError
 from morph_ui import visitors
 from morph_ui.panels.lasting import Lasting
 from morph_ui.session import Session
-from morph_ui.visitors import DAY, GONE, lean, sweep, tidy
+from morph_ui.visitors import DAY, GONE, MINUTE, UNREAD, heard, lean, sweep, tidy
 
 
 @pytest.fixture
@@ -110,3 +111,59 @@ def test_files_are_swept_by_age_and_only_our_own(tmp_path, monkeypatch):
     sweep(-1.0)
     assert [p.name for p in tmp_path.rglob("*.png")] == ["theirs.png"]
     assert not [*(own / "visits").iterdir()] and not [*(own / "gradio").iterdir()]
+
+
+class Asked:
+    """Whoever asks for what takes long, as a handler sees him, and the messages that wait for him."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.unread, self.closed = [0.0], SimpleNamespace(qsize=lambda: self.size), False
+        self.size = 0
+        monkeypatch.setattr(visitors, "monotonic", lambda: self.now[0])
+        queue = SimpleNamespace(pending_messages_per_session={"me": self.unread})
+        self.blocks = visitors.LocalContext.blocks.set(SimpleNamespace(_queue=queue, state_holder=StateHolder()))
+        self.request = visitors.LocalContext.request.set(SimpleNamespace(session_hash="me"))
+
+    def events(self):
+        try:
+            for n in range(200):
+                self.now[0] += 1.0
+                yield n
+        finally:
+            self.closed = True
+
+    def leave(self):
+        visitors.LocalContext.request.reset(self.request)
+        visitors.LocalContext.blocks.reset(self.blocks)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    asked = Asked(monkeypatch)
+    yield asked
+    asked.leave()
+
+
+def test_what_nobody_listens_to_is_stopped_after_a_minute(asked):
+    seen = []
+    with pytest.raises(EngineError, match="must be listened to, got nobody for 60 s"):
+        for n in heard(asked.events()):
+            asked.size += 1  # told, and not read
+            seen.append(n)
+    assert asked.closed and UNREAD < len(seen) <= UNREAD + MINUTE + 2
+
+
+@pytest.mark.parametrize("read", [lambda n: n, lambda n: n * 3 // 4, lambda n: n - n % 30, lambda n: n - UNREAD])
+def test_whoever_is_slow_is_waited_for(asked, read):
+    """At once, not fast enough, in heaps, behind."""
+    for n in heard(asked.events()):
+        asked.size = n - max(0, read(n))
+    assert asked.closed and n == 199
+
+
+def test_a_page_that_never_listens_keeps_no_device(asked):
+    session = Session()
+    work = Lasting(session, ({} for _ in asked.events()))
+    for _ in work:
+        asked.size += 1
+    assert work.over and asked.closed and session.run.left and not session.watchers

@@ -21,7 +21,7 @@ from gradio.components import Component
 
 from engine.requests import EngineError
 from morph_ui.session import Session
-from morph_ui.visitors import linger
+from morph_ui.visitors import Unheard, heard, linger
 
 COUNTING = Lock()
 GRACE = 60.0  # seconds for which a job goes on when the last page that saw it has gone
@@ -62,10 +62,13 @@ class Lasting:
         with COUNTING:
             self.session.watchers += 1
         try:
-            for new in self.updates:
+            for new in heard(self.updates):
                 self._note(new)
                 yield new
             self.over = True
+        except Unheard:
+            self.over = True
+            self.session.give_up()
         except GeneratorExit:
             Thread(target=self._carry, daemon=True, name="lasting").start()
             raise
