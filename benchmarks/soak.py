@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,25 +126,49 @@ def measure(
         here.calm()
         crowd.run(warm := min(WARM, jobs // 3), visitors, until)
         here.calm()
-        threads, memory = here.asked("watched?forget=1")["threads"], here.memory()
-        crowd.run(jobs - warm, visitors, until)
+        warmed, memory = here.asked("watched?forget=1"), here.memory()
+        with sampled(here) as memories:
+            crowd.run(jobs - warm, visitors, until)
         free = here.calm()
         seen = here.asked("watched?forget=1")
         grown, left, health = here.memory() - memory, here.files() - files, here.asked("health")
         log = here.log()
     figures = told(crowd, seen)
     figures |= {"memory_growth_mb": round(grown, 1), "files_left": len(left)}
-    figures |= {"threads_left": len(more(seen["threads"], threads)), "free_at_the_end": free}
+    threads = more(seen["threads"], warmed["threads"])
+    figures |= {"memory_mb": memories, "threads_left": len(threads), "free_at_the_end": free}
+    grew = Counter(seen["objects"]) - Counter(warmed["objects"])
+    print(
+        "objects more than after the warm-up:", *(f"{n} {name}," for name, n in grew.most_common(12)), file=sys.stderr
+    )
     figures |= {
         "sessions_left": seen["sessions"],
         "tracebacks": bugs(log),
         "minutes": round((monotonic() - began) / 60, 2),
     }
-    for line in (*crowd.lost, *crowd.crossed, *map(str, sorted(left)[:20]), *more(seen["threads"], threads)):
+    for line in (*crowd.lost, *crowd.crossed, *map(str, sorted(left)[:20]), *threads):
         print(line, file=sys.stderr)
     if crowd.lost or crowd.crossed or bugs(log):
         print(log[-8000:], file=sys.stderr)
     return {"model": model, "visitors": visitors, "seed": seed} | figures | {"health": health}
+
+
+@contextmanager
+def sampled(here: Studio, every: float = 1.0) -> Iterator[list[int]]:
+    """MB of the process, filled at the end: some ten of them over the time, of what grows and of what only came."""
+    out, all_, over = list[int](), list[int](), threading.Event()
+
+    def look() -> None:
+        while not over.wait(every):
+            all_.append(round(here.memory()))
+
+    (thread := threading.Thread(target=look, daemon=True)).start()
+    try:
+        yield out
+    finally:
+        over.set()
+        thread.join()
+        out += all_[:: max(1, len(all_) // 10)]
 
 
 def bugs(log: str) -> int:

@@ -7,10 +7,13 @@ hour and a day after the visitors have gone.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -31,6 +34,7 @@ class Watch:
         self.told_to_stop: dict[Any, float] = {}  # a job's seed → when
         self.blocks: Any = None
         self.sessions = 0
+        self.objects = Counter[str]()  # of Python, by their types
         self._lock = threading.Lock()
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,12 +96,15 @@ class Watch:
         sweep(0.0)
         self.sessions = len(states.session_data)
         gc.collect()
+        self.objects = Counter(type(o).__qualname__ for o in gc.get_objects())
+        with suppress(OSError, AttributeError):  # what was given back to the C library and not to the system
+            ctypes.CDLL(None).malloc_trim(0)
 
     def told(self) -> dict[str, Any]:
         threads = sorted(t.name for t in threading.enumerate())
         with self._lock:
             own = {"forwards": self.forwards, "overlapped": self.overlapped, "slowest": self.slowest}
-            own |= {"sessions": self.sessions}
+            own |= {"sessions": self.sessions, "objects": dict(self.objects)}
             jobs = [dict(job) | {"told": self.told_to_stop.get(job["seed"])} for job in self.jobs]
             return own | {"threads": threads, "jobs": jobs, "now": monotonic()}
 

@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,7 @@ class FakeHub:
     list their files and refuse to give them. ``stall``: {file name: bytes after which it waits until ``release`` is
     set}; ``stalled`` is set when one waits. ``cut``: {file name: how many bytes
     each of the next answers gives before it breaks off}, by a reset of the connection where ``reset`` names the file.
+    ``pace``: seconds between two pieces of 64 kB.
     ``ill``: file names that are answered with 500 unless asked for from the start. ``wrong``: file names whose bytes
     are sent changed. ``fail``: status to answer listings with. Large files are sent on to another host, as the hub
     does; ``told``: hosts that saw a token.
@@ -37,7 +39,7 @@ class FakeHub:
         self.reset: set[str] = set()
         self.ill: set[str] = set()
         self.told: set[str] = set()
-        self.fail = 0
+        self.fail, self.pace = 0, 0.0
         self.stalled, self.release = threading.Event(), threading.Event()
 
     def __enter__(self) -> FakeHub:
@@ -179,4 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.release.wait(60)
             self.wfile.write(body[stall - start :])
         else:
-            self._answer(206 if start else 200, headers, body)
+            self._answer(206 if start else 200, headers, b"" if self.hub.pace else body)
+            for at in range(0, len(body) if self.hub.pace else 0, 1 << 16):
+                time.sleep(self.hub.pace)
+                self.wfile.write(body[at : at + (1 << 16)])

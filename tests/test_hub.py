@@ -1,5 +1,6 @@
 """The hub: downloads from a hub on loopback into the client's own cache."""
 
+import os
 import random
 import shutil
 import socket
@@ -235,3 +236,24 @@ def test_the_words_of_progress(monkeypatch):
     assert module._say(100, 500, 0.0, 0) == "0.0 of 0.0 MB, about 45 s left"
     assert module._say(100, 6100, 0.0, 0).endswith(", about 10 min left")
     assert module._say(50, 500, 0.0, 50).endswith("MB") and module._say(500, 500, 0.0, 50).endswith(", checking")
+
+
+def test_parts_that_nobody_goes_on_with_do_not_stay_for_ever(hub, tmp_path):
+    """Those of files that the hub has no longer, of networks given up; the one that is wanted is gone on with."""
+    some(SOURCE)
+    blobs = tmp_path / "cache/models--a--one/blobs"
+    (other := tmp_path / "cache/models--given--up/blobs").mkdir(parents=True)
+    for folder, name in ((blobs, "0" * 64), (blobs, "1" * 64), (other, "2" * 64)):
+        (folder / f"{name}.incomplete").write_bytes(b"half")
+    for part in (*blobs.glob("*.incomplete"), *other.iterdir()):
+        if part.name[0] != "1":
+            os.utime(part, (1, 1))
+    whole(SOURCE)
+    assert hub.gets(WEIGHTS)[-1] > 0 and [p.name for p in tmp_path.rglob("*.incomplete")] == ["1" * 64 + ".incomplete"]
+
+
+def test_a_part_that_is_too_long_is_begun_anew(hub, tmp_path):
+    some(SOURCE)
+    (part := next(tmp_path.rglob("*.incomplete"))).write_bytes(bytes(4_000_000))
+    _, folder = whole(SOURCE)
+    assert (folder / WEIGHTS).read_bytes() == BIG and not part.exists()

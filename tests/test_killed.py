@@ -20,16 +20,19 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import done, picture
+from conftest import done, make_network, picture
+from fakehub import FakeHub
+from huggingface_hub import constants
 from PIL import Image
 
 import engine.__main__ as cli
+from engine.checkpoints.hub import Source, fetch, where
 from engine.checkpoints.manager import Memo
 from engine.diffusion import mapped
 from engine.diffusion.graph_files import GraphFiles
 from engine.jobs import enlarge
 from engine.jobs.cache import ABANDONED, Cache
-from engine.requests import Done, EngineError, MorphRequest, Preview
+from engine.requests import Done, EditRequest, EngineError, MorphRequest, Preview
 from engine.requests.finish import Finish
 from engine.vision import aside, video
 from engine.vision.film import Film, save
@@ -160,6 +163,50 @@ def test_killed_at_any_moment_all_is_whole_or_absent_and_the_next_job_works(mode
     if not group:
         plain = fit(models, tiny, None, group * GROUP)
         assert [f.tobytes() for f in plain.frames] == [f.tobytes() for f in again.frames]
+
+
+def alive(pid):
+    return not os.waitpid(pid, os.WNOHANG)[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are killed by signals")
+def test_killed_while_it_downloads_a_network_is_whole_or_absent_and_goes_on(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    with FakeHub(tmp_path / "repos") as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        resolving = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolving)
+        repo = make_network(hub.folder / "a" / "one")
+        (repo / "more.safetensors").write_bytes(random.Random(1).randbytes(2_000_000))
+        names = sorted(p.relative_to(repo).as_posix() for p in repo.rglob("*") if p.is_file())
+        source, hub.pace = Source(("a/one",), tuple(names)), 0.01
+        kills = 0
+        while (found := where(source)) is None:
+            pid = os.fork()
+            if not pid:
+                try:
+                    [*fetch(source, "one")]
+                except BaseException:
+                    (tmp_path / "said").write_text(traceback.format_exc())
+                finally:
+                    os._exit(1)
+            begun = len(hub.asked)
+            while not any("/resolve/" in path for _, path, _ in hub.asked[begun:]) and alive(pid):
+                time.sleep(0.002)
+            time.sleep(random.Random(kills).uniform(0, 0.2))
+            assert not (tmp_path / "said").exists(), (tmp_path / "said").read_text()
+            if alive(pid):
+                kills += 1
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            for link in tmp_path.glob("cache/models--a--one/snapshots/*/**/*"):
+                own = repo.joinpath(*link.relative_to(tmp_path).parts[4:])
+                assert own.is_dir() or link.read_bytes() == own.read_bytes()  # what has its name is whole
+        assert [*fetch(source, "one")] == []
+        assert kills > 1 and any(hub.gets("more.safetensors")), "nobody was killed in the middle, or went on"
+    assert not [*tmp_path.rglob("*.incomplete")]
+    frames = done(models, EditRequest(FRAMES[0], steps=2, size=64, model=str(found), strength=0.5)).frames
+    assert len(frames) == 1
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -11,7 +11,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from engine.requests import EngineError, Progress
 
 REVISION = "main"
 PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")  # loading one runs whatever code is in it
+LEFT = 30 * 86400  # seconds after which a part of a file is one that nobody waits for
 TICK, PATIENCE, SILENCE, TRIES = 0.2, 10, 5, 4  # seconds: between events, for an answer, without a byte; tries
 
 
@@ -100,6 +102,7 @@ def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
             info = HfApi().model_info(repo, revision=REVISION, files_metadata=True, timeout=PATIENCE)
             place, commit = cache() / f"models--{repo.replace('/', '--')}", str(info.sha)
             files = _list(source, repo, name, info.siblings or (), place, commit)
+            _sweep({file.part for file in files})
             began, first, total = time.monotonic(), sum(f.came() for f in files), sum(f.size for f in files)
             if (free := _free(place)) < total - first:
                 got = f"free for model {name}, got {_gb(free)}"
@@ -109,7 +112,9 @@ def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
                 best = max(best, 0.999 * have / max(total, 1))
                 yield Progress(best, f"fetching {name}: {_say(have, total, began, first)}")
             (place / "refs").mkdir(exist_ok=True)
-            (place / "refs" / REVISION).write_text(commit, encoding="utf8")
+            half = place / "refs" / f".{REVISION}.{os.getpid()}"  # a half name would hide all that is here
+            half.write_text(commit, encoding="utf8")
+            half.replace(place / "refs" / REVISION)
             yield Progress(1.0, f"{name} is here")
             return place / "snapshots" / commit
         except Exception as e:
@@ -118,6 +123,15 @@ def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
                 break
     tried = f" (tried {', '.join(source.repos)})" if len(problems) > 1 else ""
     raise EngineError(min(problems, key=lambda p: p[0])[1] + tried)
+
+
+def _sweep(wanted: Collection[Path]) -> None:
+    """Away with parts that nobody has gone on with for long: of files that the hub has no longer, of networks that were
+    given up. ``wanted``: those that are gone on with now."""
+    for part in cache().glob("models--*/blobs/*.incomplete"):
+        with suppress(OSError):  # another process was quicker
+            if part not in wanted and abs(time.time() - part.stat().st_mtime) > LEFT:
+                part.unlink()
 
 
 def _free(place: Path) -> int:
@@ -174,6 +188,9 @@ def _bring(file: _File) -> Iterator[None]:
 def _download(file: _File) -> Iterator[None]:
     """From where an earlier try stopped; a connection that breaks is taken up again."""
     file.part.touch()
+    if file.part.stat().st_size > file.size:  # another program's, which makes room first
+        file.part.unlink()
+        file.part.touch()
     tries, error, last = TRIES, Exception(), time.monotonic()
     while (have := file.part.stat().st_size) < file.size:
         if not tries:
