@@ -41,13 +41,15 @@ system:
 	    $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium ffmpeg >/dev/null; }
 
 # What is known of holes in what is installed. It asks an index outside, so no test waits for it; its tool has a place
-# of its own, and never comes into the studio's.
-advisories: .venv/installed .venv/advisories
-	.venv/advisories/bin/pip-audit --strict --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+# of its own, and never comes into the studio's. Without an answer it fails, as it does with a hole.
+AUDIT = .venv/advisories/bin/pip-audit
+advisories: .venv/installed $(AUDIT)
+	@$(AUDIT) --strict --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") || \
+	  { echo "error: advisories must be asked for on the network and be none, got what is said above" >&2; exit 1; }
 
-.venv/advisories:
-	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet "pip-audit>=2.9"
+$(AUDIT):
+	@{ $(PYTHON) -m venv .venv/advisories && .venv/advisories/bin/python -m pip install --quiet "pip-audit>=2.9"; } || \
+	  { echo "error: pip-audit must be installed to ask for advisories, got no network for it" >&2; exit 1; }
 
 clean:
 	rm -rf .venv

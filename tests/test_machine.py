@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -607,3 +608,19 @@ def test_frames_are_served_from_any_folder(tmp_path):
         picture(0).save(folder / "0-0000.jpg")
         where = quote(f"{folder.as_posix()}/0-0000.jpg", safe="/:")
         assert urllib.request.urlopen(f"{address}/gradio_api/file={where}", timeout=20).status == 200
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="the Makefile's own")
+@pytest.mark.parametrize(("answers", "code"), [("exit 0", 0), ("echo unreachable >&2; exit 1", 2), (None, 2)])
+def test_advisories_that_cannot_be_asked_for_do_not_pass(tmp_path, answers, code):
+    """Holes, no network, and no network to install what asks."""
+    audit, command = (
+        tmp_path / "pip-audit",
+        ["make", "-o", ".venv/installed", "advisories", f"AUDIT={tmp_path}/pip-audit"],
+    )
+    if answers:
+        audit.write_text(f"#!/bin/sh\n{answers}\n")
+        audit.chmod(0o700)
+    done = subprocess.run([*command, "PYTHON=false"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert (" must be " in done.stderr and "got " in done.stderr) == bool(code) and "Traceback" not in done.stderr
