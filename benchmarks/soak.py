@@ -55,11 +55,12 @@ class Studio:
             sleep(0.2)
 
     def calm(self) -> bool:
-        """Waits until nothing runs or waits; whether that came to be."""
+        """Waits until nothing runs or waits, and the graphs are there that a pause is used for; whether that came to
+        be."""
         until = monotonic() + CALM
         while monotonic() < until:
             health = self.asked("health")
-            if not health["queue"] and not health["running"]:
+            if not health["queue"] and not health["running"] and BACKGROUND not in self.asked("watched")["threads"]:
                 return True
             sleep(0.2)
         return False
