@@ -1,4 +1,5 @@
 # The README's commands. `make run` starts the studio, `make test` runs everything, `make check` is for every commit.
+# TORCH=cpu: at the first install, PyTorch's build without NVIDIA's libraries.
 PYTHON ?= python3
 PORT ?= 7860
 BIN = .venv/bin
@@ -27,6 +28,9 @@ check: .venv/installed-dev
 .venv/installed: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+ifeq ($(TORCH),cpu)
+	$(BIN)/python -m pip install --quiet --index-url https://download.pytorch.org/whl/cpu torch torchvision
+endif
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 
