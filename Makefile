@@ -26,6 +26,7 @@ check: .venv/installed-dev
 	$(BIN)/python -m pytest $(TWO) -x -m "not slow"
 
 .venv/installed: requirements.txt
+	@echo "Installing what the studio needs into .venv. It is large, and takes from five minutes to half an hour."
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 ifeq ($(TORCH),cpu)
