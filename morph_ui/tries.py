@@ -23,7 +23,7 @@ class Tries:
     def begin(self, address: str) -> int:
         """Seconds to wait; 0: it may be tried now, and counts as wrong until `right`."""
         with self._lock:
-            now, name = self._clock(), _network(address)
+            now, name = self._clock(), network(address)
             until = max(now, self._until.pop(name, now)) + EVERY
             if (wait := until - now - AT_ONCE * EVERY) > 1e-6:
                 self._until[name] = until - EVERY
@@ -36,12 +36,13 @@ class Tries:
     def right(self, address: str) -> None:
         """It was none that is wrong."""
         with self._lock:
-            name = _network(address)
+            name = network(address)
             if name in self._until:
                 self._until[name] -= EVERY
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
+    """What one person has of addresses: one of IPv4, of IPv6 the half that is his network's."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

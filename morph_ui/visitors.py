@@ -20,6 +20,7 @@ from gradio.state_holder import SessionState
 
 from engine.requests import EngineError
 from engine.requests.files import UPLOADS, own_folder
+from morph_ui.tries import network
 
 MINUTE, DAY = 60.0, 86400.0
 GONE = 600.0  # seconds without a word after which a program, which has no page to close, is not waited for
@@ -40,13 +41,20 @@ def visits() -> Path:
     return own_folder() / "visits"
 
 
-def visitor() -> str:
+class Visitor(str):
+    """Whoever asks, by name, and the ``address`` from which he does."""
+
+    address = ""
+
+
+def visitor() -> Visitor:
     """Who asks, within a handler: a page or a program by the name that it has for Gradio, one without any by its
     address; "" elsewhere."""
     request = LocalContext.request.get(None)
-    if request is None:
-        return ""
-    return request.session_hash or getattr(request.client, "host", None) or ""
+    address = getattr(getattr(request, "client", None), "host", None) or ""
+    found = Visitor(getattr(request, "session_hash", None) or address)
+    found.address = network(address)
+    return found
 
 
 def heard(events: Iterator[T]) -> Iterator[T]:

@@ -18,8 +18,9 @@ from engine.jobs.queue import Limits, Queue
 from engine.jobs.worker import Job, Worker
 from engine.requests import Cancelled, Done, EngineError, Frame, Progress, Waiting
 from engine.requests.settings import PUBLIC, Settings
+from morph_ui import visitors
 from morph_ui.api import enlarging
-from morph_ui.session import visitor
+from morph_ui.visitors import visitor
 
 OTHERS = [f"visitor {i}" for i in range(19)]
 
@@ -179,6 +180,25 @@ def test_bounds_are_sentences_and_what_runs_is_not_counted(gate):
     assert "too many" not in gate.order and worker.load == (0, 0)
 
 
+def test_whoever_takes_many_names_leaves_room_to_others(gate):
+    def named(name, address):
+        visitor = visitors.Visitor(name)
+        visitor.address = address
+        return visitor
+
+    worker = Worker(gate, limits=Limits(queue=7, each=2))
+    running = worker.submit("running", named("0", "1.2.3.4"))
+    gate.began.acquire()
+    many = [worker.submit("mine", named(str(n), "1.2.3.4")) for n in range(3)]
+    with pytest.raises(EngineError, match=r"^jobs that wait must be at most 3 from one address, got 4; come back in"):
+        read(worker.submit("too many", named("new", "1.2.3.4")))
+    others = [worker.submit("other", named("new", "1.2.3.5")), worker.submit("no page", "a"), worker.submit("b", "b")]
+    gate.leave.release(7)
+    for job in (running, *many, *others):
+        assert len(read(job)) == 1
+    assert "too many" not in gate.order
+
+
 def test_downloads_count_and_their_end_makes_room():
     go = threading.Event()
 
@@ -250,7 +270,7 @@ def test_the_studio_knows_who_asks():
     finally:
         page.close()
     assert asked == [clients[0].session_hash, clients[1].session_hash, clients[0].session_hash]
-    assert all(asked) and visitor() == ""
+    assert all(asked) and {who.address for who in asked} == {"127.0.0.1"} and visitor() == ""
 
 
 def test_jobs_that_wait_take_no_place_from_others(gate):

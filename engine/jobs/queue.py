@@ -13,7 +13,10 @@ from engine.requests import EngineError
 
 @dataclass(frozen=True)
 class Limits:
-    """Jobs that may wait, ``queue`` in all and ``each`` of a visitor, and ``seconds`` that one may run; 0: no limit."""
+    """Jobs that may wait, ``queue`` in all and ``each`` of a visitor, and ``seconds`` that one may run; 0: no limit.
+
+    Whoever takes many names has one address: from it (a visitor's ``address``, where he has one) half of the ``queue``
+    may wait, so that there is always room for others."""
 
     queue: int = 0
     each: int = 0
@@ -61,6 +64,12 @@ class Queue:
         if each and own >= each:
             raise EngineError(
                 f"jobs that wait must be at most {each} a visitor, got {own + 1}; wait for one of yours, or stop it"
+            )
+        address = getattr(job.visitor, "address", "")
+        near = sum(getattr(j.visitor, "address", "") == address for j in self.jobs()) if most and address else 0
+        if near and near >= (half := max(1, most // 2)):
+            raise EngineError(
+                f"jobs that wait must be at most {half} from one address, got {near + 1}; come back in a while"
             )
         if most and len(self) >= most:
             raise EngineError(f"jobs that wait must be at most {most} here, got {len(self) + 1}; come back in a while")
