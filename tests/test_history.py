@@ -16,7 +16,9 @@ from test_easel import LONG, Painter, stroke, until
 from test_points import DAISY, ROSE
 
 from engine.requests import Cancelled, Done, Frame, Progress
+from morph_ui.components import shelf
 from morph_ui.panels import lasting
+from morph_ui.tabs import made
 
 pytestmark = pytest.mark.slow
 FIRST = "#interpolate-player .cell[data-state=done]"
@@ -239,6 +241,16 @@ def test_a_result_is_dragged_anywhere_and_saved_under_its_name(visit, maker):
     page.locator("#interpolate-player .big").drag_to(page.locator("#interpolate-a"))
     page.wait_for_function(
         "/seed5-frame3/.test(document.querySelector('#interpolate-a [data-testid=image] img')?.src || '')"
+    )
+    # From the shelf comes the whole picture, not the small one that is seen.
+    small, name = page.locator("#interpolate-examples img").first, made.pairs()[0]["a"]
+    small.hover()
+    expect(small).to_have_attribute("data-name", name, timeout=LONG)
+    small.drag_to(page.locator("#interpolate-b"))
+    page.wait_for_function(
+        "([name, w]) => { const i = document.querySelector('#interpolate-b [data-testid=image] img');"
+        "return i?.src.includes(name.split('.')[0]) && i.naturalWidth === w; }",
+        arg=[name, Image.open(shelf.EXAMPLES / name).width],
     )
     with page.expect_download() as got:
         page.locator("#interpolate-player .send").click()
