@@ -164,8 +164,13 @@ def test_live_then_rest_then_a_late_live_event(page):
     steps, jobs = page.call("follow", session, sent(phase="rest"), *finished(64))
     assert "A picture of 64 × 64" in said(list(steps)) and jobs.asked[0].sampler == "ddim"
     assert len(list(session.folder.glob("*.png"))) == 1 and session.run.over
+    written = {p.name for p in session.folder.rglob("*.png")}
     steps, jobs = page.call("follow", session, sent(), *finished())  # it waited its turn, and is drawn in full already
     assert said(list(steps)) == "" and not jobs.asked
+    for phase in ("live", "rest"):  # the hand went on: the files of this picture take the place of the others
+        list(page.call("follow", session, sent(2, phase=phase), *finished(64))[0])
+    later = {p.name for p in session.folder.rglob("*.png")}
+    assert len(later) == len(written) and not later & {n for n in written if n.startswith("chrysalis-3-")}
     session.forget()
 
 
