@@ -28,7 +28,6 @@ class Film(Panel):
 
     def __init__(self, tab: str):
         self.status, self.screen = line(tab), player(tab)
-        self.again = gr.Button("Make this frame again", size="sm", elem_id=f"{tab}-again", visible=False)
         label, low = "Tries: choose one for this frame", {"columns": 8, "height": 130, "allow_preview": False}
         self.tried = gr.Gallery(label=label, visible=False, elem_id=f"{tab}-candidates", buttons=[], **low)
         with gr.Row(elem_classes="taking") as taking, gr.Row(elem_classes="take"):
@@ -37,6 +36,7 @@ class Film(Panel):
             self.loras = gr.DownloadButton("LoRAs", visible=False, elem_id=f"{tab}-files", size="sm")
             plain = {"container": False, "min_width": 120, "elem_classes": "back"}
             self.back = gr.Checkbox(True, label="there and back", elem_id=f"{tab}-back", **plain)
+            self.again = gr.Button("Make this frame again", size="sm", elem_id=f"{tab}-again", visible=False)
             files = [".png", ".zip", *ENDINGS]
             self.load = gr.UploadButton("Load settings", file_types=files, size="sm", elem_id=f"{tab}-load")
         with taking:
