@@ -13,11 +13,12 @@ from engine.requests import Done
 from engine.requests.finish import ENDINGS
 from engine.vision import video
 from morph_ui.components.player import player
+from morph_ui.components.player.tries import told, tries
 from morph_ui.panels import AT_ONCE, OFF, Panel, Updates, summary
 from morph_ui.panels.enlarge import Enlarge
 from morph_ui.panels.finish import DRAWN, Finishing, frames_of, shown
 from morph_ui.panels.status import line, sentences
-from morph_ui.session import Run, Session
+from morph_ui.session import Run, Session, name_of
 
 FAR = 10  # times a cross-fade: no more is said of a way than that
 PACES = ((0.15, "an even"), (0.4, "a fairly even"), (math.inf, "an uneven"))  # deviation of the steps from their mean
@@ -28,8 +29,7 @@ class Film(Panel):
 
     def __init__(self, tab: str):
         self.status, self.screen = line(tab), player(tab)
-        label, low = "Tries: choose one for this frame", {"columns": 8, "height": 130, "allow_preview": False}
-        self.tried = gr.Gallery(label=label, visible=False, elem_id=f"{tab}-candidates", buttons=[], **low)
+        self.tried = tries(tab)
         with gr.Row(elem_classes="taking") as taking, gr.Row(elem_classes="take"):
             self.film = gr.Button("MP4", interactive=False, elem_id=f"{tab}-mp4", size="sm")
             self.pngs = gr.Button("PNGs", interactive=False, elem_id=f"{tab}-zip", size="sm")
@@ -91,9 +91,8 @@ class Film(Panel):
         run.selected, frame, r = i, run.frames.get(i), run.request
         inner = frame and run.over and i % (r.frames - 1) and getattr(r, "scheme", "") == "branch"
         several = list(frame.candidates) if inner else []
-        chosen = frame.chosen if several else None
-        gallery = gr.update(visible=bool(several), value=several or None, selected_index=chosen)
-        return {self.again: gr.update(visible=bool(inner)), self.tried: gallery}
+        own = gr.update(visible=True, value=told(several, frame.chosen, name_of(run, i))) if several else OFF
+        return {self.again: gr.update(visible=bool(inner)), self.tried: own}
 
 
 def measures(done: Done) -> list[str]:
