@@ -27,6 +27,7 @@ class Hand:
     turn: int = 0  # the newest change that was heard of
     better: int = 0  # how good a picture of it was asked for: what comes late never takes the place of a better one
     full: int = -1  # the change whose picture in full is there
+    shown: int = 0  # the number of the run that made it
     ticket: int = 0  # of the drawing that is wanted now
 
     def take(self, turn: int, phase: str, making: bool = False) -> int:

@@ -3,6 +3,7 @@ it is still; the full render when it rests (`morph_ui.hand`)."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -70,7 +71,11 @@ def live(worker: Any, state: gr.State, pad: gr.HTML, form: Form, panel: Gallery,
         elif hand.holds(ticket):
             look, kind = (panel, phase) if phase == "rest" else (Glimpse(panel), "live")
             yield from show(worker, session, request, look, **how | {"kind": kind, "keep": {0}})
-        hand.end(ticket, finished=session.kept is not kept)
+        new = session.kept is not kept
+        if new and phase == "rest":
+            discard(session, hand.shown)
+            hand.shown = session.kept.number
+        hand.end(ticket, finished=new)
 
     def wake(session: Session, event: gr.EventData) -> None:
         if hand_of(session).wake(event.turn):
@@ -84,6 +89,14 @@ def live(worker: Any, state: gr.State, pad: gr.HTML, form: Form, panel: Gallery,
     told |= {form.widgets[n].input: "move" for n, f in form.fields.items() if f.type is float and not f.spec.group}
     for event, what in told.items():
         event(None, js=beside(form.tab, what), **QUIET)
+
+
+def discard(session: Session, run: int) -> None:
+    """Deletes what was written of a picture that another one has followed: an hour of drawing has hundreds."""
+    if session.folder:
+        shutil.rmtree(session.folder / f"{run}", ignore_errors=True)
+        for png in session.folder.glob(f"chrysalis-*-{run}-*.png"):
+            png.unlink(missing_ok=True)
 
 
 def hand_of(session: Session) -> Hand:

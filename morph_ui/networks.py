@@ -17,7 +17,7 @@ KNOWS = (
     "It knows single flowers, close up: faces, rooms and animals come back soft or wrong, so choose a Stable Diffusion "
     "network for those."
 )
-HINT = "or the path of a diffusers folder or .safetensors file; then LoRAs: sd15 + /loras/ink.safetensors:0.8"
+HINT = "or where a file of yours lies (.safetensors, a folder); + adds a LoRA: sd15 + /loras/ink.safetensors:0.8"
 
 
 NO_COLOURS = "It can be shown no colours: Draw begins with them, under as much noise as realism says."

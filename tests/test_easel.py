@@ -273,6 +273,14 @@ def test_live_follows_the_hand_and_rests(browser, painter):
         drawn = jobs[-1].request.strokes.resize((int(box["width"]), int(box["height"])))
         assert all(drawn.getpixel((65 + 30 * i, 355))[3] for i in range(10))
         assert len(jobs) - first < 30 and painter.most == 1
+        # Of the pictures in full the last one is kept in the history; what was sent on or taken stays beside it.
+        kept = page.locator("#history .open output")
+        expect(page.locator("#draw-viewer .stage.working")).to_have_count(0, timeout=LONG)
+        expect(kept).to_have_text("1", timeout=LONG)
+        page.locator("#draw-viewer .send").click()
+        page.keyboard.press("Escape")
+        stroke(page, box, (420, 100), (450, 300))
+        expect(kept).to_have_text("2", timeout=LONG)
         # The hand goes on: the full render ends at once, and the new stroke is followed. So does a slider.
         slide, painter.steps = page.get_by_label("Realism").first.fill, 60  # time to come between, on a busy machine
         for y, go_on in ((60, lambda: stroke(page, box, (200, 60), (260, 60))), (90, lambda: slide("0.5"))):

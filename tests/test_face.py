@@ -134,6 +134,11 @@ def test_a_tab_lies_in_one_screen(visit, size):
         stage = box(page, RESULT.format(name))
         assert stage["height"] > 300  # what is made is seen well
         assert page.locator(f"#{name}-advanced").is_visible()
+        if name in ("interpolate", "morph"):  # so it does with frames that stand upright, and a line of two rows
+            page.locator(f"#{name}-player .stage").evaluate("s => s.parentElement.style.setProperty('--ratio', 0.66)")
+            page.locator(f"#{name}-status .status span").evaluate("s => { s.textContent = 'long words '.repeat(15); }")
+            fold = box(page, f"#{name}-finish")
+            assert fold["y"] + fold["height"] <= height and page.locator(f"#{name}-player .cell img").count()
 
 
 @pytest.mark.slow
@@ -146,6 +151,8 @@ def test_on_a_phone_input_make_and_result_follow_each_other(visit):
         tops = [box(page, s)["y"] for s in (first_of, f"#{name}-make", RESULT.format(name), f"#{name}-advanced")]
         assert tops == sorted(tops), (tab, tops)
         assert page.evaluate("document.documentElement.scrollWidth") == SIZES["phone"][0]
+        if f"#{name}-canvas" == first_of.split()[0]:  # who has no wheel can look closer as well
+            assert page.locator(f"{first_of.split()[0]} [data-act=zoomin]").is_visible()
         for where in (f"#{name}-act button", ".take button:visible", ".deck button:visible", ".example-badge:visible"):
             for target in page.locator(where).all():
                 if target.is_visible():

@@ -16,7 +16,9 @@ from test_easel import LONG, Painter, stroke, until
 from test_points import DAISY, ROSE
 
 from engine.requests import Cancelled, Done, Frame, Progress
+from morph_ui.components import shelf
 from morph_ui.panels import lasting
+from morph_ui.tabs import made
 
 pytestmark = pytest.mark.slow
 FIRST = "#interpolate-player .cell[data-state=done]"
@@ -45,7 +47,8 @@ class Made:
     def __iter__(self):
         r, frames = self.request, []
         for i in range(r.total):
-            frames.append(Frame(i, picture(10 * r.seed + i, (48, 48))))
+            own = tuple(picture(10 * r.seed + i + 100 * k, (48, 48)) for k in range(2))
+            frames.append(Frame(i, own[0], own))
             yield frames[-1]
             while not self.maker.go.wait(0.1):
                 if self.cancelled:
@@ -240,6 +243,30 @@ def test_a_result_is_dragged_anywhere_and_saved_under_its_name(visit, maker):
     page.wait_for_function(
         "/seed5-frame3/.test(document.querySelector('#interpolate-a [data-testid=image] img')?.src || '')"
     )
+    # A try that was not chosen goes on as well, and chosen it takes the frame's place.
+    tries = page.locator("#interpolate-candidates")
+    send = tries.get_by_role("button", name="Send try 2 to …")
+    send.scroll_into_view_if_needed(timeout=LONG)
+    page.wait_for_timeout(500)  # a page that scrolls closes menus
+    send.click()
+    page.get_by_role("menuitem", name="To", exact=True).click()
+    page.wait_for_function(
+        "/seed5-frame3-try2/.test(document.querySelector('#interpolate-b [data-testid=image] img')?.src || '')"
+    )
+    tries.get_by_role("button", name="Try 2", exact=True).click()
+    until(page, lambda: maker.jobs[-1].request.picks == ((2, 1),) and maker.jobs[-1].over)
+    expect(page.locator("#interpolate-make")).to_be_visible(timeout=LONG)
+    # From the shelf comes the whole picture, not the small one that is seen.
+    small, name = page.locator("#interpolate-examples img").first, made.pairs()[0]["a"]
+    small.hover()
+    expect(small).to_have_attribute("data-name", name, timeout=LONG)
+    small.drag_to(page.locator("#interpolate-b"))
+    page.wait_for_function(
+        "([name, w]) => { const i = document.querySelector('#interpolate-b [data-testid=image] img');"
+        "return i?.src.includes(name.split('.')[0]) && i.naturalWidth === w; }",
+        arg=[name, Image.open(shelf.EXAMPLES / name).width],
+    )
+    page.locator("#interpolate-player .cell").nth(2).click()
     with page.expect_download() as got:
         page.locator("#interpolate-player .send").click()
         page.get_by_role("menuitem", name="Save").click()

@@ -10,7 +10,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from engine.requests import Done, EngineError, Frame, Progress
+from engine.requests import Done, EngineError, Frame, Preview, Progress
 from engine.requests.settings import Settings
 from morph_ui import live
 from morph_ui.components.canvas import phase_of
@@ -161,11 +161,18 @@ def test_live_then_rest_then_a_late_live_event(page):
     steps, jobs = page.call("follow", session, sent(phase="still"), *finished())
     assert "live · 0.20 s" in said(list(steps)) and session.folder is None
     assert light.decoder == "light" and replace(light, decoder="full") == jobs.asked[0]
-    steps, jobs = page.call("follow", session, sent(phase="rest"), *finished(64))
+    few = session.kept.cells[0]
+    steps, jobs = page.call("follow", session, sent(phase="rest"), Preview(0, picture(9)), *finished(64))
+    assert [next(steps) for _ in range(3)] and session.run.cells[0] is few  # and no noise meanwhile
     assert "A picture of 64 × 64" in said(list(steps)) and jobs.asked[0].sampler == "ddim"
     assert len(list(session.folder.glob("*.png"))) == 1 and session.run.over
+    written = {p.name for p in session.folder.rglob("*.png")}
     steps, jobs = page.call("follow", session, sent(), *finished())  # it waited its turn, and is drawn in full already
     assert said(list(steps)) == "" and not jobs.asked
+    for phase in ("live", "rest"):  # the hand went on: the files of this picture take the place of the others
+        list(page.call("follow", session, sent(2, phase=phase), *finished(64))[0])
+    later = {p.name for p in session.folder.rglob("*.png")}
+    assert len(later) == len(written) and not later & {n for n in written if n.startswith("chrysalis-3-")}
     session.forget()
 
 

@@ -96,8 +96,9 @@ def test_points_go_with_their_pictures_and_come_back_with_them(page, looker):
     expect(chips.first).to_have_text("• 1 point", timeout=LONG)
 
 
-def test_interpolate_goes_on_and_one_way_is_made_again(page, looker):
-    for side, file in (("a", ROSE), ("b", DAISY)):
+def test_interpolate_goes_on_and_one_way_is_made_again(page, looker, tmp_path):
+    picture(0, (96, 64)).save(wide := tmp_path / "wide.png")
+    for side, file in (("a", wide), ("b", DAISY)):
         page.set_input_files(f"#interpolate-{side} input[type=file]", file)
         expect(page.locator(f"#interpolate-{side} img")).to_be_visible(timeout=LONG)
     more, heads = page.locator("#interpolate-more"), page.locator("#interpolate-more .lead .put")
@@ -106,7 +107,13 @@ def test_interpolate_goes_on_and_one_way_is_made_again(page, looker):
     expect(heads.nth(1)).to_have_text("To → 3: + points", timeout=LONG)
     more.locator(".key input").fill("a white daisy")
     heads.nth(0).click()
-    opened(page)
+    box = opened(page)
+    # What frames of the first picture's proportions leave out of the second is dark: a third of its height.
+    expect(box.locator("h4")).to_have_text(["From", "To · what is dark lies outside of the frames"], timeout=LONG)
+    whole, lit = (box.locator(s).last.bounding_box() for s in (".photo", ".cut b"))
+    assert lit["height"] == pytest.approx(whole["height"] * 2 / 3, abs=2) and lit["width"] == pytest.approx(
+        whole["width"], abs=2
+    )
     put(page, (0.2, 0.3, 0.4, 0.5), (0.8, 0.3, 0.7, 0.5))
     page.locator("dialog.points[open] .done").click()
     request = made(page, looker, "interpolate")

@@ -374,13 +374,13 @@ def test_what_frames_leave_out_is_said():
     assert size == (64, 192)
     said = images.notes(MorphRequest((tall, square), size=250), size)
     assert said[0].startswith("Size is 192, not 250") and said[1:] == [
-        "Of picture 1 the middle 7 % is shown; with fit pad it is whole",
-        "Of picture 2 the middle 33 % is shown; with fit pad it is whole",
+        "Of picture 1 the middle 7 % is shown; the shape “square, all of it” (fit pad) shows it whole",
+        "Of picture 2 the middle 33 % is shown; the shape “square, all of it” (fit pad) shows it whole",
     ]
     assert not images.notes(MorphRequest((tall, square), fit="crop"), (256, 256))
     layer = Image.new("RGBA", (300, 300), "red")
     assert images.notes(DrawRequest(strokes=layer, photo=tall), (256, 256)) == ["Of photo the middle 2 % is shown"]
     wide = Image.new("RGB", (1200, 90))
     assert images.notes(InterpolateRequest(square, wide), (256, 256)) == [
-        "Of picture B the middle 8 % is shown; with fit pad it is whole"
+        "Of picture B the middle 8 % is shown; the shape “square, all of it” (fit pad) shows it whole"
     ]

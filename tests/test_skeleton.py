@@ -159,7 +159,7 @@ def close(a, b, tolerance=0.004):
 def test_without_pictures_there_is_a_sentence_and_nothing_else(c):
     c.set("", 0)
     expect(c.root).to_have_text(
-        "Find the people in both pictures, or open keypoints; then drag any joint to where it belongs.",
+        "Find the people in both pictures, or open a pose from a file; then drag any joint to where it belongs.",
         use_inner_text=True,
     )
     expect(c.root.locator("button:visible, svg:visible")).to_have_count(0)

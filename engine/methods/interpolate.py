@@ -114,7 +114,7 @@ def branch(path: Path) -> Frames:
     depths = noise_steps(len(levels), r.steps, r.low, r.high, r.schedule)
     for n, ((distance, frames), k) in enumerate(zip(levels, depths, strict=True)):
         down = sigmas[r.steps - 1 - k :] if r.sampler == "ddim" else model.few_step_sigmas(sigmas[r.steps - 1 - k])
-        doing, tries, fresh = "the middle" if n == 0 else f"level {n + 1} of {len(levels)}", tries_at(r, n), []
+        doing, tries, fresh = "the middle" if n == 0 else f"finer frames, {n + 1} of {len(levels)}", tries_at(r, n), []
         for i in frames:
             parents = path.keys[i - distance], path.keys[i + distance]
             key = (*parents, i / path.last, path.seed(i), i, tries, down[0])
@@ -194,7 +194,7 @@ def join(path: Path, joining: list[list[int]], stream: int, entry: Callable) -> 
         x |= {i: entry(n, i, x, a[n], b[n]) for i in frames}
         ids, part = sorted(x), sigmas[r.steps - 1 - depths[n] : r.steps - depths[n + 1]]
         for group in (ids[i : i + share] for i in range(0, len(ids), share)):
-            doing = f"mixing, level {n + 1} of {len(joining)}"
+            doing = f"mixing, {n + 1} of {len(joining)}"
             out = yield from path.denoise(torch.cat([x[i] for i in group]), group, part, doing)
             x |= dict(zip(group, out.split(1), strict=True))
     yield from path.decode(x)

@@ -153,7 +153,7 @@ def notes(request: Any, size: tuple[int, int] | None) -> list[str]:
         for name, p in found:
             if share := cropped(p.size, size):
                 cut.setdefault(share, []).append(name)
-        remedy = "; with fit pad it is whole" if hasattr(request, "fit") else ""
+        remedy = "; the shape “square, all of it” (fit pad) shows it whole" if hasattr(request, "fit") else ""
         out += [f"of {' and '.join(n)} the middle {share} is shown{remedy}" for share, n in cut.items()]
     return [n[0].upper() + n[1:] for n in out]
 

@@ -29,7 +29,7 @@ function tellOf(v, tab) {
   onward.hidden = !big.getAttribute('src');
   if (!v.made || v.made.id === kept) return;
   kept = v.made.id;
-  const detail = { tab, run: v.run, made: v.made, cells: v.cells, film: v.film || [], ratio: v.ratio, before: v.before };
+  const detail = { tab, run: v.run, made: v.made, cells: v.cells, film: v.film || [], ratio: v.ratio, before: v.before, rest: !!v.rest };
   (window.chrysalisMade ??= []).push(detail);
   window.dispatchEvent(new CustomEvent('chrysalis-made', { detail }));
 }

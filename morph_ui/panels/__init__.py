@@ -153,7 +153,8 @@ def follow(worker: Any, session: Session, run: Run, panel: Panel, clock: Clock) 
     for event in run.events(worker):
         clock.see(event)
         if isinstance(event, Preview):
-            late[event.index] = event
+            if run.kind != "rest":  # what is seen of the hand's drawing is better than noise
+                late[event.index] = event
         else:
             run.take(event, source)
         finished = isinstance(event, Frame)

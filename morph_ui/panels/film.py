@@ -13,11 +13,12 @@ from engine.requests import Done
 from engine.requests.finish import ENDINGS
 from engine.vision import video
 from morph_ui.components.player import player
+from morph_ui.components.player.tries import told, tries
 from morph_ui.panels import AT_ONCE, OFF, Panel, Updates, summary
 from morph_ui.panels.enlarge import Enlarge
 from morph_ui.panels.finish import DRAWN, Finishing, frames_of, shown
 from morph_ui.panels.status import line, sentences
-from morph_ui.session import Run, Session
+from morph_ui.session import Run, Session, name_of
 
 FAR = 10  # times a cross-fade: no more is said of a way than that
 PACES = ((0.15, "an even"), (0.4, "a fairly even"), (math.inf, "an uneven"))  # deviation of the steps from their mean
@@ -28,15 +29,14 @@ class Film(Panel):
 
     def __init__(self, tab: str):
         self.status, self.screen = line(tab), player(tab)
-        self.again = gr.Button("Make this frame again", size="sm", elem_id=f"{tab}-again", visible=False)
-        label, low = "Tries: choose one for this frame", {"columns": 8, "height": 130, "allow_preview": False}
-        self.tried = gr.Gallery(label=label, visible=False, elem_id=f"{tab}-candidates", buttons=[], **low)
+        self.tried = tries(tab)
         with gr.Row(elem_classes="taking") as taking, gr.Row(elem_classes="take"):
             self.film = gr.Button("MP4", interactive=False, elem_id=f"{tab}-mp4", size="sm")
             self.pngs = gr.Button("PNGs", interactive=False, elem_id=f"{tab}-zip", size="sm")
             self.loras = gr.DownloadButton("LoRAs", visible=False, elem_id=f"{tab}-files", size="sm")
             plain = {"container": False, "min_width": 120, "elem_classes": "back"}
             self.back = gr.Checkbox(True, label="there and back", elem_id=f"{tab}-back", **plain)
+            self.again = gr.Button("Make this frame again", size="sm", elem_id=f"{tab}-again", visible=False)
             files = [".png", ".zip", *ENDINGS]
             self.load = gr.UploadButton("Load settings", file_types=files, size="sm", elem_id=f"{tab}-load")
         with taking:
@@ -91,9 +91,8 @@ class Film(Panel):
         run.selected, frame, r = i, run.frames.get(i), run.request
         inner = frame and run.over and i % (r.frames - 1) and getattr(r, "scheme", "") == "branch"
         several = list(frame.candidates) if inner else []
-        chosen = frame.chosen if several else None
-        gallery = gr.update(visible=bool(several), value=several or None, selected_index=chosen)
-        return {self.again: gr.update(visible=bool(inner)), self.tried: gallery}
+        own = gr.update(visible=True, value=told(several, frame.chosen, name_of(run, i))) if several else OFF
+        return {self.again: gr.update(visible=bool(inner)), self.tried: own}
 
 
 def measures(done: Done) -> list[str]:

@@ -1,5 +1,6 @@
 """Pictures beside a canvas: one large with its before and after, the others below; PNGs to take; where they go on."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,9 @@ class Gallery(Panel):
         self.screen.choose(self.choose, state, self.png, **AT_ONCE)
         for button, tab in ((self.under, self.tab), (self.send, self.onward.lower())):
             button.click(lambda session, tab=tab: pass_on(session, tab), state, self.feed, **AT_ONCE)
+
+    def picture(self, session: Session) -> Updates:
+        return {self.screen: json.dumps(session.view() | {"rest": session.run.kind == "rest"})}
 
     def busy(self, session: Session, line: str) -> Updates:
         return super().busy(session, line) | self.larger.ready(False)

@@ -86,6 +86,8 @@ def read_settings(method: str, path: str) -> dict[str, Any]:
 
 
 def wire_points(form: Form, line: gr.HTML) -> None:
-    """The first points on the timeline are there to move something: the form says so, unless it does already."""
-    moved = form.widgets["align"]
+    """The first points on the timeline are there to move something: the form says so, unless it does already. Their
+    window is told what the frames leave out."""
+    moved, fit = form.widgets["align"], form.widgets["fit"]
+    fit.change(None, fit, None, js=f"fit => {{ (window.chrysalisFit ??= {{}}).{form.tab} = fit; }}", **QUIET)
     line.points(None, moved, moved, js="align => align === 'off' ? 'points' : align", **QUIET)

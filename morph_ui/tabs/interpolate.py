@@ -65,7 +65,7 @@ def build(worker: Any, settings: Settings) -> gr.State:
     arrows(worker, form, line, sides)
     line.again(again(worker, panel, line), state, [*panel.components, line], **QUIET)
     panel.again.click(alter(worker, panel, remake), state, panel.components, **QUIET)
-    panel.tried.select(alter(worker, panel, pick), state, panel.components, **QUIET)
+    panel.tried.choose(alter(worker, panel, pick), state, panel.components, **QUIET)
     poses.wire(worker)
     last: dict[str, Any] = {n: gr.Textbox("", visible=False, label=n) for n in ("prompts", "seeds", "points")}
     api(worker, R, ABOUT, FILM, lambda _, values: call(values), {"more": upload("more", MORE)} | last)

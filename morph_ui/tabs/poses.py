@@ -36,7 +36,7 @@ class Poses(Panel):
             find = gr.Button("Find people", elem_id="interpolate-find", **small)
             halt = gr.Button("Stop", variant="stop", visible=False, elem_id="interpolate-find-stop", **small)
             small |= {"file_types": [".json"]}
-            named = {s: (f"Keypoints of {n}", f"interpolate-keypoints-{s}") for s, n in SIDES.items()}
+            named = {s: (f"Pose of {n} from a file", f"interpolate-keypoints-{s}") for s, n in SIDES.items()}
             self.opened = {s: gr.UploadButton(t, elem_id=name, **small) for s, (t, name) in named.items()}
         self.join(find, halt)
 

@@ -57,6 +57,7 @@ async function opened(entry) { return { entry, pictures: await store.pictures(en
 async function show(entry, against = null, i = 0) {
   pause();
   const was = document.activeElement, mine = ++turn, found = await opened(entry);
+  if (lull?.id === entry.id) lull = null;
   if (mine !== turn) return;  // another one was asked for meanwhile
   seen = found; second = against; q('.said').textContent = '';
   if (!seen.pictures.length) return say('That one is no longer there.');

@@ -47,9 +47,15 @@ async function small(blob, side = 240) {
   c.getContext('2d').drawImage(map, 0, 0, c.width, c.height); map.close();
   return new Promise(ok => c.toBlob(ok, 'image/jpeg', .85));
 }
+// Of the pictures at each rest of a hand that is followed, the last stays, and whatever was sent, taken or looked at.
+let lull = null;  // {id, of}: the last, which the next one of the same settings replaces
+document.addEventListener('click', e => { if (e.target.closest?.('.take, .shelf, .deck .send, [data-act=new], [data-act=open]')) lull = null; }, true);
+document.addEventListener('dragstart', () => { lull = null; }, true);
 // A run that has ended: its pictures as the page has them, with the settings that make it again.
-async function take({ tab, made, cells, film, ratio, before }) {
+async function take({ tab, made, cells, film, ratio, before, rest }) {
   if (await store.has(made.id)) return false;
+  const of = JSON.stringify([tab, made.settings]), old = rest && lull?.of === of ? lull.id : null;
+  if (rest) lull = { id: made.id, of };
   const own = Object.keys(made.each).map(Number), shown = cells.filter(c => c.state === 'done' && c.src && (!own.length || own.includes(c.index)));
   const pictures = await Promise.all(shown.map(async c => (await fetch(c.src)).blob()));
   if (!pictures.length || pictures.some(b => !b.type.startsWith('image/'))) return false;
@@ -58,5 +64,6 @@ async function take({ tab, made, cells, film, ratio, before }) {
     film: own.length ? [] : film.map(([i, ms]) => [i, ms]).filter(([i]) => i < pictures.length), before: own.length ? before : '',
     bytes: pictures.reduce((n, b) => n + b.size, 0) + (own.length ? before?.length || 0 : 0), thumb: await small(pictures[own.length ? 0 : pictures.length >> 1]) };
   await keep(entry, pictures);
+  if (old) await store.drop([old]);
   return true;
 }

@@ -15,7 +15,7 @@ const editor = (() => {
   const panes = both.map(s => {
     const pane = part('.panes').appendChild(document.createElement('section'));
     pane.className = 'pane';
-    pane.innerHTML = '<h4></h4><div class="photo"><img alt="" draggable="false"><svg aria-hidden="true"></svg></div>';
+    pane.innerHTML = '<h4></h4><div class="photo"><img alt="" draggable="false"><i class="cut" hidden><b></b></i><svg aria-hidden="true"></svg></div>';
     const photo = pane.querySelector('.photo'), at = e => { const r = photo.getBoundingClientRect(); return [clamp((e.clientX - r.left) / r.width), clamp((e.clientY - r.top) / r.height)]; };
     photo.addEventListener('click', e => { if (!caught && !e.target.closest('.pt') && photo.querySelector('img').src) put(s, ...at(e)); });
     photo.addEventListener('pointerdown', e => {
@@ -37,8 +37,14 @@ const editor = (() => {
       held = null;
       if (moved) tell();
     });
-    return { pane, photo, name: pane.querySelector('h4'), img: pane.querySelector('img'), svg: pane.querySelector('svg'), dots: [] };
+    return { pane, photo, name: pane.querySelector('h4'), cut: pane.querySelector('.cut'), img: pane.querySelector('img'), svg: pane.querySelector('svg'), dots: [] };
   });
+  // What of a picture (its width over its height is ``own``) frames of proportions ``frame`` leave out, is dark; they cover it.
+  function crop({ cut, name }, own, frame, title) {
+    const w = Math.min(1, frame / own), h = Math.min(1, own / frame), out = frame && Math.min(w, h) < .99;
+    cut.hidden = !out; name.textContent = out ? `${title} · what is dark lies outside of the frames` : title;
+    Object.assign(cut.firstChild.style, { left: `${50 - 50 * w}%`, top: `${50 - 50 * h}%`, width: `${100 * w}%`, height: `${100 * h}%` });
+  }
   const percent = v => `${Math.round(100 * v)} %`;
   const where = (s, i) => i === pairs.length ? pending.at : pairs[i].slice(2 * s, 2 * s + 2);
 
@@ -179,19 +185,23 @@ const editor = (() => {
   part('.new').addEventListener('click', add);
 
   return {
-    // ``names`` and ``paths`` of both pictures, ``pairs``; ``tell(pairs)`` after every change, ``ask()`` for arrows, ``closed()``.
+    // ``names`` and ``paths`` of both pictures, ``pairs``; ``fit`` of the frames, to the picture at ``first``; ``tell(pairs)`` after every change, ``ask()`` for arrows, ``closed()``.
     async open(what) {
       own = what; pairs = copy(what.pairs); pending = held = arrows = null; past = []; wrong = word = ''; stepped = false;
       part('.head b').textContent = `${what.names[0]} → ${what.names[1]}`; part('.told').textContent = '';
       part('.legend').innerHTML = `<svg viewBox="0 0 34 10" aria-hidden="true"><path d="M3 5 L24 5 M32 5 L24 1 L24 9 Z"/><circle cx="3" cy="5" r="2.6"/></svg>Arrows lead from where a part is in ${what.names[0]} to where it is in ${what.names[1]}. The dot marks its place in this picture; the fainter, the less sure.`;
       part('.show').ariaPressed = 'false';
-      panes.forEach(({ name, img, photo }, s) => { name.textContent = what.names[s]; img.removeAttribute('src'); img.alt = what.names[s]; photo.style.setProperty('--ratio', 1); });
+      panes.forEach((pane, s) => { const { img, photo } = pane; crop(pane, 1, 0, what.names[s]); img.removeAttribute('src'); img.alt = what.names[s]; photo.style.setProperty('--ratio', 1); });
       draw(); line(); box.showModal();
-      await Promise.all(panes.map(async ({ img, photo }, s) => {
-        const got = await server.shown({ path: what.paths[s] }).catch(() => ({ error: 'The studio does not answer.' }));
+      const read = path => server.shown({ path }).catch(() => ({ error: 'The studio does not answer.' })), k = what.paths.indexOf(what.first);
+      const shown = what.paths.map(read), first = k < 0 ? read(what.first) : shown[k];
+      await Promise.all(panes.map(async (pane, s) => {
+        const { img, photo } = pane, got = await shown[s], { ratio } = await first;
         if (own !== what) return;
         if (got.error) { wrong = got.error; return line(); }
         photo.style.setProperty('--ratio', got.ratio); img.src = got.url;
+        const frame = { fit: Math.min(3, Math.max(1 / 3, ratio || 1)), crop: 1 }[what.fit] || 0;  // (padded: it is whole)
+        crop(pane, got.ratio, frame, what.names[s]);
       }));
     },
     // What came of ``ask``.

@@ -14,7 +14,7 @@ from morph_ui.session import inline
 
 MOST = 64  # people a side; skeleton.js knows it too
 SIDE = 640  # pixels of the longer side of the copies that are shown
-INVITATION = "Find the people in both pictures, or open keypoints; then drag any joint to where it belongs."
+INVITATION = "Find the people in both pictures, or open a pose from a file; then drag any joint to where it belongs."
 
 
 def skeletons(tab: str) -> gr.HTML:

@@ -68,6 +68,7 @@ function edit(k) {
   const from = document.activeElement;
   editor.open({
     names: [nameOf(way[2]), nameOf(way[3])], paths: [way[0].path, way[1].path], pairs: pointsOf(way),
+    first: stops()[0].path, fit: window.chrysalisFit?.[OWN.tab] || 'fit',
     tell: pairs => {
       const first = !counted();
       kept.points[key] = pairs; chips(); tell();
