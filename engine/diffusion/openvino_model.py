@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from math import inf, prod
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.diffusion.plain import Plain
+
+Span = tuple[int, int]  # addresses
 
 
 class Graph:
@@ -72,11 +77,13 @@ def save(model: Any, place: Path) -> None:
     ov.save_model(model, place / "graph.xml", compress_to_fp16=False)
 
 
-def read(place: Path) -> Any:
-    """What `save` has put there, mapped from the file."""
+def read(place: Path) -> tuple[Any, set[Span]]:
+    """What `save` has put there, mapped from the file, and where: it lies there while the model lives."""
     import openvino as ov
 
-    return ov.Core().read_model(place / "graph.xml")
+    before = spans(place)
+    model = ov.Core().read_model(place / "graph.xml")
+    return model, spans(place) - before
 
 
 def installed() -> str:
@@ -93,19 +100,49 @@ def wide(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def convert(part: Plain, given: tuple[Tensor, ...]) -> Any:
-    """OpenVINO's model of a part for any number of rows of any size, in float32. Its frontend is called itself: what
-    wraps it reports to its makers."""
+    """OpenVINO's model of a part for any number of rows of any size, in float32.
+
+    Its frontend is called itself: what wraps it reports to its makers. `torch.jit.trace` would keep what it records of
+    every module for good (24 MB a UNet); the graph alone goes, has the weights as inputs, and is quicker made.
+    """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # `OpenVino` looks whether they are right
     for category in (DeprecationWarning, FutureWarning, UserWarning):
         warnings.filterwarnings("ignore", category=category, module=r"torch\.jit|openvino")
-    given = tuple(t.expand(2, *t.shape[1:]) for t in wide(given))
-    traced = torch.jit.trace(part.float(), given, check_trace=False)
-    decoder = TorchScriptPythonDecoder(traced, example_input=given)
+    part, given = part.float(), tuple(small(t).expand(2, *small(t).shape[1:]) for t in wide(given))
+    graph, _ = torch.jit._get_trace_graph(part, given)
     frontend = FrontEndManager().load_by_framework("pytorch")
-    return frontend.convert(frontend.load(decoder))
+    decoder = TorchScriptPythonDecoder(SimpleNamespace(inlined_graph=graph), example_input=given)
+    model = frontend.convert(frontend.load(decoder))
+    fill(model, [value.debugName() for value in graph.inputs()][len(given) :], part)
+    return model
+
+
+def small(t: Tensor) -> Tensor:
+    """One row, and of a picture a corner: tracing takes memory by the size, and what it finds is for any."""
+    sides = []
+    for side in t.shape[2:] if t.ndim == 4 else ():
+        while side % 32 == 0:
+            side //= 2
+        sides.append(side)
+    return t[:1, :, : sides[0], : sides[1]] if sides else t[:1]
+
+
+def fill(model: Any, names: list[str], part: Plain) -> None:
+    """Puts a part's weights where a model has inputs of those names."""
+    from openvino import opset13
+
+    inputs = {own.friendly_name: own for own in model.get_parameters()}
+    state = {id(t): (key, t) for key, t in part.state_dict(keep_vars=True).items()}  # shared ones are one input
+    for name, (key, t) in zip(names, state.values(), strict=True):
+        if (old := inputs.get(name)) is not None:
+            own = opset13.constant(t.data.contiguous().numpy(), shared_memory=True)
+            own.friendly_name = key
+            old.output(0).replace(own.output(0))
+            model.remove_parameter(old)
+    model.validate_nodes_and_infer_types()
 
 
 def measures(model: Any) -> tuple[int, int]:
@@ -130,15 +167,52 @@ def free() -> float:
     return inf
 
 
-def let_go(place: Path | None) -> None:
-    """Gives back what compiling has left: the heap's free pages, and those of the graph's file, of which what was
-    compiled has its own copy (they can be read again)."""
-    if sys.platform != "linux":
-        return
-    with suppress(OSError, ValueError, AttributeError):
-        c = ctypes.CDLL(None)
-        for line in Path("/proc/self/maps").read_text(encoding="utf8").splitlines() if place else ():
-            if str(place) in line:
+def spans(place: Path | None) -> set[Span]:
+    """Where files below ``place`` lie in memory, on Linux."""
+    found = set()
+    with suppress(OSError, ValueError):
+        lines = Path("/proc/self/maps").read_text(encoding="utf8").splitlines() if place else ()
+        for line in lines:
+            if f" {place.resolve() if place else ''}/" in line:
                 start, end = (int(n, 16) for n in line.split()[0].split("-"))
-                c.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), 4)  # MADV_DONTNEED
-        c.malloc_trim(0)
+                found.add((start, end))
+    return found
+
+
+def held(place: Path | None, tensors: list[Tensor]) -> set[Span]:
+    """Where files below ``place`` lie that hold such tensors."""
+    at = {t.untyped_storage().data_ptr() for t in tensors}
+    return {(start, end) for start, end in spans(place) if any(start <= p < end for p in at)}
+
+
+def leave(own: set[Span]) -> None:
+    """What was read of the files at ``own`` leaves memory, and can be read again. Whoever calls holds on to what lies
+    there: else it could be another's memory by now."""
+    c: Any = ctypes.CDLL(None) if own else None
+    for start, end in own:
+        c.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), 4)  # MADV_DONTNEED
+
+
+def trim() -> None:
+    """Gives back the heap's free pages, where C's library can."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def lean(own: set[Span]) -> Iterator[None]:
+    """Inside, what is read at ``own`` leaves at once."""
+
+    def leaving() -> None:
+        while not over.wait(0.05):
+            leave(own)
+
+    over, thread = threading.Event(), threading.Thread(target=leaving, name="graphs")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        leave(own)
