@@ -114,7 +114,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve() / "graphs"
         table("MB resident", memory(args.model, folder))
-        table("seconds", {kind: first(kind, args.model, folder, args.repeats) for kind in COMMANDS if args.repeats})
+        if args.repeats:
+            table("seconds", {kind: first(kind, args.model, folder, args.repeats) for kind in COMMANDS})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from diffusers.models.attention_processor import AttnProcessor
 
 from benchmarks.tiny import done, make_controls, make_flora
 from engine.checkpoints.manager import ModelManager
-from engine.diffusion import lora, mapped, openvino_graphs, openvino_model
+from engine.diffusion import lora, mapped, openvino_graphs, pages
 from engine.diffusion.background import Background
 from engine.diffusion.control import ControlInput
 from engine.diffusion.cuda_graphs import CudaGraphs
@@ -518,10 +518,10 @@ def test_what_is_let_go_of_is_read_again(tmp_path):
         mapped.write(tensors, tmp_path / name)
     read, beside = mapped.read(tmp_path / "own"), mapped.read(tmp_path / "other")
     assert torch.equal(read["a"], own["a"]) and torch.equal(beside["b"], other["b"])
-    held = openvino_model.held(tmp_path, [*read.values(), torch.ones(3)])
-    assert held == openvino_model.spans(tmp_path / "own") < openvino_model.spans(tmp_path) and len(held) == 1
+    held = pages.held(tmp_path, [*read.values(), torch.ones(3)])
+    assert held == pages.spans(tmp_path / "own") < pages.spans(tmp_path) and len(held) == 1
     before = resident(held)
-    with openvino_model.lean(held):
+    with pages.lean(held):
         assert torch.equal(read["a"], own["a"])
     assert resident(held) < before // 10
     assert torch.equal(read["a"], own["a"])

@@ -26,7 +26,8 @@ from engine.diffusion.background import Background
 from engine.diffusion.executor import Executor
 from engine.diffusion.graph_files import GraphFiles
 from engine.diffusion.memory import short_of_memory
-from engine.diffusion.openvino_model import Graph, convert, free, installed, measures, trim, wide
+from engine.diffusion.openvino_model import Graph, check, convert, installed, measures
+from engine.diffusion.pages import Span, free, held, lean, leave, trim
 from engine.diffusion.plain import Plain
 
 OLDEST = (2025, 2)  # older ones were never tried
@@ -64,13 +65,12 @@ class OpenVino(Executor):
 
     def __init__(self, dtype: torch.dtype, folder: Path | None, limit: int = LIMIT):
         super().__init__()
-        self.dtype, self.folder, self.limit = dtype, folder, limit
-        self.background = Background(self._begin)
+        self.dtype, self.limit, self.background = dtype, limit, Background(self._begin)
         self._lock = threading.Lock()
         self._graphs = OrderedDict[Key, Graph]()
         self._asked: dict[Key, Asked] = {}  # what waits for a pause
         self._again: dict[Key, float] = {}  # when what was asked for may be asked for again
-        self._begun = self._off = self._awaited = False
+        self._begun = self._off = self._awaited = self._used = False
         self._rested = 0.0  # when nothing will have been asked for long enough
         kind = str(dtype).removeprefix("torch.")
         self._files = GraphFiles(folder, f"{installed()}-{torch.__version__}-{kind}-{FORMAT}")
@@ -87,6 +87,9 @@ class OpenVino(Executor):
         try:
             if not known:
                 self._ask(Asked(key, part, part.tensors(), tuple(t[:1].clone() for t in given), threads))
+            if graph and not self._used:
+                self._used = True
+                self.background.add(self._pause)
             return graph(given) if graph else None
         except Exception as e:
             self._fail(key, part.name, e)
@@ -105,13 +108,7 @@ class OpenVino(Executor):
 
     def keep(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """They lie in a file, on systems that let go of its pages: a graph has its own copy of them."""
-        if sys.platform != "linux" or self._off:
-            return make()
-        place, made = self._files.get(name), {}
-        if place is None:
-            made = make()
-            place = self._files.put(name, lambda p: mapped.write(made, p)) if mapped.dense(made) else None
-        return made if place is None else mapped.read(place)
+        return make() if sys.platform != "linux" or self._off else mapped.kept(self._files, name, make)
 
     def _ask(self, asked: Asked) -> None:
         key, name = asked.key, asked.part.name
@@ -128,10 +125,16 @@ class OpenVino(Executor):
             with self._lock:
                 if graph and key in self._again:  # or the network has left meanwhile
                     self._graphs[key] = graph
+            self._tidy()
         except Gone:
             pass
         except BaseException as e:  # whatever it was, torch goes on
             self._fail(key, part, e)
+
+    def _pause(self) -> None:
+        with suppress(Gone):
+            self._rest()
+            self._tidy()
 
     def _fail(self, key: Key, part: str, error: BaseException) -> None:
         with self._lock:
@@ -156,8 +159,6 @@ class OpenVino(Executor):
             sleep(0.05)
             self._still(key)
 
-    # ------------------------------------------------------------------------------------------ in the background
-
     def _begin(self) -> None:
         """Imports OpenVINO, and has it start its threads while this one is of ordinary priority, which they inherit."""
         if self._begun or self._off:
@@ -180,21 +181,29 @@ class OpenVino(Executor):
     def _make(self, asked: Asked) -> Graph:
         part, folder = self._twin(asked), self._files.folder
         model, own = self._model(asked, part)
-        lent = openvino_model.held(folder, asked.weights)  # torch's own, which it reads again when it has to
+        lent = held(folder, asked.weights)  # torch's own, which it reads again when it has to
         self._still(asked.key)
         model.reshape({i: list(t.shape) for i, t in zip(model.inputs, asked.given, strict=True)})
         constants, most = measures(model)
         size = int(PACKED * constants + LIVE * most)
         self._room(asked, size, 0)
-        trim()
-        openvino_model.leave(lent)
-        with openvino_model.lean(own):
+        self._tidy()
+        leave(lent)
+        with lean(own):
             graph = Graph(openvino_model.compiled(model, asked.threads, self.dtype), size, asked.weights)
         self._still(asked.key)
-        self._check(asked, part, graph)
-        openvino_model.leave(own | lent)
-        trim()
+        check(graph, part, asked.given, EQUAL[self.dtype])
+        leave(own | lent)
         return graph
+
+    def _tidy(self) -> None:
+        """What graphs have between their layers, and what is free, goes back to the system."""
+        self._used = False
+        with self._lock:
+            graphs = list(self._graphs.values())
+        for graph in graphs:
+            graph.rest()
+        trim()
 
     def _twin(self, asked: Asked) -> Plain:
         """The part as it was asked for. If something has come into its modules since, it is to be asked for again."""
@@ -205,7 +214,7 @@ class OpenVino(Executor):
             self._again.pop(asked.key, None)
         raise Gone
 
-    def _model(self, asked: Asked, part: Plain) -> tuple[Any, set[openvino_model.Span]]:
+    def _model(self, asked: Asked, part: Plain) -> tuple[Any, set[Span]]:
         """OpenVINO's model of it, and where in memory its file is."""
         name, most = f"{part.name}-{part.digest()}", sum(t.nbytes for t in asked.weights)
         place = self._files.get(name)
@@ -238,12 +247,3 @@ class OpenVino(Executor):
                     raise Gone
         if free() < size + more + (200 << 20):
             raise MemoryError
-
-    @torch.no_grad()
-    def _check(self, asked: Asked, part: Plain, graph: Graph) -> None:
-        """Torch's own numbers are what a graph must have; it is warm then, too."""
-        given = wide(asked.given)
-        for own, found in zip(part.float()(*given), graph(given), strict=True):
-            gap, most = (own - found).abs().max(), own.abs().max().clamp(min=1)
-            if not gap <= EQUAL[self.dtype] * most:
-                raise ValueError(f"a difference of {gap:.2g} beside {most:.2g}")

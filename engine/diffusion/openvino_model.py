@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import metadata
-from math import inf, prod
+from math import prod
 from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
@@ -18,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.diffusion.pages import Span, spans
 from engine.diffusion.plain import Plain
-
-Span = tuple[int, int]  # addresses
 
 
 class Graph:
@@ -28,8 +24,8 @@ class Graph:
     while it lives no others can lie where they do, which is what it is found by."""
 
     def __init__(self, compiled: Any, size: int, weights: list[Tensor]):
-        self._request, self.size, self.used = compiled.create_infer_request(), size, monotonic()
-        self._weights = weights
+        self._compiled, self._request = compiled, compiled.create_infer_request()
+        self.size, self.used, self._weights = size, monotonic(), weights
 
     def __call__(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.used = monotonic()
@@ -44,6 +40,11 @@ class Graph:
             for whole, one in zip(out, rows, strict=True):
                 whole[row] = one[0]
         return tuple(out)
+
+    def rest(self) -> None:
+        """Gives back what lies between its layers; the next call takes it again."""
+        with suppress(AttributeError):  # of an OpenVINO that cannot
+            self._compiled.release_memory()
 
 
 def compiled(model: Any, threads: int, dtype: torch.dtype) -> Any:
@@ -159,60 +160,11 @@ def measures(model: Any) -> tuple[int, int]:
     return weights, most
 
 
-def free() -> float:
-    """Bytes of memory that a program may still take, where the system tells."""
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/meminfo").read_text(encoding="utf8").splitlines()
-        return int(next(s for s in lines if s.startswith("MemAvailable")).split()[1]) * 1024
-    return inf
-
-
-def spans(place: Path | None) -> set[Span]:
-    """Where files below ``place`` lie in memory, on Linux."""
-    found = set()
-    with suppress(OSError, ValueError):
-        lines = Path("/proc/self/maps").read_text(encoding="utf8").splitlines() if place else ()
-        for line in lines:
-            if f" {place.resolve() if place else ''}/" in line:
-                start, end = (int(n, 16) for n in line.split()[0].split("-"))
-                found.add((start, end))
-    return found
-
-
-def held(place: Path | None, tensors: list[Tensor]) -> set[Span]:
-    """Where files below ``place`` lie that hold such tensors."""
-    at = {t.untyped_storage().data_ptr() for t in tensors}
-    return {(start, end) for start, end in spans(place) if any(start <= p < end for p in at)}
-
-
-def leave(own: set[Span]) -> None:
-    """What was read of the files at ``own`` leaves memory, and can be read again. Whoever calls holds on to what lies
-    there: else it could be another's memory by now."""
-    c: Any = ctypes.CDLL(None) if own else None
-    for start, end in own:
-        c.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), 4)  # MADV_DONTNEED
-
-
-def trim() -> None:
-    """Gives back the heap's free pages, where C's library can."""
-    if sys.platform == "linux":
-        with suppress(AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextmanager
-def lean(own: set[Span]) -> Iterator[None]:
-    """Inside, what is read at ``own`` leaves at once."""
-
-    def leaving() -> None:
-        while not over.wait(0.05):
-            leave(own)
-
-    over, thread = threading.Event(), threading.Thread(target=leaving, name="graphs")
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        leave(own)
+@torch.no_grad()
+def check(graph: Graph, part: Plain, given: tuple[Tensor, ...], most: float) -> None:
+    """ValueError unless a graph's numbers are torch's own, at most so far apart, as a share of the largest."""
+    given = wide(given)
+    for own, found in zip(part.float()(*given), graph(given), strict=True):
+        gap, large = (own - found).abs().max(), own.abs().max().clamp(min=1)
+        if not gap <= most * large:
+            raise ValueError(f"a difference of {gap:.2g} beside {large:.2g}")
