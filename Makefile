@@ -1,4 +1,5 @@
 # The README's commands. `make run` starts the studio, `make test` runs everything, `make check` is for every commit.
+# TORCH=cpu: at the first install, PyTorch's build without NVIDIA's libraries.
 PYTHON ?= python3
 PORT ?= 7860
 BIN = .venv/bin
@@ -25,8 +26,12 @@ check: .venv/installed-dev
 	$(BIN)/python -m pytest $(TWO) -x -m "not slow"
 
 .venv/installed: requirements.txt
+	@echo "Installing what the studio needs into .venv. It is large, and takes from five minutes to half an hour."
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+ifeq ($(TORCH),cpu)
+	$(BIN)/python -m pip install --quiet --index-url https://download.pytorch.org/whl/cpu torch torchvision
+endif
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 
