@@ -61,7 +61,7 @@ def work(model: str, who: str, folder: Path) -> dict[str, int]:
             run()
             models.executor.ready()
             out[kind] = resident()
-    return out | {"peak": peak(models.device)["resident_mb"]}
+    return out | {"peak": int(peak(models.device)["resident_mb"])}
 
 
 def memory(model: str, folder: Path) -> dict[str, dict[str, int]]:
