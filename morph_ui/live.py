@@ -16,7 +16,7 @@ from engine.requests import DrawRequest, EngineError
 from morph_ui.components.canvas import beside, phase_of
 from morph_ui.form import Form
 from morph_ui.hand import Hand
-from morph_ui.panels import AT_ONCE, NO_FILE, QUIET, Updates, show
+from morph_ui.panels import AT_ONCE, NO_FILE, QUIET, Updates, helped, show
 from morph_ui.panels.gallery import Gallery
 from morph_ui.panels.status import message
 from morph_ui.session import Run, Session, inline
@@ -49,7 +49,7 @@ class Glimpse(Gallery):
         return lambda run, i, picture: inline(picture)
 
     def summary(self, run: Run) -> str:
-        return f"live · {run.done.seconds:.2f} s" if run.done else ""
+        return f"live · {run.done.seconds:.2f} s{helped(run.done)}" if run.done else ""
 
 
 def live(worker: Any, state: gr.State, pad: gr.HTML, form: Form, panel: Gallery, ask: Ask) -> None:

@@ -1,5 +1,6 @@
 """Graphs answer as torch does, only what is plain goes to them, and whatever befalls them no picture is lost."""
 
+import gc
 import importlib.util
 import logging
 import os
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,7 @@ from diffusers.models.attention_processor import AttnProcessor
 
 from benchmarks.tiny import done, make_controls, make_flora
 from engine.checkpoints.manager import ModelManager
-from engine.diffusion import lora, openvino_graphs
+from engine.diffusion import lora, mapped, openvino_graphs, pages
 from engine.diffusion.background import Background
 from engine.diffusion.control import ControlInput
 from engine.diffusion.cuda_graphs import CudaGraphs
@@ -31,6 +33,7 @@ from engine.diffusion.graph_files import GraphFiles
 from engine.diffusion.guidance import Conditioning
 from engine.requests import DrawRequest
 from engine.vision import images
+from morph_ui.panels import summary
 
 if importlib.util.find_spec("openvino") is None:  # not imported before the engine does it
     pytest.skip("openvino is not installed", allow_module_level=True)
@@ -49,7 +52,7 @@ def manager(folder: Path | None = None, dtype: torch.dtype = torch.float32) -> M
 
 
 def ready(models: ModelManager) -> None:
-    models.executor.background.wait()
+    models.executor.ready()
 
 
 @torch.no_grad()
@@ -79,6 +82,8 @@ def network(kind: str, folder: Path) -> Path:
 def test_every_part_is_equal_at_every_size(kind, sizes, tmp_path):
     name, models = str(network(kind, tmp_path / "net")), manager(tmp_path / "graphs")
     equal(name, models, sizes)
+    if kind != "flora":
+        return
     again = manager(tmp_path / "graphs")  # another start: nothing is converted
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(openvino_graphs, "convert", lambda *_: pytest.fail("what is on disk was converted again"))
@@ -196,6 +201,7 @@ def test_only_plain_calls_go_to_graphs(warm, what):
     elif what == "tiles":
         model.vae.enable_tiling()
         undo = model.vae.disable_tiling
+    before = set(models.executor._again)
     with torch.set_grad_enabled(what == "learning"), around:
         model.answered.clear()
         try:
@@ -203,6 +209,7 @@ def test_only_plain_calls_go_to_graphs(warm, what):
         finally:
             undo()
     assert model.executor == ("openvino" if what == "plain" else "torch")
+    assert set(models.executor._again) == before  # and none is made that nobody would ask
 
 
 def test_weights_that_are_merged_in_are_other_weights(tmp_path):
@@ -231,6 +238,11 @@ def test_a_job_says_who_answered_and_torch_is_always_to_be_had(tiny):
     again = done(models, r)
     assert (first.executor, again.executor) == ("torch", "openvino")
     assert np.abs(np.asarray(first.frames[0], int) - np.asarray(again.frames[0])).max() <= 1
+    # The page's line says it; torch goes without saying.
+    assert [t.endswith(" with OpenVINO") for t in (summary(first, "pictures"), summary(again, "pictures"))] == [
+        False,
+        True,
+    ]
     assert type(executor("torch", CPU, torch.float32)) is Executor
     assert type(executor("auto", torch.device("cuda"), torch.half)) is CudaGraphs
     assert type(executor("auto", torch.device("mps"), torch.half)) is Executor
@@ -253,7 +265,7 @@ def cut_off(folder: Path) -> None:
 
 def doubled(part):
     """A part with other weights."""
-    twin = part.twin()
+    twin = part.twin(part.tensors())
     for p in twin.module.parameters():
         p.data = 2 * p.data
     return twin
@@ -356,6 +368,51 @@ def test_a_network_that_leaves_while_it_is_converted(tiny, tmp_path, monkeypatch
     assert gap(own, answers(models.load(other))) <= 1e-4 and len(models.executor._graphs) == 4
 
 
+def test_while_a_first_job_goes_on_nothing_is_begun(tiny, monkeypatch):
+    """Neither OpenVINO's threads nor a copy: two cores are little enough. So it is at a command's end."""
+    begun = threading.Event()
+    monkeypatch.setattr(openvino_graphs.openvino_model, "begin", lambda threads: begun.set())
+    models = manager()
+    model = models.load(str(tiny))
+    monkeypatch.setattr("engine.diffusion.plain.copy.deepcopy", lambda *_: begun.set())
+    answers(model)
+    assert not begun.wait(0.2) and len(models.executor._asked) == 4
+    monkeypatch.setattr(threading, "main_thread", lambda: SimpleNamespace(is_alive=lambda: False))
+    models.executor.background.wait()
+    assert not begun.is_set()
+
+
+@pytest.mark.parametrize("when", ["graphs answer", "they wait for a pause"])
+def test_a_network_that_leaves_takes_all_with_it(when, tiny):
+    models = manager()
+    model = models.load(str(tiny))
+    answers(model)
+    if when == "graphs answer":
+        ready(models)
+    gone = [weakref.ref(own) for own in (model.unet, model.vae, *models.executor._graphs.values())]
+    gone += [weakref.ref(t) for asked in models.executor._asked.values() for t in asked.weights]
+    del model
+    models._evict(but="")
+    gc.collect()
+    assert len(gone) > 4 and not [ref for ref in gone if ref()]
+    ready(models)
+
+
+def test_what_comes_into_a_part_before_its_graph_is_made(tiny):
+    """It is asked for again as soon as the part is plain."""
+    models = manager()
+    model = models.load(str(tiny))
+    own = answers(model)
+    hook = model.unet.mid_block.register_forward_hook(lambda *_: None)
+    ready(models)
+    assert {key[1] for key in models.executor._graphs} == {"text", "encode", "decode"}
+    hook.remove()
+    answers(model)
+    ready(models)
+    model = models.load(str(tiny))
+    assert gap(own, answers(model)) <= 1e-4 and model.executor == "openvino"
+
+
 def test_parts_that_wait_outside_are_torchs(tiny):
     models = manager()
     model = models.load(str(tiny))
@@ -450,6 +507,36 @@ def test_what_computes_is_not_idle():
     said = subprocess.run([sys.executable, "-c", IDLE], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     brisk, idle = map(int, said.split())
     assert brisk > 10 * idle
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere files are not let go of")
+def test_what_is_let_go_of_is_read_again(tmp_path):
+    """And it is only what somebody holds: what has left may be another's memory."""
+    own, other = {"a": torch.arange(1 << 20) * 1.0}, {"b": torch.ones(1 << 20)}
+    for name, tensors in (("own", own), ("other", other)):
+        (tmp_path / name).mkdir()
+        mapped.write(tensors, tmp_path / name)
+    read, beside = mapped.read(tmp_path / "own"), mapped.read(tmp_path / "other")
+    assert torch.equal(read["a"], own["a"]) and torch.equal(beside["b"], other["b"])
+    held = pages.held(tmp_path, [*read.values(), torch.ones(3)])
+    assert held == pages.spans(tmp_path / "own") < pages.spans(tmp_path) and len(held) == 1
+    before = resident(held)
+    with pages.lean(held):
+        assert torch.equal(read["a"], own["a"])
+    assert resident(held) < before // 10
+    assert torch.equal(read["a"], own["a"])
+
+
+def resident(spans) -> int:
+    """KB of what lies at addresses that are in memory."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        start = line.split(" ")[0]
+        if "-" in start:
+            inside = tuple(int(n, 16) for n in start.split("-")) in spans
+        elif inside and start == "Rss:":
+            found += int(line.split()[1])
+    return found
 
 
 def test_graphs_on_disk_are_bounded_and_of_one_version(tmp_path):

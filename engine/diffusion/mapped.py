@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from engine.diffusion.graph_files import GraphFiles
 
 BLOCK, INDEX = "weights.bin", "weights.json"
 
@@ -39,3 +42,12 @@ def dense(tensors: dict[str, Tensor]) -> bool:
         return t.is_contiguous() or (t.ndim == 4 and t.is_contiguous(memory_format=torch.channels_last))
 
     return len({t.dtype for t in tensors.values()}) == 1 and all(map(whole, tensors.values()))
+
+
+def kept(files: GraphFiles, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What ``make`` gives, over a file of that name among ``files`` if it can be put there."""
+    place, made = files.get(name), {}
+    if place is None:
+        made = make()
+        place = files.put(name, lambda folder: write(made, folder)) if dense(made) else None
+    return made if place is None else read(place)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -25,7 +26,8 @@ from engine.diffusion.background import Background
 from engine.diffusion.executor import Executor
 from engine.diffusion.graph_files import GraphFiles
 from engine.diffusion.memory import short_of_memory
-from engine.diffusion.openvino_model import Graph, convert, free, installed, let_go, measures, wide
+from engine.diffusion.openvino_model import Graph, check, convert, installed, measures
+from engine.diffusion.pages import Span, free, held, lean, leave, trim
 from engine.diffusion.plain import Plain
 
 OLDEST = (2025, 2)  # older ones were never tried
@@ -33,9 +35,12 @@ FORMAT = 1  # of what is kept: with another one, graphs are made anew
 LIMIT = 440 << 20  # bytes of all graphs (flora: 400 more than torch alone, whose few-step weights are mapped)
 PACKED = 1.2  # bytes that a graph takes, a byte of its weights: they are there once more, in another order
 LIVE = 2  # of a graph's largest values, how many are there at once
-PAUSE = 1.0  # seconds without a call before a graph is begun: it takes more of two cores than idle priority says
+PAUSE = 1.0  # seconds without a call before anything is begun: it takes more of two cores than idle priority says
+ENDING = 15.0  # the same after calls of the main thread: of a command, which writes its files then, and has ended
 RECENT = 60.0  # seconds in which what was used does not leave for others
 EQUAL = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # the largest difference from torch, as a share of its largest value
+
+Key = tuple[Any, ...]  # the network, a part of it, threads, shapes, weights
 
 
 class Gone(Exception):
@@ -44,10 +49,11 @@ class Gone(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """A call that torch has answered: its part with the weights as they were, and one row of what it was given."""
+    """A call that torch has answered: its part and the weights that it had, and one row of what it was given."""
 
-    key: tuple[Any, ...]
+    key: Key
     part: Plain
+    weights: list[Tensor]
     given: tuple[Tensor, ...]
     threads: int
 
@@ -59,27 +65,31 @@ class OpenVino(Executor):
 
     def __init__(self, dtype: torch.dtype, folder: Path | None, limit: int = LIMIT):
         super().__init__()
-        self.dtype, self.folder, self.limit = dtype, folder, limit
-        self.background = Background(self._begin)
+        self.dtype, self.limit, self.background = dtype, limit, Background(self._begin)
         self._lock = threading.Lock()
-        self._graphs = OrderedDict[tuple[Any, ...], Graph]()
-        self._again: dict[tuple[Any, ...], float] = {}  # when what was asked for may be asked for again
-        self._begun = self._off = self._awaited = False
-        self._called = 0.0  # when anything was asked for
+        self._graphs = OrderedDict[Key, Graph]()
+        self._asked: dict[Key, Asked] = {}  # what waits for a pause
+        self._again: dict[Key, float] = {}  # when what was asked for may be asked for again
+        self._begun = self._off = self._awaited = self._used = False
+        self._rested = 0.0  # when nothing will have been asked for long enough
         kind = str(dtype).removeprefix("torch.")
         self._files = GraphFiles(folder, f"{installed()}-{torch.__version__}-{kind}-{FORMAT}")
 
     def answer(self, owner: Any, part: Plain, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if self._off or torch.is_grad_enabled() or given[0].device.type != "cpu" or not part.untouched():
             return None
-        threads, self._called = torch.get_num_threads(), monotonic()
+        main = threading.current_thread() is threading.main_thread()
+        threads, self._rested = torch.get_num_threads(), monotonic() + (ENDING if main else PAUSE)
         key = id(owner), part.name, threads, *(t.shape[1:] for t in given), part.weights()
         with self._lock:
             graph = self._graphs.get(key)
             known = graph or self._again.get(key, 0.0) > monotonic()
         try:
             if not known:
-                self._ask(Asked(key, part.twin(), tuple(t[:1].clone() for t in given), threads))
+                self._ask(Asked(key, part, part.tensors(), tuple(t[:1].clone() for t in given), threads))
+            if graph and not self._used:
+                self._used = True
+                self.background.add(self._pause)
             return graph(given) if graph else None
         except Exception as e:
             self._fail(key, part.name, e)
@@ -92,41 +102,41 @@ class OpenVino(Executor):
 
     def forget(self, owner: Any) -> None:
         with self._lock:
-            for keys in (self._graphs, self._again):
+            for keys in (self._graphs, self._asked, self._again):
                 for key in [k for k in keys if k[0] == id(owner)]:
                     del keys[key]
 
     def keep(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """They lie in a file, on systems that let go of its pages: a graph has its own copy of them."""
-        if sys.platform != "linux" or self._off:
-            return make()
-        place, made = self._files.get(name), {}
-        if place is None:
-            made = make()
-            place = self._files.put(name, lambda p: mapped.write(made, p)) if mapped.dense(made) else None
-        return made if place is None else mapped.read(place)
+        return make() if sys.platform != "linux" or self._off else mapped.kept(self._files, name, make)
 
     def _ask(self, asked: Asked) -> None:
+        key, name = asked.key, asked.part.name
         with self._lock:
-            self._again[asked.key] = inf
-        self.background.add(lambda: self._work(asked))
+            self._again[key], self._asked[key] = inf, asked
+        self.background.add(lambda: self._work(key, name))  # which holds no weights: the network may leave meanwhile
 
-    def _work(self, asked: Asked) -> None:
+    def _work(self, key: Key, part: str) -> None:
         try:
-            self._still(asked)
-            while not self._awaited and monotonic() - self._called < PAUSE:
-                sleep(0.05)
-                self._still(asked)
-            graph = self._make(asked)
+            self._rest(key)
             with self._lock:
-                if asked.key in self._again:  # or the network has left meanwhile
-                    self._graphs[asked.key] = graph
+                asked = self._asked.pop(key, None)
+            graph = self._make(asked) if asked else None
+            with self._lock:
+                if graph and key in self._again:  # or the network has left meanwhile
+                    self._graphs[key] = graph
+            self._tidy()
         except Gone:
             pass
         except BaseException as e:  # whatever it was, torch goes on
-            self._fail(asked.key, asked.part.name, e)
+            self._fail(key, part, e)
 
-    def _fail(self, key: tuple[Any, ...], part: str, error: BaseException) -> None:
+    def _pause(self) -> None:
+        with suppress(Gone):
+            self._rest()
+            self._tidy()
+
+    def _fail(self, key: Key, part: str, error: BaseException) -> None:
         with self._lock:
             self._graphs.pop(key, None)
         if short_of_memory(error) or "bad_alloc" in str(error):
@@ -135,55 +145,89 @@ class OpenVino(Executor):
             said = (str(error).strip().splitlines() or [type(error).__name__])[-1][:160]
             self.tell(f"the graph of {part} must compile and be equal to torch, got {said}; torch goes on")
 
-    def _still(self, asked: Asked) -> None:
+    def _still(self, key: Key | None) -> None:
         """Raises `Gone` when the network has left, or the process is at its end."""
         with self._lock:
-            wanted = asked.key in self._again
+            wanted = key is None or key in self._again
         if self._off or not wanted or not threading.main_thread().is_alive():
             raise Gone
 
-    # ------------------------------------------------------------------------------------------ in the background
+    def _rest(self, key: Key | None = None) -> None:
+        """Until there is a pause, or somebody waits for the graphs."""
+        self._still(key)
+        while not self._awaited and monotonic() < self._rested:
+            sleep(0.05)
+            self._still(key)
 
     def _begin(self) -> None:
         """Imports OpenVINO, and has it start its threads while this one is of ordinary priority, which they inherit."""
         if self._begun or self._off:
             return
         try:
+            self._rest()
             if tuple(map(int, installed().split(".")[:2])) < OLDEST:
                 raise ImportError
             openvino_model.begin(torch.get_num_threads())
             self._begun = True
+        except Gone:
+            pass
         except BaseException as e:
             self._off = True
             least, own = ".".join(map(str, OLDEST)), installed()
-            got = (
-                f"{type(e).__name__}: {e}"[:160] if not isinstance(e, ImportError) else "none" if own == "0.0" else own
-            )
+            missing = isinstance(e, ImportError)
+            got = f"{type(e).__name__}: {e}"[:160] if not missing else "none" if own == "0.0" else own
             self.tell(f"openvino must be installed, {least} or later, to draw faster, got {got}; torch goes on")
 
     def _make(self, asked: Asked) -> Graph:
-        name, weights = f"{asked.part.name}-{asked.part.digest()}", asked.part.tensors()
-        place, most = self._files.get(name), sum(t.nbytes for t in weights)
-        model: Any = None
-        if place is None:
-            self._still(asked)
-            self._room(asked, most, most)
-            model = convert(asked.part, asked.given)
-            place = self._files.put(name, partial(openvino_model.save, model))
-            if self._files.trouble:
-                self.tell(self._files.trouble)
-        model = openvino_model.read(place) if place else model
-        self._still(asked)
+        part, folder = self._twin(asked), self._files.folder
+        model, own = self._model(asked, part)
+        lent = held(folder, asked.weights)  # torch's own, which it reads again when it has to
+        self._still(asked.key)
         model.reshape({i: list(t.shape) for i, t in zip(model.inputs, asked.given, strict=True)})
         constants, most = measures(model)
         size = int(PACKED * constants + LIVE * most)
         self._room(asked, size, 0)
-        graph = Graph(openvino_model.compiled(model, asked.threads, self.dtype), size, weights)
-        del model
-        self._still(asked)
-        self._check(asked, graph)
-        let_go(self._files.folder)
+        self._tidy()
+        leave(lent)
+        with lean(own):
+            graph = Graph(openvino_model.compiled(model, asked.threads, self.dtype), size, asked.weights)
+        self._still(asked.key)
+        check(graph, part, asked.given, EQUAL[self.dtype])
+        leave(own | lent)
         return graph
+
+    def _tidy(self) -> None:
+        """What graphs have between their layers, and what is free, goes back to the system."""
+        self._used = False
+        with self._lock:
+            graphs = list(self._graphs.values())
+        for graph in graphs:
+            graph.rest()
+        trim()
+
+    def _twin(self, asked: Asked) -> Plain:
+        """The part as it was asked for. If something has come into its modules since, it is to be asked for again."""
+        with suppress(Exception):  # it changes while it is copied
+            if (part := asked.part.twin(asked.weights)).untouched():
+                return part
+        with self._lock:
+            self._again.pop(asked.key, None)
+        raise Gone
+
+    def _model(self, asked: Asked, part: Plain) -> tuple[Any, set[Span]]:
+        """OpenVINO's model of it, and where in memory its file is."""
+        name, most = f"{part.name}-{part.digest()}", sum(t.nbytes for t in asked.weights)
+        place = self._files.get(name)
+        if place is None:
+            self._still(asked.key)
+            self._room(asked, most, most)
+            model = convert(part, asked.given)
+            place = self._files.put(name, partial(openvino_model.save, model))
+            if self._files.trouble:
+                self.tell(self._files.trouble)
+            if place is None:
+                return model, set()
+        return openvino_model.read(place)
 
     def _room(self, asked: Asked, size: int, more: int) -> None:
         """Makes room for a graph of ``size`` bytes, and for a moment ``more``: what was not used lately leaves."""
@@ -203,12 +247,3 @@ class OpenVino(Executor):
                     raise Gone
         if free() < size + more + (200 << 20):
             raise MemoryError
-
-    @torch.no_grad()
-    def _check(self, asked: Asked, graph: Graph) -> None:
-        """Torch's own numbers are what a graph must have; it is warm then, too."""
-        given = wide(asked.given)
-        for own, found in zip(asked.part.float()(*given), graph(given), strict=True):
-            gap, most = (own - found).abs().max(), own.abs().max().clamp(min=1)
-            if not gap <= EQUAL[self.dtype] * most:
-                raise ValueError(f"a difference of {gap:.2g} beside {most:.2g}")

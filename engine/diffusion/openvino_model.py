@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import warnings
 from contextlib import suppress
 from importlib import metadata
-from math import inf, prod
+from math import prod
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from engine.diffusion.pages import Span, spans
 from engine.diffusion.plain import Plain
 
 
@@ -23,8 +24,8 @@ class Graph:
     while it lives no others can lie where they do, which is what it is found by."""
 
     def __init__(self, compiled: Any, size: int, weights: list[Tensor]):
-        self._request, self.size, self.used = compiled.create_infer_request(), size, monotonic()
-        self._weights = weights
+        self._compiled, self._request = compiled, compiled.create_infer_request()
+        self.size, self.used, self._weights = size, monotonic(), weights
 
     def __call__(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.used = monotonic()
@@ -39,6 +40,11 @@ class Graph:
             for whole, one in zip(out, rows, strict=True):
                 whole[row] = one[0]
         return tuple(out)
+
+    def rest(self) -> None:
+        """Gives back what lies between its layers; the next call takes it again."""
+        with suppress(AttributeError):  # of an OpenVINO that cannot
+            self._compiled.release_memory()
 
 
 def compiled(model: Any, threads: int, dtype: torch.dtype) -> Any:
@@ -72,11 +78,13 @@ def save(model: Any, place: Path) -> None:
     ov.save_model(model, place / "graph.xml", compress_to_fp16=False)
 
 
-def read(place: Path) -> Any:
-    """What `save` has put there, mapped from the file."""
+def read(place: Path) -> tuple[Any, set[Span]]:
+    """What `save` has put there, mapped from the file, and where: it lies there while the model lives."""
     import openvino as ov
 
-    return ov.Core().read_model(place / "graph.xml")
+    before = spans(place)
+    model = ov.Core().read_model(place / "graph.xml")
+    return model, spans(place) - before
 
 
 def installed() -> str:
@@ -93,19 +101,49 @@ def wide(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def convert(part: Plain, given: tuple[Tensor, ...]) -> Any:
-    """OpenVINO's model of a part for any number of rows of any size, in float32. Its frontend is called itself: what
-    wraps it reports to its makers."""
+    """OpenVINO's model of a part for any number of rows of any size, in float32.
+
+    Its frontend is called itself: what wraps it reports to its makers. `torch.jit.trace` would keep what it records of
+    every module for good (24 MB a UNet); the graph alone goes, has the weights as inputs, and is quicker made.
+    """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # `OpenVino` looks whether they are right
     for category in (DeprecationWarning, FutureWarning, UserWarning):
         warnings.filterwarnings("ignore", category=category, module=r"torch\.jit|openvino")
-    given = tuple(t.expand(2, *t.shape[1:]) for t in wide(given))
-    traced = torch.jit.trace(part.float(), given, check_trace=False)
-    decoder = TorchScriptPythonDecoder(traced, example_input=given)
+    part, given = part.float(), tuple(small(t).expand(2, *small(t).shape[1:]) for t in wide(given))
+    graph, _ = torch.jit._get_trace_graph(part, given)
     frontend = FrontEndManager().load_by_framework("pytorch")
-    return frontend.convert(frontend.load(decoder))
+    decoder = TorchScriptPythonDecoder(SimpleNamespace(inlined_graph=graph), example_input=given)
+    model = frontend.convert(frontend.load(decoder))
+    fill(model, [value.debugName() for value in graph.inputs()][len(given) :], part)
+    return model
+
+
+def small(t: Tensor) -> Tensor:
+    """One row, and of a picture a corner: tracing takes memory by the size, and what it finds is for any."""
+    sides = []
+    for side in t.shape[2:] if t.ndim == 4 else ():
+        while side % 32 == 0:
+            side //= 2
+        sides.append(side)
+    return t[:1, :, : sides[0], : sides[1]] if sides else t[:1]
+
+
+def fill(model: Any, names: list[str], part: Plain) -> None:
+    """Puts a part's weights where a model has inputs of those names."""
+    from openvino import opset13
+
+    inputs = {own.friendly_name: own for own in model.get_parameters()}
+    state = {id(t): (key, t) for key, t in part.state_dict(keep_vars=True).items()}  # shared ones are one input
+    for name, (key, t) in zip(names, state.values(), strict=True):
+        if (old := inputs.get(name)) is not None:
+            own = opset13.constant(t.data.contiguous().numpy(), shared_memory=True)
+            own.friendly_name = key
+            old.output(0).replace(own.output(0))
+            model.remove_parameter(old)
+    model.validate_nodes_and_infer_types()
 
 
 def measures(model: Any) -> tuple[int, int]:
@@ -122,23 +160,11 @@ def measures(model: Any) -> tuple[int, int]:
     return weights, most
 
 
-def free() -> float:
-    """Bytes of memory that a program may still take, where the system tells."""
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/meminfo").read_text(encoding="utf8").splitlines()
-        return int(next(s for s in lines if s.startswith("MemAvailable")).split()[1]) * 1024
-    return inf
-
-
-def let_go(place: Path | None) -> None:
-    """Gives back what compiling has left: the heap's free pages, and those of the graph's file, of which what was
-    compiled has its own copy (they can be read again)."""
-    if sys.platform != "linux":
-        return
-    with suppress(OSError, ValueError, AttributeError):
-        c = ctypes.CDLL(None)
-        for line in Path("/proc/self/maps").read_text(encoding="utf8").splitlines() if place else ():
-            if str(place) in line:
-                start, end = (int(n, 16) for n in line.split()[0].split("-"))
-                c.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), 4)  # MADV_DONTNEED
-        c.malloc_trim(0)
+@torch.no_grad()
+def check(graph: Graph, part: Plain, given: tuple[Tensor, ...], most: float) -> None:
+    """ValueError unless a graph's numbers are torch's own, at most so far apart, as a share of the largest."""
+    given = wide(given)
+    for own, found in zip(part.float()(*given), graph(given), strict=True):
+        gap, large = (own - found).abs().max(), own.abs().max().clamp(min=1)
+        if not gap <= most * large:
+            raise ValueError(f"a difference of {gap:.2g} beside {large:.2g}")

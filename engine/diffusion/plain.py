@@ -44,10 +44,12 @@ class Plain(nn.Module):
         """The weights it has now."""
         return [t.data for t in self._inside[1]]
 
-    def twin(self) -> Plain:
-        """The same over the same numbers, which keeps them when this one is given others."""
-        memo: dict[int, Any] = {id(p): nn.Parameter(p.data, False) for p in self.module.parameters()}
-        return copy.deepcopy(self, memo | {id(b): b.data for b in self.module.buffers()})
+    def twin(self, weights: list[Tensor]) -> Plain:
+        """The same over ``weights``, which this one had (`tensors`) and may have others by now."""
+        memo: dict[int, Any] = {}
+        for own, had in zip(self._inside[1], weights, strict=True):
+            memo[id(own)] = nn.Parameter(had, False) if isinstance(own, nn.Parameter) else had
+        return copy.deepcopy(self, memo)
 
     def digest(self) -> str:
         """A hash over the call, the configuration and every bit of the weights."""

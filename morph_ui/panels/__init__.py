@@ -169,8 +169,13 @@ def follow(worker: Any, session: Session, run: Run, panel: Panel, clock: Clock) 
 
 
 def summary(done: Done, many: str, one: str = "") -> str:
-    """How many pictures, how large, how long they took, and with whose help (torch's goes without saying)."""
+    """How many pictures, how large, how long they took, and with whose help."""
     (w, h), n = done.frames[0].size, len(done.frames)
     took = human(done.seconds).removeprefix("about ")
-    helped = " with OpenVINO" if "openvino" in done.executor else ""
-    return f"{one if one and n == 1 else f'{n} {many}'} of {w} × {h} in {took}{helped}"
+    return f"{one if one and n == 1 else f'{n} {many}'} of {w} × {h} in {took}{helped(done)}"
+
+
+def helped(done: Done) -> str:
+    """Who answered beside torch, which goes without saying."""
+    names = {"openvino": "OpenVINO", "cuda graphs": "CUDA graphs"}
+    return "".join(f" with {name}" for key, name in names.items() if key in done.executor)
