@@ -382,6 +382,17 @@ def test_while_a_first_job_goes_on_nothing_is_begun(tiny, monkeypatch):
     assert not begun.is_set()
 
 
+def test_a_crowd_that_makes_no_pause_has_graphs_all_the_same(tiny, monkeypatch):
+    monkeypatch.setattr(openvino_graphs, "PAUSE", 1e6)
+    monkeypatch.setattr(openvino_graphs, "LONGEST", 0.2)
+    models = manager()
+    device = threading.Thread(target=lambda: answers(models.load(str(tiny))))  # a command's is the main one
+    device.start()
+    device.join()
+    models.executor.background.wait()
+    assert len(models.executor._graphs) == 4
+
+
 @pytest.mark.parametrize("when", ["graphs answer", "they wait for a pause"])
 def test_a_network_that_leaves_takes_all_with_it(when, tiny):
     models = manager()

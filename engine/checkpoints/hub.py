@@ -102,7 +102,7 @@ def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
             info = HfApi().model_info(repo, revision=REVISION, files_metadata=True, timeout=PATIENCE)
             place, commit = cache() / f"models--{repo.replace('/', '--')}", str(info.sha)
             files = _list(source, repo, name, info.siblings or (), place, commit)
-            _sweep({file.part for file in files})
+            _sweep(place, {file.part for file in files})
             began, first, total = time.monotonic(), sum(f.came() for f in files), sum(f.size for f in files)
             if (free := _free(place)) < total - first:
                 got = f"free for model {name}, got {_gb(free)}"
@@ -125,10 +125,10 @@ def fetch(source: Source, name: str) -> Generator[Progress, None, Path]:
     raise EngineError(min(problems, key=lambda p: p[0])[1] + tried)
 
 
-def _sweep(wanted: Collection[Path]) -> None:
-    """Away with parts that nobody has gone on with for long: of files that the hub has no longer, of networks that were
-    given up. ``wanted``: those that are gone on with now."""
-    for part in cache().glob("models--*/blobs/*.incomplete"):
+def _sweep(place: Path, wanted: Collection[Path]) -> None:
+    """Away with parts of a repository's files that nobody has gone on with for long: the hub has those files no longer.
+    ``wanted``: those that are gone on with now. What other programs have of other networks is theirs."""
+    for part in place.glob("blobs/*.incomplete"):
         with suppress(OSError):  # another process was quicker
             if part not in wanted and abs(time.time() - part.stat().st_mtime) > LEFT:
                 part.unlink()

@@ -37,6 +37,7 @@ PACKED = 1.2  # bytes that a graph takes, a byte of its weights: they are there 
 LIVE = 2  # of a graph's largest values, how many are there at once
 PAUSE = 1.0  # seconds without a call before anything is begun: it takes more of two cores than idle priority says
 ENDING = 15.0  # the same after calls of the main thread: of a command, which writes its files then, and has ended
+LONGEST = 30.0  # seconds for which a studio without a pause is waited for: a crowd never makes one
 RECENT = 60.0  # seconds in which what was used does not leave for others
 EQUAL = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # the largest difference from torch, as a share of its largest value
 
@@ -71,7 +72,7 @@ class OpenVino(Executor):
         self._asked: dict[Key, Asked] = {}  # what waits for a pause
         self._again: dict[Key, float] = {}  # when what was asked for may be asked for again
         self._begun = self._off = self._awaited = self._used = False
-        self._rested = 0.0  # when nothing will have been asked for long enough
+        self._rested, self._longest = 0.0, inf  # when nothing will have been asked for long enough; how long to wait
         kind = str(dtype).removeprefix("torch.")
         self._files = GraphFiles(folder, f"{installed()}-{torch.__version__}-{kind}-{FORMAT}")
 
@@ -79,7 +80,8 @@ class OpenVino(Executor):
         if self._off or torch.is_grad_enabled() or given[0].device.type != "cpu" or not part.untouched():
             return None
         main = threading.current_thread() is threading.main_thread()
-        threads, self._rested = torch.get_num_threads(), monotonic() + (ENDING if main else PAUSE)
+        pause, self._longest = (ENDING, inf) if main else (PAUSE, LONGEST)
+        threads, self._rested = torch.get_num_threads(), monotonic() + pause
         key = id(owner), part.name, threads, *(t.shape[1:] for t in given), part.weights()
         with self._lock:
             graph = self._graphs.get(key)
@@ -153,9 +155,10 @@ class OpenVino(Executor):
             raise Gone
 
     def _rest(self, key: Key | None = None) -> None:
-        """Until there is a pause, or somebody waits for the graphs."""
+        """Until there is a pause, it has been long, or somebody waits for the graphs."""
         self._still(key)
-        while not self._awaited and monotonic() < self._rested:
+        began = monotonic()
+        while not self._awaited and monotonic() < min(self._rested, began + self._longest):
             sleep(0.05)
             self._still(key)
 
