@@ -21,7 +21,12 @@ from engine.checkpoints.manager import ModelManager
 from engine.requests import DrawRequest
 from training import network
 from training.data import KINDS, Look, caption, colour_name, look, picture_of
+<<<<<<< HEAD
 from training.loop import BF16, STOP, Run, Weights, get, put
+=======
+from training.light import CROP, MARGIN, some
+from training.loop import BF16, STOP, Run, Weights, orthogonal
+>>>>>>> light
 from training.network import drop
 
 # The steps themselves on networks of a few channels, where the judge of the decoder speaks at once.
@@ -211,3 +216,27 @@ def test_drops_leave_none_both_lines_or_colours_as_often_as_said():
     found = [~lines & ~paint, lines & paint, lines & ~paint, ~lines & paint]
     for share, wanted in zip(found, (0.45, 0.55 * 0.45, 0.55 * 0.22, 0.55 * 0.33), strict=True):
         assert abs(float(share.float().mean()) - wanted) < 0.01
+
+
+def test_an_orthogonal_update_turns_nothing_and_evens_what_is_large_and_small():
+    u, values, v = torch.linalg.svd(torch.randn(8, 72, generator=torch.Generator().manual_seed(0)), full_matrices=False)
+    found = orthogonal(u @ torch.diag(values * torch.logspace(0, -1, 8)) @ v)
+    along = u.T @ found @ v.T
+    assert along.diag().min() > 0.6 and along.diag().max() < 1.3
+    assert (along - torch.diag(along.diag())).abs().max() < 1e-4
+
+
+def test_a_crop_is_of_its_latents_and_counts_up_to_the_border_but_not_to_a_cut():
+    z = np.zeros((1, 4, 32, 32), np.float16)
+    z[0, 0], z[0, 1] = np.mgrid[:32, :32]
+    x = np.repeat(np.mgrid[:256, :256][..., None], 3, -1)[:1].astype(np.uint8)  # every row is of its own grey
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(60):
+        latent, picture, (down, across) = some(z, x, rng)
+        top, left = int(latent[0, 0, 0, 0]), int(latent[0, 1, 0, 0])
+        assert round(float(picture[0, 0, 0, 0] + 1) * 127.5) == 8 * top and picture.shape[-2:] == (8 * CROP, 8 * CROP)
+        for at, counts in ((top, down), (left, across)):
+            low, high = counts.start, 8 * CROP - counts.stop
+            assert (low, high) == (8 * MARGIN * (at > 0), 8 * MARGIN * (at + CROP < 32))
+            seen.add((low > 0, high > 0))
+    assert seen == {(False, True), (True, False), (True, True)}

@@ -27,7 +27,8 @@ from training.samples import decode, encode, hashed, noise, walk
 WIDTH, BLOCKS = 32, (8, 4, 1, 0)  # channels, blocks at 32 × 32, 64 × 64 …: 3.95 GFLOP a 256 × 256 picture
 PHOTOS, DRAWN, GUESSED = 900, 400, 400  # pictures to learn from
 VAL = 32  # of each kind, to measure
-AVERAGE = 1500  # pictures
+AVERAGE = 1500  # crops
+CROP, MARGIN = 16, 2  # latents a side: four times the steps of whole pictures; what a cut edge may spoil
 
 
 def build() -> AutoencoderTiny:
@@ -106,10 +107,16 @@ def made(
         yield z.cpu().numpy(), decode(net, z.float())
 
 
-def some(z: np.ndarray, x: np.ndarray, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """``count`` latents and their pictures, whole: how a picture ends at its border is to be learnt, too."""
-    chosen = rng.integers(0, len(z), count)
-    return torch.from_numpy(z[chosen].astype(np.float32)).to(DEVICE), pixels(x[chosen]).to(DEVICE)
+def some(z: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor, tuple[slice, slice]]:
+    """A crop of a latent and its picture, and what of the picture counts: everything but near a cut edge. Half of the
+    crops lie at the border, for how a picture ends there is to be learnt, too."""
+    i, far = rng.integers(len(z)), z.shape[-1] - CROP
+    place = [int(np.clip(rng.integers(-3, far + 4), 0, far)) for _ in range(2)]
+    seen = [slice(at, at + CROP) for at in place]
+    pixel = [slice(8 * at, 8 * (at + CROP)) for at in place]
+    counts = [slice(8 * MARGIN * (at > 0), 8 * (CROP - MARGIN * (at < far))) for at in place]
+    latent = torch.from_numpy(z[i : i + 1, :, seen[0], seen[1]].astype(np.float32)).to(DEVICE)
+    return latent, pixels(x[i : i + 1, pixel[0], pixel[1]]).to(DEVICE), (counts[0], counts[1])
 
 
 def losses(x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -133,7 +140,7 @@ def check(model: AutoencoderTiny, z: np.ndarray, x: np.ndarray, kinds: list[str]
     return found
 
 
-def train(minutes: float, batch: int = 3, lr: float = 1.5e-3, total: float = 0.0) -> None:
+def train(minutes: float, lr: float = 1e-3, total: float = 0.0) -> None:
     """Distils the *exported* decoder into ``FLORA/light``; it resumes. ``total``: as of the other steps."""
     counts = {"photo": PHOTOS, "drawn": DRAWN, "guessed": GUESSED}
     z, x, _ = pairs("train", counts)
@@ -142,22 +149,23 @@ def train(minutes: float, batch: int = 3, lr: float = 1.5e-3, total: float = 0.0
     if not run.state:
         begin(model, z, x)
     model.to(DEVICE, memory_format=torch.channels_last)
-    weights = Weights(list(model.parameters()), lr, (AVERAGE,), dtype=torch.float32)
+    within = [p for p in model.decoder.parameters() if p.shape[:2] == (WIDTH, WIDTH)]
+    weights = Weights(list(model.parameters()), lr, (AVERAGE,), dtype=torch.float32, muon=within)
     if run.state:
         weights.load(run.state["w"])
     rng = np.random.default_rng(run.steps)
     for _ in run.until(lambda: {"w": weights.state()}):
-        latents, pictures = some(z, x, batch, rng)
-        told = losses(pictures, model.decode(latents).sample)
+        latents, pictures, (down, across) = some(z, x, rng)
+        told = losses(pictures[..., down, across], model.decode(latents).sample[..., down, across])
         loss = told["l1"] + 0.5 * told["slopes"] + told["energy"] + told["large"]
-        if run.steps % 8 == 0:  # nobody asks the encoder, but it is in the file
+        if run.steps % 32 == 0:  # nobody asks the encoder, but it is in the file
             told["encoder"] = (model.encode(pictures).latents - latents).abs().mean()
             loss = loss + 0.5 * told["encoder"]
         loss.backward()
-        rate = lr * min(1, (run.steps + 1) / 100) * run.cosine(0.02)
-        weights.step(rate, batch, run.samples)
-        run.count(batch, lr=rate, **told)
-        if run.steps % 1000 == 0:
+        rate = lr * min(1, (run.steps + 1) / 100) * run.cosine(0.0)
+        weights.step(rate, 1, run.samples)
+        run.count(1, lr=rate, **told)
+        if run.steps % 4000 == 0:
             weights.show(AVERAGE)
             check(model, *val)
             weights.show(None)

@@ -80,18 +80,36 @@ def write(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf8")
 
 
+def orthogonal(x: Tensor) -> Tensor:
+    """Roughly the orthogonal matrix nearest to ``x`` (rows ≤ columns): five steps of Newton and Schulz, singular values
+    between .7 and 1.2 (Jordan et al. 2024, *Muon*; the coefficients are theirs)."""
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (2.0315 * square @ square - 4.775 * square) @ x
+    return x
+
+
 class Weights:
     """Working copies of ``params`` in ``dtype``, with float32 masters, averages and AdamW.
 
     ``averages``: the lengths, in samples, of the exponential averages. An update of bf16 weights themselves would be
-    lost in rounding: the masters take it, and the working copies follow.
+    lost in rounding: the masters take it, and the working copies follow. ``muon``: those of the params, whose update is
+    made orthogonal instead (Jordan et al. 2024, *Muon*), at `MUON` times the rate: it needs fewer steps.
     """
 
-    def __init__(self, params: Sequence[torch.nn.Parameter], lr: float, averages=(20_000,), decay=0.0, dtype=BF16):
+    MUON = 6.0
+
+    def __init__(
+        self, params: Sequence[torch.nn.Parameter], lr: float, averages=(20_000,), decay=0.0, dtype=BF16, muon=()
+    ):
         self.params = list(params)
         self.masters = [p.detach().float().clone() for p in self.params]
         self.averages = {length: [m.clone() for m in self.masters] for length in averages}
-        self.optimiser = torch.optim.AdamW(self.masters, lr=lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+        chosen = [any(p is q for q in muon) for p in self.params]
+        self.momenta = {i: torch.zeros_like(m) for i, m in enumerate(self.masters) if chosen[i]}
+        self.others = [m for i, m in enumerate(self.masters) if not chosen[i]]
+        self.optimiser = torch.optim.AdamW(self.others, lr=lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
         for p in self.params:
             p.data = p.data.to(dtype)
 
@@ -102,8 +120,12 @@ class Weights:
         for m, p in zip(self.masters, self.params, strict=True):
             m.grad = None if p.grad is None else p.grad.float()
             p.grad = None
-        torch.nn.utils.clip_grad_norm_([m for m in self.masters if m.grad is not None], 1.0)
+        torch.nn.utils.clip_grad_norm_([m for m in self.others if m.grad is not None], 1.0)
         self.optimiser.step()
+        for i, momentum in self.momenta.items():
+            momentum.lerp_(self.masters[i].grad, 0.05)
+            update = orthogonal(self.masters[i].grad.lerp(momentum, 0.95).flatten(1))
+            self.masters[i].sub_(update.view_as(momentum), alpha=self.MUON * lr)
         self.show(None)
         for length, average in self.averages.items():
             keep = min(1 - batch / length, seen / (seen + 20 * batch))
@@ -115,13 +137,15 @@ class Weights:
         torch._foreach_copy_(self.params, self.masters if length is None else self.averages[length])
 
     def state(self) -> dict[str, Any]:
-        return {"m": self.masters, "ema": self.averages, "o": self.optimiser.state_dict()}
+        return {"m": self.masters, "ema": self.averages, "o": self.optimiser.state_dict(), "mu": self.momenta}
 
     def load(self, state: dict[str, Any]) -> None:
         pairs = [(self.masters, state["m"]), *((own, state["ema"][k]) for k, own in self.averages.items())]
         for own, saved in pairs:
             for t, value in zip(own, saved, strict=True):
                 t.copy_(value)
+        for i, momentum in self.momenta.items():
+            momentum.copy_(state["mu"][i])
         self.optimiser.load_state_dict(state["o"])
         self.show(None)
 

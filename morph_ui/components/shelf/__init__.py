@@ -33,8 +33,9 @@ def shelf(tab: str, rows: Sequence[Sequence[str | Image.Image]]) -> gr.HTML:
     def whole(asked: Any) -> list[dict[str, str]]:
         """The pictures of row {"index"}, as they are, with names for files. Called by the script."""
         i = asked.get("index") if isinstance(asked, dict) else None
-        row = rows[i] if type(i) is int and 0 <= i < len(rows) else ()
-        return [named(p, f"chrysalis-example-{tab}-{i + 1}") for p in row]
+        if type(i) is not int or not 0 <= i < len(rows):
+            return []
+        return [named(p, f"chrysalis-example-{tab}-{i + 1}") for p in rows[i]]
 
     html = f'<div class="shelf"><span>try</span>{buttons}</div>'
     own: dict[str, Any] = {"html_template": html, "elem_classes": "examples", "server_functions": [whole]}
