@@ -21,12 +21,8 @@ from engine.checkpoints.manager import ModelManager
 from engine.requests import DrawRequest
 from training import network
 from training.data import KINDS, Look, caption, colour_name, look, picture_of
-<<<<<<< HEAD
-from training.loop import BF16, STOP, Run, Weights, get, put
-=======
 from training.light import CROP, MARGIN, some
-from training.loop import BF16, STOP, Run, Weights, orthogonal
->>>>>>> light
+from training.loop import BF16, STOP, Run, Weights, get, orthogonal, put
 from training.network import drop
 
 # The steps themselves on networks of a few channels, where the judge of the decoder speaks at once.
