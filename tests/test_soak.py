@@ -17,9 +17,9 @@ from benchmarks.watched import Watch
 def test_a_small_crowd_loses_nothing_and_leaves_nothing(tmp_path, capsys):
     """Of the jobs of this seed some end in each way; `python -m benchmarks soak` has more."""
     model = make_flora(tmp_path / "tiny")
-    found = soak.measure(str(model), "cpu", jobs=24, visitors=8, seed=10)
+    found = soak.measure(str(model), "cpu", jobs=60, visitors=8, seed=10)
     told = capsys.readouterr().err
-    assert found["jobs"] == 24 and found["done"] > 5 and found["forwards"] > 50, told
+    assert found["jobs"] == 60 and found["done"] > 5 and found["forwards"] > 50, told
     for kind in ("lost", "overlapped", "crossed", "files_left", "threads_left", "sessions_left", "tracebacks"):
         assert found[kind] == 0, (kind, found, told)
     assert found["cancelled"] and found["refused"] and found["strokes"] and found["free_at_the_end"], found
