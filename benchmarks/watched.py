@@ -7,13 +7,11 @@ hour and a day after the visitors have gone.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -89,6 +87,7 @@ class Watch:
         states.delete_all_expired_state()
         from gradio.route_utils import delete_files_created_by_app
 
+        from engine.diffusion.pages import trim
         from morph_ui.visitors import DAY, sweep, tidy
 
         delete_files_created_by_app(self.blocks, None)
@@ -97,8 +96,7 @@ class Watch:
         self.sessions = len(states.session_data)
         gc.collect()
         self.objects = Counter(type(o).__qualname__ for o in gc.get_objects())
-        with suppress(OSError, AttributeError):  # what was given back to the C library and not to the system
-            ctypes.CDLL(None).malloc_trim(0)
+        trim()  # what was given back to the C library and not to the system
 
     def told(self) -> dict[str, Any]:
         threads = sorted(t.name for t in threading.enumerate())
